@@ -1,0 +1,37 @@
+"""Where Slipway keeps things: what can be rebuilt, what must survive, what describes this run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _xdg(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / default) / "slipway"
+
+
+def cache() -> Path:
+    """Rebuildable at the price of time: toolchain binaries, image archives. Shared by clones."""
+    return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def data() -> Path:
+    """The platform's data: etcd, persistent volumes, registry, Pulumi state and its passphrase."""
+    return _xdg("XDG_DATA_HOME", ".local/share")
+
+
+def state() -> Path:
+    """This run: sockets, process ids, logs, kubeconfig."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def images_file() -> Path:
+    """JSON: image name to reference by digest, as the image builder left it."""
+    return state() / "images.json"
+
+
+def kubeconfig() -> Path:
+    """Kubeconfig of the embedded cluster."""
+    return state() / "kubeconfig"
