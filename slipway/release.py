@@ -1,0 +1,303 @@
+"""The release file, `environments/<env>/models/<model>.yaml`: the unit of promotion.
+
+It pins everything that decides what a model answers. The same file is the serving chart's values,
+what gates read and what a reviewer reads.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Self, cast
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from slipway.errors import BadInput, did_you_mean, from_validation
+
+ENVIRONMENTS = ("dev", "staging", "prod")
+
+_HEADER = "# Written by slipway. What runs changes by a pull request that changes this file.\n"
+
+
+def _refuse(problem: str) -> PydanticCustomError:
+    # The text is data, not a template: braces in it would be looked up as fields.
+    return PydanticCustomError("slipway", "{problem}", {"problem": problem})
+
+
+def _pattern(pattern: str, describe: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "description": describe})
+
+
+def _digest(value: str) -> str:
+    prefix, colon, digits = value.partition(":")
+    if not colon or prefix != "sha256":
+        raise _refuse(
+            "not a digest: write sha256: and 64 hex digits (a tag can move, a digest cannot)"
+        )
+    _hex(digits, 64, "digest")
+    return value
+
+
+def _hex(digits: str, length: int, what: str) -> None:
+    if len(digits) < length:
+        raise _refuse(f"short {what}: {len(digits)} of {length} hex digits; give all of them")
+    if len(digits) > length:
+        raise _refuse(f"{what} too long: {len(digits)} hex digits, expected {length}")
+    if not re.fullmatch(r"[0-9a-f]+", digits):
+        raise _refuse(f"a {what} has only the characters 0-9 and a-f")
+
+
+def _commit(value: str) -> str:
+    _hex(value, 40, "commit")
+    return value
+
+
+def _run(value: str) -> str:
+    _hex(value, 32, "run")
+    return value
+
+
+def _image(value: str) -> str:
+    name, at, digest = value.partition("@")
+    if not at:
+        raise _refuse("no digest: write NAME@sha256:… (a tag can move, a digest cannot)")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*", name):
+        raise _refuse("not an image name: write REGISTRY/NAME@sha256:…")
+    if ":" in name.rpartition("/")[2]:
+        raise _refuse(
+            "a tag beside the digest says two things: write NAME@sha256:… without the tag"
+        )
+    return f"{name}@{_digest(digest)}"
+
+
+_MODEL_NAME = "^[a-z][a-z0-9]*(_[a-z0-9]+)*$"
+
+
+def _model_name(value: str) -> str:
+    if not 2 <= len(value) <= 40 or not re.fullmatch(_MODEL_NAME, value):
+        raise _refuse(
+            "a model's name is 2 to 40 characters of a-z, 0-9 and _, begins with a letter, ends "
+            "with a letter or digit, and has no __ (it names a Python package and a Service)"
+        )
+    return value
+
+
+Digest = Annotated[
+    str,
+    AfterValidator(_digest),
+    _pattern("^sha256:[0-9a-f]{64}$", "sha256: and 64 hex digits"),
+]
+Commit = Annotated[
+    str, AfterValidator(_commit), _pattern("^[0-9a-f]{40}$", "git commit, 40 hex digits")
+]
+Run = Annotated[str, AfterValidator(_run), _pattern("^[0-9a-f]{32}$", "MLflow run, 32 hex digits")]
+Image = Annotated[
+    str,
+    AfterValidator(_image),
+    _pattern("^[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}$", "image reference by digest"),
+]
+ModelName = Annotated[
+    str,
+    AfterValidator(_model_name),
+    WithJsonSchema({"type": "string", "pattern": _MODEL_NAME, "minLength": 2, "maxLength": 40}),
+]
+Cpu = Annotated[str, Field(pattern=r"^([0-9]+m|[0-9]+(\.[0-9]+)?)$")]
+Memory = Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi)$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, and no value is coerced to another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Bento(Strict):
+    """The bento object in the store; `size` in bytes."""
+
+    digest: Digest
+    uri: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+/sha256/[0-9a-f]{64}$")]
+    size: Annotated[int, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _uri_names_the_digest(self) -> Self:
+        if not self.uri.endswith("/" + self.digest.replace(":", "/")):
+            raise _refuse(
+                "uri and digest name different bentos: the uri ends with sha256/<the digest's hex>"
+            )
+        return self
+
+
+class Runtime(Strict):
+    """The serving image: dependencies only, so it changes only when a lock file does."""
+
+    image: Image
+
+
+class Data(Strict):
+    """The dataset manifest the model was trained on."""
+
+    digest: Digest
+
+
+class Code(Strict):
+    """The commit that trained the model."""
+
+    commit: Commit
+
+
+class MLflow(Strict):
+    """Where training was logged."""
+
+    run: Run
+
+
+class Evidence(Strict):
+    """The evidence document, and the few of its numbers that a reviewer reads first."""
+
+    digest: Digest
+    summary: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Finite] = {}
+
+
+class Resources(Strict):
+    """What one replica asks for, as Kubernetes quantities. Memory is its limit too."""
+
+    cpu: Cpu = "250m"
+    memory: Memory = "512Mi"
+
+
+class Rollout(Strict):
+    """How the release runs in its environment: the one part that environments differ in."""
+
+    replicas: Annotated[int, Field(ge=1, le=100)] = 1
+    resources: Resources = Resources()
+
+
+class Release(Strict):
+    """One model in one environment. `version` is MLflow's registered model version."""
+
+    model: ModelName
+    version: Annotated[int, Field(ge=1)]
+    bento: Bento
+    runtime: Runtime
+    data: Data
+    code: Code
+    mlflow: MLflow
+    evidence: Evidence
+    rollout: Rollout = Rollout()
+
+    @property
+    def service(self) -> str:
+        """Name of the model's Service, Deployment and so on: the model with dashes."""
+        return service(self.model)
+
+
+def service(model: str) -> str:
+    """`flight_delay` to `flight-delay`: Kubernetes allows no underscores."""
+    return model.replace("_", "-")
+
+
+def check_model_name(name: str) -> str:
+    """Returns `name`; `BadInput` when no model may be called so."""
+    try:
+        return _model_name(name)
+    except PydanticCustomError as error:
+        raise BadInput(f"{name!r}: {error}", field="model") from None
+
+
+def check_environment(name: str) -> str:
+    """Returns `name`; `BadInput` when there is no such environment."""
+    if name not in ENVIRONMENTS:
+        raise BadInput(f"unknown environment {name!r}", fix=did_you_mean(name, ENVIRONMENTS))
+    return name
+
+
+def path(env: str, model: str) -> PurePosixPath:
+    """The release file's path, relative to the repository's root."""
+    return PurePosixPath("environments", env, "models", f"{model}.yaml")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets a later key win in silence; in a file that pins things that hides one of two pins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = cast(Any, key).value
+            if name in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {name!r} stands twice", problem_mark=cast(Any, key).start_mark
+                )
+            seen.add(name)
+        return cast("dict[Any, Any]", super().construct_mapping(node, deep))
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    # Helm's YAML reader takes a commit such as 12e34… for a float, which PyYAML would leave bare.
+    style = '"' if re.fullmatch(r"[0-9]+(e[0-9]+)?", value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _string)
+
+
+def parse_yaml(text: str | bytes, file: Path | PurePosixPath | str) -> dict[str, Any]:
+    """A YAML mapping with unique keys, else `BadInput` with file and line."""
+    try:
+        document = yaml.load(text, _UniqueKeys)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        raise BadInput(f"not YAML: {error.problem or error}", file=where) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"not YAML: {error}", file=str(file)) from None
+    if not isinstance(document, dict):
+        raise BadInput("empty or not a mapping of keys", file=str(file))
+    return cast("dict[str, Any]", document)
+
+
+def parse(text: str | bytes, file: Path | PurePosixPath | str) -> Release:
+    """The release in `text`; `BadInput` names every wrong field. `file` must be called <model>.yaml."""
+    document = parse_yaml(text, file)
+    try:
+        release = Release.model_validate(document)
+    except ValidationError as error:
+        raise from_validation(error, Release, str(file)) from None
+    stem = PurePosixPath(file).stem
+    if release.model != stem:
+        raise BadInput(
+            f"{release.model!r} in a file called {stem}.yaml",
+            file=str(file),
+            field="model",
+            fix=f"rename the file to {release.model}.yaml, or release {stem}",
+        )
+    return release
+
+
+def load(file: Path) -> Release:
+    """Reads a release file. `BadInput` when it is not there or wrong."""
+    try:
+        return parse(file.read_bytes(), file)
+    except FileNotFoundError:
+        raise BadInput("no such release file", file=file) from None
+
+
+def dumps(release: Release) -> str:
+    """The release as YAML, keys in the model's order: equal releases give equal bytes."""
+    document = release.model_dump(mode="json", exclude_none=True)
+    body = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+    return _HEADER + body
