@@ -228,7 +228,7 @@ def path(env: str, model: str) -> PurePosixPath:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets a later key win in silence; in a file that pins things that hides one of two pins."""
+    """YAML lets a later key win in silence, which would hide one of two pins."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -271,7 +271,7 @@ def parse_yaml(text: str | bytes, file: Path | PurePosixPath | str) -> dict[str,
 
 
 def parse(text: str | bytes, file: Path | PurePosixPath | str) -> Release:
-    """The release in `text`; `BadInput` names every wrong field. `file` must be called <model>.yaml."""
+    """The release in `text`; `BadInput` names every wrong field. The file is <model>.yaml."""
     document = parse_yaml(text, file)
     try:
         release = Release.model_validate(document)
