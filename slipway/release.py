@@ -104,7 +104,10 @@ Run = Annotated[str, AfterValidator(_run), _pattern("^[0-9a-f]{32}$", "MLflow ru
 Image = Annotated[
     str,
     AfterValidator(_image),
-    _pattern("^[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}$", "image reference by digest"),
+    _pattern(
+        r"^[a-z0-9.-]+(:[0-9]+/[a-z0-9._-]+)?(/[a-z0-9._-]+)*@sha256:[0-9a-f]{64}$",
+        "image reference by digest, without a tag",
+    ),
 ]
 ModelName = Annotated[
     str,
@@ -301,3 +304,18 @@ def dumps(release: Release) -> str:
     document = release.model_dump(mode="json", exclude_none=True)
     body = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
     return _HEADER + body
+
+
+def annotations(release: Release) -> dict[str, str]:
+    """The pins as the serving chart writes them on the Deployment and its pods."""
+    pins = {
+        "model": release.model,
+        "version": str(release.version),
+        "bento": release.bento.digest,
+        "runtime": release.runtime.image,
+        "data": release.data.digest,
+        "commit": release.code.commit,
+        "run": release.mlflow.run,
+        "evidence": release.evidence.digest,
+    }
+    return {f"slipway.dev/{name}": value for name, value in pins.items()}

@@ -1,0 +1,94 @@
+"""The serving chart, rendered by helm itself."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slipway import release
+from slipway.chart import CHART
+from slipway.toolchain import binary
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "releases"
+VALID = sorted((FIXTURES / "valid").glob("*.yaml"))
+# What the release file's reader refuses, but helm cannot see: it is given values, not a file.
+ONLY_IN_THE_FILE = {"stem_differs", "twice"}
+INVALID = [
+    file
+    for file in sorted((FIXTURES / "invalid").glob("*.yaml"))
+    if file.stem not in ONLY_IN_THE_FILE
+]
+
+
+def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [binary("helm"), *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
+
+
+def render(file: Path, *arguments: str) -> dict[str, Any]:
+    """Rendered objects by kind; the chart makes one of each."""
+    result = helm("template", "it", CHART, "--namespace", "dev", "-f", file, *arguments)
+    assert result.returncode == 0, result.stderr
+    return {document["kind"]: document for document in yaml.safe_load_all(result.stdout)}
+
+
+@pytest.mark.parametrize("file", VALID, ids=lambda f: f.stem)
+def test_lint(file: Path) -> None:
+    result = helm("lint", "--strict", CHART, "-f", file)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("file", INVALID, ids=lambda f: f.stem)
+def test_helm_refuses_what_the_reader_refuses(file: Path) -> None:
+    assert helm("template", "it", CHART, "-f", file).returncode != 0
+
+
+def test_helm_refuses_unknown_settings_of_the_chart() -> None:
+    result = helm("template", "it", CHART, "-f", VALID[0], "--set", "serving.store.bucket=x")
+    assert "serving/store" in result.stderr
+    assert "bucket" in result.stderr
+
+
+@pytest.mark.parametrize("file", VALID, ids=lambda f: f.stem)
+def test_every_pin_is_readable_on_deployment_and_pod(file: Path) -> None:
+    read = release.load(file)
+    deployment = render(file)["Deployment"]
+    pod = deployment["spec"]["template"]
+    for metadata in (deployment["metadata"], pod["metadata"]):
+        found = {k: v for k, v in metadata["annotations"].items() if k.startswith("slipway.dev/")}
+        found.pop("slipway.dev/fetch", None)
+        assert found == release.annotations(read)
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == read.runtime.image
+    digest = {"name": "SLIPWAY_BENTO_DIGEST", "value": read.bento.digest}
+    assert digest in container["env"]
+
+
+def test_sizes_are_whole_numbers(tmp_path: Path) -> None:
+    """Helm holds numbers as floats and would print a large one as 1.2e+09."""
+    text = (FIXTURES / "valid" / "flight_delay.yaml").read_text()
+    file = tmp_path / "flight_delay.yaml"
+    file.write_text(text.replace("size: 412345", "size: 1234567890"))
+    spec = render(file)["Deployment"]["spec"]["template"]["spec"]
+    assert spec["initContainers"][0]["args"][2] == "1234567890"
+    assert spec["volumes"][0]["emptyDir"]["sizeLimit"] == str(2 * 1234567890 + 2**26)
+
+
+def test_a_budget_only_where_a_replica_can_be_spared() -> None:
+    assert "PodDisruptionBudget" not in render(FIXTURES / "valid" / "flight_delay.yaml")
+    assert "PodDisruptionBudget" in render(FIXTURES / "valid" / "replicated.yaml")
+
+
+def test_a_store_outside_the_cluster_is_reachable_anywhere_on_its_port() -> None:
+    inside = render(VALID[0])["NetworkPolicy"]["spec"]["egress"][1]
+    assert inside["to"][0]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "storage"
+    }
+    settings = ("--set", "serving.store.namespace=null,serving.store.port=443")
+    outside = render(VALID[0], *settings)["NetworkPolicy"]["spec"]["egress"][1]
+    assert outside == {"ports": [{"port": 443, "protocol": "TCP"}]}
