@@ -204,6 +204,21 @@ class Release(Strict):
         """Name of the model's Service, Deployment and so on: the model with dashes."""
         return service(self.model)
 
+    @property
+    def pins(self) -> dict[str, str]:
+        """The pins as the serving chart annotates the Deployment and its pods with them."""
+        pins = {
+            "model": self.model,
+            "version": str(self.version),
+            "bento": self.bento.digest,
+            "runtime": self.runtime.image,
+            "data": self.data.digest,
+            "commit": self.code.commit,
+            "run": self.mlflow.run,
+            "evidence": self.evidence.digest,
+        }
+        return {f"slipway.dev/{name}": value for name, value in pins.items()}
+
 
 def service(model: str) -> str:
     """`flight_delay` to `flight-delay`: Kubernetes allows no underscores."""
@@ -236,10 +251,10 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value:
-            name = cast(Any, key).value
+            name = key.value
             if name in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"key {name!r} stands twice", problem_mark=cast(Any, key).start_mark
+                    problem=f"key {name!r} stands twice", problem_mark=key.start_mark
                 )
             seen.add(name)
         return cast("dict[Any, Any]", super().construct_mapping(node, deep))
@@ -249,10 +264,10 @@ class _Dumper(yaml.SafeDumper):
     pass
 
 
-def _string(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+def _string(_: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     # Helm's YAML reader takes a commit such as 12e34… for a float, which PyYAML would leave bare.
     style = '"' if re.fullmatch(r"[0-9]+(e[0-9]+)?", value) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+    return yaml.ScalarNode("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _string)
@@ -304,18 +319,3 @@ def dumps(release: Release) -> str:
     document = release.model_dump(mode="json", exclude_none=True)
     body = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
     return _HEADER + body
-
-
-def annotations(release: Release) -> dict[str, str]:
-    """The pins as the serving chart writes them on the Deployment and its pods."""
-    pins = {
-        "model": release.model,
-        "version": str(release.version),
-        "bento": release.bento.digest,
-        "runtime": release.runtime.image,
-        "data": release.data.digest,
-        "commit": release.code.commit,
-        "run": release.mlflow.run,
-        "evidence": release.evidence.digest,
-    }
-    return {f"slipway.dev/{name}": value for name, value in pins.items()}
