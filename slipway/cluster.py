@@ -1,0 +1,447 @@
+"""The embedded cluster: a standard kubeadm cluster of one node, on a machine without systemd.
+
+Three supervised processes (image registry, containerd, kubelet) carry it; everything else runs in
+pods. What it writes outside Slipway's own folders is where kubeadm and the kubelet must have it:
+/etc/kubernetes and /var/lib/kubelet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from string import Template
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from slipway import images, paths, toolchain
+from slipway.errors import BadInput, SlipwayError, from_validation
+
+TEMPLATES = paths.REPOSITORY / "toolchain" / "cluster"
+RUN = Path("/run/slipway")
+KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
+PROGRAMS = ("registry", "containerd", "kubelet")
+# The chains that Kubernetes' components and the CNI plugins make, by their documented prefixes.
+CHAINS = re.compile(r"\b(KUBE|CNI)-")
+
+
+class Addresses(BaseModel):
+    """toolchain/cluster/cluster.toml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bridge: str
+    node_ip: ipaddress.IPv4Address
+    pod_subnet: ipaddress.IPv4Network
+    service_subnet: ipaddress.IPv4Network
+    api_port: int
+    registry_address: str
+
+
+@functools.cache
+def addresses() -> Addresses:
+    """The embedded cluster's addresses.
+
+    Raises:
+        BadInput: the file is malformed.
+    """
+    file = TEMPLATES / "cluster.toml"
+    try:
+        return Addresses.model_validate(tomllib.loads(file.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(str(error), file=file) from error
+    except ValidationError as error:
+        raise from_validation(error, Addresses, file) from error
+
+
+def logs() -> Path:
+    return paths.state() / "logs"
+
+
+def _initialised() -> Path:
+    """Exists once kubeadm has finished; a first attempt that was interrupted starts afresh."""
+    return paths.data() / "cluster-initialised"
+
+
+def _run(*command: str | Path, check: bool = True, **options: object) -> str:
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+    if check and done.returncode:
+        output = (done.stderr or done.stdout).strip()
+        raise SlipwayError(f"{' '.join(map(str, command[:4]))} failed: {output[-2000:]}")
+    return done.stdout
+
+
+def kubectl(*arguments: str, check: bool = True) -> str:
+    """Runs kubectl on the embedded cluster and returns what it prints."""
+    config = f"--kubeconfig={paths.kubeconfig()}"
+    return _run(toolchain.binary("kubectl"), config, *arguments, check=check)
+
+
+def configure() -> None:
+    """Writes the configuration of the supervised processes; the same input gives the same files."""
+    for folder in (paths.data() / "volumes", paths.state(), logs(), RUN / "cni"):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths.data().chmod(0o711)
+    secret = paths.data() / "registry-secret"
+    if not secret.exists():
+        secret.touch(mode=0o600)
+        secret.write_text(secrets.token_hex(32))
+    values = {
+        **addresses().model_dump(mode="json"),
+        "repository": images.repository(),
+        "pause": images.references(embedded=True).get("pause", ""),
+        "kubernetes_version": toolchain.tool("kubernetes").version,
+        "data": paths.data(),
+        "state": paths.state(),
+        "logs": logs(),
+        "run": RUN,
+        "registry_secret": secret.read_text(),
+        "containerd": shutil.which("containerd") or "/usr/bin/containerd",
+        "registry": toolchain.binary("registry"),
+        "kubelet": toolchain.binary("kubelet"),
+        "path": f"/usr/sbin:/usr/bin:/sbin:/bin:{os.environ.get('PATH', '')}",
+        "resolv_conf": _resolv_conf(),
+        "restrict_oom_score_adj": str(not _has_sys_resource()).lower(),
+    }
+    places = {
+        "containerd.toml": paths.state(),
+        "registry.yaml": paths.state(),
+        "supervisord.conf": paths.state(),
+        "kubeadm.yaml": paths.state(),
+        "cni.conflist": RUN / "cni",
+    }
+    for name, folder in places.items():
+        file = folder / name
+        file.touch(mode=0o600)
+        file.write_text(Template((TEMPLATES / name).read_text()).substitute(values))
+
+
+def _resolv_conf() -> str:
+    """The resolver that pods may forward to: a stub on loopback is not reachable from them."""
+    real = Path("/run/systemd/resolve/resolv.conf")
+    return str(real if real.exists() else Path("/etc/resolv.conf"))
+
+
+def _has_sys_resource() -> bool:
+    effective = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.M)
+    return bool(effective and int(effective[1], 16) >> 24 & 1)
+
+
+# --- supervised processes ---------------------------------------------------------------------
+
+
+def _supervisorctl(*arguments: str) -> str:
+    return _run(
+        Path(sys.executable).parent / "supervisorctl",
+        *("-c", paths.state() / "supervisord.conf"),
+        *arguments,
+        check=False,
+    )
+
+
+def running() -> dict[str, bool]:
+    """Which supervised processes run; empty when the supervisor itself does not."""
+    if not (RUN / "supervisor.sock").exists():
+        return {}
+    lines = [line.split() for line in _supervisorctl("status").splitlines()]
+    return {w[0]: w[1] == "RUNNING" for w in lines if len(w) > 1 and w[0] in PROGRAMS}
+
+
+def start_process(*names: str) -> None:
+    """Starts supervised processes (all that are named), with the configuration as it stands now.
+
+    Raises:
+        SlipwayError: one does not stay up.
+    """
+    if not running():
+        _free_port(addresses().registry_address)
+        config = paths.state() / "supervisord.conf"
+        _run(Path(sys.executable).parent / "supervisord", "-c", config)
+    else:
+        _supervisorctl("update")
+    _supervisorctl("start", *names)
+    deadline = time.monotonic() + 20
+    while not all(running().get(name) for name in names):
+        if time.monotonic() > deadline:
+            raise SlipwayError(
+                f"{', '.join(n for n in names if not running().get(n))} does not stay up",
+                fix=f"see {logs()}",
+            )
+        time.sleep(0.2)
+
+
+def restart_process(name: str) -> None:
+    """Restarts one supervised process; containers go on running."""
+    _supervisorctl("restart", name)
+
+
+def _free_port(address: str) -> None:
+    host, port = address.rsplit(":", 1)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise BadInput(
+                f"port {port} of {host} is taken ({_who_listens(int(port))})",
+                file=TEMPLATES / "cluster.toml",
+                field="registry_address",
+                fix="stop that program, or choose another port",
+            ) from error
+
+
+def _who_listens(port: int) -> str:
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            with_pid = connection.pid
+            return f"process {with_pid} {psutil.Process(with_pid).name()}" if with_pid else "?"
+    return "unknown process"
+
+
+# --- bringing it up ---------------------------------------------------------------------------
+
+
+def up(progress: Callable[[str], None] = lambda _: None) -> None:
+    """Brings the cluster up, from nothing, from a stop, or from a crash; data stays.
+
+    The registry must already run and hold the images (`start_process("registry")`).
+
+    Raises:
+        SlipwayError: it does not come up; the message names the log.
+    """
+    _refuse_foreign_cluster()
+    progress("network")
+    _bridge_up()
+    start_process("registry", "containerd", "kubelet")
+    if not _initialised().exists():
+        progress("kubeadm init")
+        _kubeadm_init()
+    shutil.copy(KUBERNETES / "admin.conf", paths.kubeconfig())
+    paths.kubeconfig().chmod(0o600)
+    progress("waiting for the API server")
+    _wait(lambda: kubectl("get", "--raw=/readyz", check=False) == "ok", "API server", 180)
+    progress("waiting for the node")
+    ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"
+    _wait(lambda: kubectl("get", "nodes", "-o", ready, check=False) == "True", "node", 180)
+
+
+def is_up() -> bool:
+    """True when every supervised process runs and the API server says that it is ready."""
+    state = running()
+    alive = bool(state) and all(state.get(name) for name in PROGRAMS)
+    return alive and kubectl("get", "--raw=/readyz", check=False) == "ok"
+
+
+def _wait(ready: Callable[[], bool], what: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise SlipwayError(
+                f"the {what} is not ready after {seconds:.0f} s", fix=f"see {logs()}/kubelet.log"
+            )
+        time.sleep(0.5)
+
+
+def _refuse_foreign_cluster() -> None:
+    ours = _initialised().exists() or (paths.data() / "kubeadm-started").exists()
+    for place in (KUBERNETES / "admin.conf", KUBELET / "config.yaml"):
+        if place.exists() and not ours:
+            raise BadInput(
+                "this machine already runs a Kubernetes node that Slipway did not start",
+                file=place,
+                fix="use that cluster (`KUBECONFIG=… make up`), or `kubeadm reset` it first",
+            )
+
+
+def foreign_routes() -> list[str]:
+    """Routes of this machine that overlap the pods' network and are not ours."""
+    a = addresses()
+    routes = _run("ip", "-4", "route", "show", "root", str(a.pod_subnet), check=False)
+    return [line.strip() for line in routes.splitlines() if f"dev {a.bridge}" not in line]
+
+
+def _bridge_up() -> None:
+    a = addresses()
+    if foreign := foreign_routes():
+        raise BadInput(
+            f"{a.pod_subnet} is in use on this machine ({foreign[0]})",
+            file=TEMPLATES / "cluster.toml",
+            field="pod_subnet",
+            fix="choose another private network",
+        )
+    if not Path(f"/sys/class/net/{a.bridge}").exists():
+        _run("ip", "link", "add", a.bridge, "type", "bridge")
+    network = f"{a.node_ip}/{a.pod_subnet.prefixlen}"
+    _run("ip", "addr", "replace", network, "dev", a.bridge)
+    _run("ip", "link", "set", a.bridge, "up")
+    for key in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
+        (Path("/proc/sys") / key).write_text("1")
+
+
+def _kubeadm_init() -> None:
+    (paths.data() / "kubeadm-started").touch()
+    kubeadm = toolchain.binary("kubeadm")
+    socket_flag = f"--cri-socket=unix://{RUN}/containerd.sock"
+    _run(kubeadm, "reset", "--force", socket_flag, "--cleanup-tmp-dir", check=False)
+    shutil.rmtree(paths.data() / "etcd", ignore_errors=True)
+    log = logs() / "kubeadm.log"
+    with log.open("w") as out:
+        code = subprocess.run(
+            [
+                *(kubeadm, "init", "--config", paths.state() / "kubeadm.yaml"),
+                "--ignore-preflight-errors=all",
+                "--skip-token-print",
+            ],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+        ).returncode
+    if code:
+        tail = "\n".join(log.read_text().splitlines()[-12:])
+        raise SlipwayError(f"kubeadm init failed\n{tail}", fix=f"see {log} and {logs()}")
+    _initialised().touch()
+
+
+# --- taking it down ---------------------------------------------------------------------------
+
+
+def down(*, erase: bool = False, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Stops everything and leaves no process, mount, interface, iptables rule or container.
+
+    Args:
+        erase: also removes the cluster's data (etcd, volumes, registry, Pulumi state).
+    """
+    if running():
+        progress("stopping the kubelet")
+        _supervisorctl("stop", "kubelet")
+        progress("stopping the pods")
+        _stop_containers()
+        _supervisorctl("stop", "all")
+        _supervisorctl("shutdown")
+    progress("removing what is left")
+    clean_remains()
+    if erase:
+        for place in (KUBERNETES, KUBELET, paths.data(), paths.state()):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _stop_containers() -> None:
+    """Ends every container as a shutdown would: TERM, time to finish, then KILL."""
+    shims = list(_our_processes("-address", f"{RUN}/containerd.sock"))
+    inside = [p for shim in shims for p in _children(shim)]
+    for process in inside:
+        _signal(process, signal.SIGTERM)
+    psutil.wait_procs(inside, timeout=25)
+    ctr = ["ctr", "--address", f"{RUN}/containerd.sock", "--namespace", "k8s.io"]
+    for container in _run(*ctr, "tasks", "list", "--quiet", check=False).split():
+        _run(*ctr, "tasks", "delete", "--force", container, check=False)
+    for container in _run(*ctr, "containers", "list", "--quiet", check=False).split():
+        _run(*ctr, "containers", "delete", container, check=False)
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+
+
+def _our_processes(*arguments: str) -> Iterator[psutil.Process]:
+    """Processes whose command line holds these arguments, which only ours can hold."""
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if all(argument in line for argument in arguments):
+            yield process
+
+
+def _orphans() -> list[psutil.Process]:
+    state = paths.state()
+    kubelet = "--kubeconfig=/etc/kubernetes/kubelet.conf"
+    lines = [
+        ("-c", f"{state}/supervisord.conf"),
+        ("--config", f"{state}/containerd.toml"),
+        ("serve", f"{state}/registry.yaml"),
+        (kubelet,),
+        ("-address", f"{RUN}/containerd.sock"),
+    ]
+    found = [p for line in lines for p in _our_processes(*line) if p.pid != os.getpid()]
+    return [*found, *(child for p in found for child in _children(p))]
+
+
+def clean_remains() -> None:
+    """Removes what a crash or a kill leaves: processes, mounts, interfaces, rules, namespaces.
+
+    Safe to call at any time that the supervisor does not run.
+    """
+    if running():
+        return
+    orphans = _orphans()
+    for process in orphans:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(orphans, timeout=10)
+    for _ in range(3):  # mounts may be stacked
+        for place in _mounts():
+            _run("umount", "--lazy", place, check=False)
+    _remove_network_namespaces()
+    _remove_rules()
+    if Path(f"/sys/class/net/{addresses().bridge}").exists():
+        _run("ip", "link", "delete", addresses().bridge, check=False)
+    shutil.rmtree(RUN, ignore_errors=True)
+    _remove_cgroups()
+
+
+def _mounts() -> list[str]:
+    roots = tuple(f"{root}/" for root in (RUN, KUBELET, paths.data()))
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    points = [line.split()[1].encode().decode("unicode_escape") for line in lines]
+    return sorted((p for p in points if p.startswith(roots)), reverse=True)
+
+
+def _remove_network_namespaces() -> None:
+    for place in Path("/run/netns").glob("cni-*"):
+        shown = _run("nsenter", f"--net={place}", "ip", "-o", "-4", "addr", check=False)
+        inside = re.findall(r"inet (\S+?)/", shown)
+        ours = any(ipaddress.ip_address(ip) in addresses().pod_subnet for ip in inside)
+        if ours or not shown:
+            _run("umount", "--lazy", place, check=False)
+            place.unlink(missing_ok=True)
+
+
+def _remove_rules() -> None:
+    for family in ("iptables", "ip6tables"):
+        if not shutil.which(f"{family}-save"):
+            continue
+        saved = _run(f"{family}-save", check=False)
+        kept = [line for line in saved.splitlines() if not CHAINS.search(line)]
+        if len(kept) != len(saved.splitlines()):
+            subprocess.run([f"{family}-restore"], input="\n".join(kept) + "\n", text=True)
+
+
+def _remove_cgroups() -> None:
+    for root in Path("/sys/fs/cgroup").glob("*/kubepods"):
+        for folder, _, _ in os.walk(root, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()

