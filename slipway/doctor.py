@@ -16,7 +16,7 @@ from slipway import cluster, images, paths, toolchain
 
 PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
 MIB, GIB = 2**20, 2**30
-# Measured; what a cold `make up` peaks at, and what a running platform with room for training takes.
+# Measured: the peak of a cold `make up`, and a running platform with room for training.
 DISK_TO_BUILD, DISK_AT_REST, MEMORY = 25 * GIB, 10 * GIB, 6 * GIB
 
 

