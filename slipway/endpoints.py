@@ -1,0 +1,266 @@
+"""How the command line reaches what runs in the cluster: its API, its services, its models."""
+
+from __future__ import annotations
+
+import base64
+import os
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+
+from slipway import paths
+from slipway.errors import SlipwayError
+from slipway.forge import Gitea
+from slipway.release import service
+
+BENTO_HEADER = "x-slipway-bento"
+
+
+class ClusterError(SlipwayError):
+    """The cluster cannot be reached, or refused. `status` is the HTTP status, 0 for no answer."""
+
+    def __init__(self, message: str, *, status: int = 0, fix: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.status = status
+
+
+def kubeconfig() -> Path:
+    """The user's cluster where KUBECONFIG names one, else the embedded one."""
+    return Path(os.environ.get("KUBECONFIG") or paths.kubeconfig())
+
+
+class Cluster:
+    """The Kubernetes API, as far as the command line needs it."""
+
+    def __init__(self, client: httpx.Client, *, embedded: bool, connection: Any = None) -> None:
+        """`client` speaks to the API server, `connection` is kr8s' for port-forwards."""
+        self._client, self._connection, self.embedded = client, connection, embedded
+
+    @classmethod
+    def connect(cls) -> Cluster:
+        """Connects by the kubeconfig.
+
+        Raises:
+            ClusterError: there is none, or nothing answers where it points.
+        """
+        import kr8s  # takes half a second: only commands that need the cluster pay it
+
+        config = kubeconfig()
+        if not config.exists():
+            raise ClusterError(
+                f"no cluster: {config} does not exist",
+                fix="run `make up`, or set KUBECONFIG to a cluster that has the platform",
+            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # kr8s on versions it has not been tried with
+                connection: Any = kr8s.api(kubeconfig=str(config))
+                verify = _run(connection.auth.ssl_context)
+        except Exception as error:
+            raise _unreachable(f"{config}: {error or type(error).__name__}") from error
+        auth = connection.auth
+        headers = {"Authorization": f"Bearer {auth.token}"} if auth.token else {}
+        client = httpx.Client(
+            base_url=str(auth.server),
+            headers=headers,
+            verify=verify,
+            proxy=auth.proxy,
+            timeout=httpx.Timeout(30, connect=5),
+        )
+        embedded = config.resolve() == paths.kubeconfig().resolve()
+        return cls(client, embedded=embedded, connection=connection)
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request to the API server, its answer whatever the status."""
+        try:
+            return self._client.request(method, path, **options)
+        except httpx.TransportError as error:
+            where = f"{self._client.base_url}: {error or type(error).__name__}"
+            raise _unreachable(where) from error
+
+    def _checked(self, method: str, path: str, **options: Any) -> httpx.Response:
+        response = self.send(method, path, **options)
+        if response.is_error:
+            raise _refusal(response, path)
+        return response
+
+    def find(self, path: str, **params: str) -> dict[str, Any] | None:
+        """The object or list at an API path; None when there is no such thing."""
+        try:
+            return cast("dict[str, Any]", self._checked("GET", path, params=params).json())
+        except ClusterError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def items(self, path: str, **params: str) -> list[dict[str, Any]]:
+        """The items of a list; empty when the cluster does not know the kind."""
+        return cast("list[dict[str, Any]]", (self.find(path, **params) or {}).get("items") or [])
+
+    def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Creates an object in the collection at `path`."""
+        return cast("dict[str, Any]", self._checked("POST", path, json=body).json())
+
+    def log(self, namespace: str, pod: str, container: str, lines: int) -> str | None:
+        """The last lines a container wrote; None when it is gone."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        params = {"container": container, "tailLines": lines}
+        response = self.send("GET", path, params=params)
+        return None if response.is_error else response.text
+
+    def _data(self, namespace: str, kind: str, name: str) -> dict[str, str]:
+        found = self.find(f"/api/v1/namespaces/{namespace}/{kind}/{name}")
+        if found is None:
+            raise ClusterError(
+                f"the cluster has no {kind[:-1]} {namespace}/{name}: the platform is not complete",
+                fix="run `make up`",
+            )
+        return found.get("data") or {}
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """A Secret's decoded content. Not to be printed."""
+        data = self._data(namespace, "secrets", name)
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def config(self, namespace: str, name: str) -> dict[str, str]:
+        """A ConfigMap's content."""
+        return self._data(namespace, "configmaps", name)
+
+    @contextmanager
+    def service(self, namespace: str, name: str) -> Generator[str, None, None]:
+        """URL at which a Service's first port answers here: its node port, or a port-forward."""
+        found = self.find(f"/api/v1/namespaces/{namespace}/services/{name}")
+        if found is None:
+            raise ClusterError(f"no service {namespace}/{name}", fix="run `make up`")
+        # Only the embedded cluster's node is this machine.
+        if self.embedded and (node_port := found["spec"]["ports"][0].get("nodePort")):
+            yield f"http://127.0.0.1:{node_port}"
+            return
+        from kr8s.objects import Service
+        from kr8s.portforward import PortForward
+
+        port = found["spec"]["ports"][0]["targetPort"]
+        if not isinstance(port, int):
+            port = self._port_number(found, port)
+        forward = PortForward(Service(found, api=self._connection), port, local_port="auto")
+        forward.start()
+        try:
+            _wait_for(forward)
+            yield f"http://127.0.0.1:{forward.local_port}"
+        finally:
+            forward.stop()
+
+    def _port_number(self, service: Mapping[str, Any], name: str) -> int:
+        """The number of a named container port, from a pod behind the service."""
+        namespace = service["metadata"]["namespace"]
+        selector = ",".join(f"{k}={v}" for k, v in service["spec"]["selector"].items())
+        for pod in self.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector):
+            containers = cast("list[dict[str, Any]]", pod["spec"]["containers"])
+            ports = [p for c in containers for p in cast("list[Any]", c.get("ports") or [])]
+            for port in ports:
+                if port.get("name") == name:
+                    return int(port["containerPort"])
+        raise ClusterError(f"no pod behind service {namespace}/{service['metadata']['name']}")
+
+    @contextmanager
+    def forge(self) -> Generator[Gitea, None, None]:
+        """The git forge, as its administrator."""
+        admin = self.secret("forge", "gitea-admin")
+        repository = self.config("pipelines", "platform")["FORGE_REPOSITORY"]
+        with (
+            self.service("forge", "gitea") as url,
+            Gitea(url, repository, admin["username"], admin["password"], retries=2) as forge,
+        ):
+            yield forge
+
+    @contextmanager
+    def store(self) -> Generator[Any, None, None]:
+        """The object store as a boto3 S3 client, with the pipelines' rights."""
+        import boto3  # pyright: ignore[reportMissingTypeStubs]
+
+        keys = self.secret("pipelines", "object-store")
+        inside = keys["AWS_ENDPOINT_URL"]
+        host = inside.partition("://")[2].partition(":")[0]
+        name, _, rest = host.partition(".")
+        in_cluster = rest.endswith((".svc", ".svc.cluster.local"))
+
+        def client(url: str) -> Any:
+            return cast(Any, boto3).client(
+                "s3",
+                endpoint_url=url,
+                aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+                region_name=keys["AWS_DEFAULT_REGION"],
+            )
+
+        if not in_cluster:
+            yield client(inside)
+            return
+        with self.service(rest.partition(".")[0], name) as url:
+            yield client(url)
+
+    @contextmanager
+    def mlflow(self) -> Generator[str, None, None]:
+        """MLflow's URL from here."""
+        with self.service("mlflow", "mlflow") as url:
+            yield url
+
+    def ask(
+        self, env: str, model: str, path: str, *, body: Any = None, timeout_s: float = 10
+    ) -> httpx.Response:
+        """A request to a model through the API server: POST with a JSON body, GET without.
+
+        Raises:
+            ClusterError: no model answers there; `status` tells 404 (no such model) from 503.
+        """
+        name = service(model)
+        url = f"/api/v1/namespaces/{env}/services/{name}:http/proxy/{path.lstrip('/')}"
+        method = "GET" if body is None else "POST"
+        content = {"content": body} if isinstance(body, bytes) else {"json": body} if body else {}
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        response = self.send(method, url, headers=headers, timeout=timeout_s, **content)
+        if BENTO_HEADER not in response.headers and response.is_error:
+            if response.status_code == 404:
+                raise ClusterError(
+                    f"{model} does not run in {env}",
+                    status=404,
+                    fix=f"see `slipway status`; a release file puts it there: "
+                    f"environments/{env}/models/{model}.yaml",
+                )
+            raise _refusal(response, f"{model} in {env} gives no answer")
+        return response
+
+
+def _run(function: Any) -> Any:
+    import anyio
+
+    return anyio.run(function)
+
+
+def _wait_for(forward: Any) -> None:
+    import time
+
+    deadline = time.monotonic() + 10
+    while not forward.servers:
+        if time.monotonic() > deadline:
+            raise ClusterError("the port-forward did not start within 10 s")
+        time.sleep(0.02)
+
+
+def _unreachable(where: str) -> ClusterError:
+    return ClusterError(
+        f"the cluster does not answer ({where})",
+        fix="run `make up`, or set KUBECONFIG to a cluster that has the platform",
+    )
+
+
+def _refusal(response: httpx.Response, what: str) -> ClusterError:
+    try:
+        said = str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        said = response.text[:200]
+    return ClusterError(f"{what}: {response.status_code} {said}", status=response.status_code)
