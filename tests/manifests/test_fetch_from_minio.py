@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import runpy
 import subprocess
 import tarfile
@@ -28,14 +29,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("minio")
     port, console = free_ports(2)
     addresses = [f"--address=127.0.0.1:{port}", f"--console-address=127.0.0.1:{console}"]
-    environment = {"MINIO_ROOT_USER": "root-user", "MINIO_ROOT_PASSWORD": "root-password"}
+    keys = {"MINIO_ROOT_USER": "root-user", "MINIO_ROOT_PASSWORD": "root-password"}
     with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "root-user")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "root-password")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         command = [binary("minio"), "server", folder / "data", *addresses]
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
         try:
             client: Any = boto3.client("s3")
             deadline = time.monotonic() + 30
