@@ -1,0 +1,17 @@
+"""The Pulumi program: which components a stack has, and what each hands to the others."""
+
+import sys
+from pathlib import Path
+
+# Pulumi puts this folder itself on the path; its packages are named from the repository's root.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import pulumi  # noqa: E402
+
+from infra import stack  # noqa: E402
+from slipway.errors import SlipwayError  # noqa: E402
+
+try:
+    stack.build()
+except SlipwayError as error:
+    raise pulumi.RunError(str(error)) from None

@@ -1,0 +1,155 @@
+"""The stack's configuration, typed: unknown keys and values that cannot work are refused here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from slipway.errors import from_validation
+
+PROJECT = "slipway"
+CPU = Annotated[str, Field(pattern=r"^\d+m?$", description="cores, or thousandths with m")]
+Bytes = Annotated[str, Field(pattern=r"^[1-9]\d*(Ki|Mi|Gi|Ti)$", description="bytes, e.g. 512Mi")]
+Environment = Literal["dev", "staging", "prod"]
+_SCALE = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def size_in_bytes(text: str) -> int:
+    """The number of bytes that a Kubernetes quantity such as 512Mi means."""
+    return int(text[:-2]) * _SCALE[text[-2:]]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Size(_Model):
+    """What a component asks for (cpu, memory) and the memory at which it is stopped (limit)."""
+
+    cpu: CPU
+    memory: Bytes
+    limit: Bytes
+
+    @model_validator(mode="after")
+    def _limit_holds_request(self) -> Size:
+        if size_in_bytes(self.limit) < size_in_bytes(self.memory):
+            raise ValueError(f"limit {self.limit} is below memory {self.memory}")
+        return self
+
+
+# Requests are what a component uses at rest, so that a machine of two cores has room for training.
+SIZES: dict[str, dict[str, str]] = {
+    "postgres": {"cpu": "20m", "memory": "64Mi", "limit": "256Mi"},
+    "minio": {"cpu": "20m", "memory": "128Mi", "limit": "512Mi"},
+    "mlflow": {"cpu": "20m", "memory": "256Mi", "limit": "768Mi"},
+    "gitea": {"cpu": "20m", "memory": "96Mi", "limit": "384Mi"},
+    "argocdController": {"cpu": "30m", "memory": "128Mi", "limit": "512Mi"},
+    "argocdRepoServer": {"cpu": "20m", "memory": "64Mi", "limit": "384Mi"},
+    "argocdServer": {"cpu": "10m", "memory": "48Mi", "limit": "256Mi"},
+    "argocdApplicationSets": {"cpu": "10m", "memory": "48Mi", "limit": "256Mi"},
+    "redis": {"cpu": "5m", "memory": "16Mi", "limit": "64Mi"},
+    "workflowController": {"cpu": "20m", "memory": "48Mi", "limit": "256Mi"},
+    "argoServer": {"cpu": "10m", "memory": "48Mi", "limit": "256Mi"},
+    "metricsServer": {"cpu": "10m", "memory": "32Mi", "limit": "128Mi"},
+    "localPath": {"cpu": "5m", "memory": "32Mi", "limit": "128Mi"},
+}
+
+
+class Components(_Model):
+    """A size for each component; a stack names only what differs from `SIZES`."""
+
+    postgres: Size
+    minio: Size
+    mlflow: Size
+    gitea: Size
+    argocdController: Size
+    argocdRepoServer: Size
+    argocdServer: Size
+    argocdApplicationSets: Size
+    redis: Size
+    workflowController: Size
+    argoServer: Size
+    metricsServer: Size
+    localPath: Size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        overrides = cast(dict[str, Any], given)
+        merged: dict[str, Any] = dict(overrides)
+        for name, size in SIZES.items():
+            override = overrides.get(name, {})
+            merged[name] = {**size, **override} if isinstance(override, dict) else override
+        return merged
+
+
+class Storage(_Model):
+    """Sizes of persistent volumes. None can shrink; some storage classes let them grow."""
+
+    postgres: Bytes = "2Gi"
+    minio: Bytes = "10Gi"
+    gitea: Bytes = "2Gi"
+
+
+class StackConfig(_Model):
+    """environments/Pulumi.<stack>.yaml."""
+
+    cluster: Literal["embedded", "kubeconfig"] = "embedded"
+    environments: list[Environment] = Field(min_length=1)
+    nodePorts: bool = False
+    pollSeconds: int = Field(default=60, ge=10, le=3600)
+    storage: Storage = Storage()
+    components: Components = Field(default_factory=lambda: Components.model_validate({}))
+    images: dict[str, str] = {}
+
+    @property
+    def embedded(self) -> bool:
+        return self.cluster == "embedded"
+
+    @field_validator("environments")
+    @classmethod
+    def _environments_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("an environment is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _node_ports_stay_local(self) -> StackConfig:
+        if self.nodePorts and not self.embedded:
+            # kube-proxy serves node ports on every address there, and Argo's console asks no login.
+            raise ValueError(
+                "nodePorts: true needs cluster: embedded, whose node ports are on 127.0.0.1 only; "
+                "reach another cluster's consoles by `kubectl port-forward`"
+            )
+        return self
+
+
+def load(values: Mapping[str, str], stack: str) -> StackConfig:
+    """The typed configuration.
+
+    Args:
+        values: Pulumi's view of the stack file, "<project>:<key>" to string (JSON for objects).
+        stack: name of the stack, for the errors.
+
+    Raises:
+        BadInput: a key is unknown or a value cannot work; the message names file, key and fix.
+    """
+    given = {
+        key.removeprefix(f"{PROJECT}:"): _parse(value)
+        for key, value in values.items()
+        if key.startswith(f"{PROJECT}:")
+    }
+    try:
+        return StackConfig.model_validate(given)
+    except ValidationError as error:
+        file = f"environments/Pulumi.{stack}.yaml"
+        raise from_validation(error, StackConfig, file) from None
+
+
+def _parse(value: str) -> Any:
+    return json.loads(value) if value[:1] in ("{", "[") else value

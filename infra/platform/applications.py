@@ -1,0 +1,194 @@
+"""What Argo CD syncs: an ApplicationSet for each environment, and the workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pulumi_kubernetes.apiextensions import CustomResource
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+
+from infra.platform.component import Component, secret_data
+
+API = "argoproj.io/v1alpha1"
+CLUSTER = "https://kubernetes.default.svc"
+CHART = "bentos/serving"
+# A model's name within an ApplicationSet's template, with dashes.
+MODEL = '{{ trimSuffix ".yaml" .path.filename | replace "_" "-" }}'
+FINALIZER = "resources-finalizer.argocd.argoproj.io"
+# Kinds that the serving chart may hold, and those that workflows/ may.
+SERVING_KINDS = {
+    "": ["ConfigMap", "Service"],
+    "apps": ["Deployment"],
+    "autoscaling": ["HorizontalPodAutoscaler"],
+    "networking.k8s.io": ["NetworkPolicy"],
+    "policy": ["PodDisruptionBudget"],
+}
+WORKFLOW_KINDS = {
+    "": ["ConfigMap"],
+    "argoproj.io": ["CronWorkflow", "WorkflowTemplate"],
+}
+
+
+@dataclass(frozen=True)
+class ApplicationsArgs:
+    namespace: pulumi.Input[str]
+    """Argo CD's."""
+    repository_url: pulumi.Input[str]
+    username: pulumi.Input[str]
+    password: pulumi.Input[str]
+    environments: Mapping[str, pulumi.Input[str]]
+    """Environment to the namespace of its models."""
+    pipelines: pulumi.Input[str]
+    """Namespace where workflows run."""
+
+
+class Applications(Component):
+    """A project each for the environments and the workflows, which bounds what a commit can do."""
+
+    def __init__(
+        self, name: str, args: ApplicationsArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Applications", name, opts)
+        self._args = args
+        self._repository = k8s.core.v1.Secret(
+            "argocd-repository",
+            metadata=ObjectMetaArgs(
+                name="repository-slipway",
+                namespace=args.namespace,
+                labels={"argocd.argoproj.io/secret-type": "repository"},
+            ),
+            data=secret_data(
+                {
+                    "type": "git",
+                    "name": "slipway",
+                    "url": args.repository_url,
+                    "username": args.username,
+                    "password": args.password,
+                }
+            ),
+            opts=self.child(),
+        )
+        for environment, namespace in args.environments.items():
+            project = self._project(environment, namespace, SERVING_KINDS)
+            self._custom(
+                "ApplicationSet",
+                environment,
+                self._application_set(environment, namespace),
+                project,
+            )
+        project = self._project("pipelines", args.pipelines, WORKFLOW_KINDS)
+        self._custom("Application", "workflows", self._workflows(), project, finalizers=[FINALIZER])
+        self.register_outputs({})
+
+    def _custom(
+        self,
+        kind: str,
+        name: str,
+        spec: Mapping[str, Any],
+        *after: pulumi.Resource,
+        finalizers: list[str] | None = None,
+    ) -> CustomResource:
+        return CustomResource(
+            f"{kind.lower()}-{name}",
+            api_version=API,
+            kind=kind,
+            metadata=ObjectMetaArgs(
+                name=name, namespace=self._args.namespace, finalizers=finalizers
+            ),
+            spec=spec,
+            opts=self.child(self._repository, *after),
+        )
+
+    def _project(
+        self, name: str, namespace: pulumi.Input[str], kinds: Mapping[str, list[str]]
+    ) -> CustomResource:
+        return self._custom(
+            "AppProject",
+            name,
+            {
+                "sourceRepos": [self._args.repository_url],
+                "destinations": [{"server": CLUSTER, "namespace": namespace}],
+                "clusterResourceWhitelist": [],
+                "namespaceResourceWhitelist": [
+                    {"group": group, "kind": kind} for group, ks in kinds.items() for kind in ks
+                ],
+            },
+        )
+
+    def _application_set(self, environment: str, namespace: pulumi.Input[str]) -> dict[str, Any]:
+        values = f"environments/{environment}/values.yaml"
+        return {
+            "goTemplate": True,
+            "goTemplateOptions": ["missingkey=error"],
+            "generators": [
+                {
+                    "git": {
+                        "repoURL": self._args.repository_url,
+                        "revision": "main",
+                        "files": [{"path": f"environments/{environment}/models/*.yaml"}],
+                        # Gitea's webhook is none that this controller reads, so it looks often;
+                        # a change of a file that it has seen syncs by Argo CD's own webhook.
+                        "requeueAfterSeconds": 10,
+                    }
+                }
+            ],
+            "syncPolicy": {"applicationsSync": "sync"},
+            "template": {
+                "metadata": {
+                    # The file's name decides: two files never make one application.
+                    "name": f"{environment}-{MODEL}",
+                    "labels": {"slipway/environment": environment},
+                    "annotations": {
+                        # A push that touches none of these renders nothing anew.
+                        "argocd.argoproj.io/manifest-generate-paths": (
+                            f"/{CHART};/{values};/{{{{ .path.path }}}}/{{{{ .path.filename }}}}"
+                        )
+                    },
+                },
+                "spec": {
+                    "project": environment,
+                    "source": {
+                        "repoURL": self._args.repository_url,
+                        "targetRevision": "main",
+                        "path": CHART,
+                        "helm": {
+                            "releaseName": MODEL,
+                            "ignoreMissingValueFiles": True,
+                            "valueFiles": [
+                                "values.yaml",
+                                f"/{values}",
+                                "/{{ .path.path }}/{{ .path.filename }}",
+                            ],
+                        },
+                    },
+                    "destination": {"server": CLUSTER, "namespace": namespace},
+                    "syncPolicy": _SYNC,
+                    "revisionHistoryLimit": 3,
+                },
+            },
+        }
+
+    def _workflows(self) -> dict[str, Any]:
+        return {
+            "project": "pipelines",
+            "source": {
+                "repoURL": self._args.repository_url,
+                "targetRevision": "main",
+                "path": "workflows",
+                "directory": {"include": "*.yaml"},
+            },
+            "destination": {"server": CLUSTER, "namespace": self._args.pipelines},
+            "syncPolicy": _SYNC,
+            "revisionHistoryLimit": 3,
+        }
+
+
+_SYNC = {
+    "automated": {"prune": True, "selfHeal": True},
+    "syncOptions": ["ServerSideApply=true"],
+    "retry": {"limit": 5, "backoff": {"duration": "2s", "factor": 2, "maxDuration": "1m"}},
+}

@@ -1,0 +1,145 @@
+"""Argo CD, from its own manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
+
+from infra.platform import pods, upstream
+from infra.platform.component import Component, Resources, secret_data
+from infra.platform.random_password import RandomPassword
+
+PATCHES = Path(__file__).parent / "patches" / "argo-cd.yaml"
+# Pods by the name of their workload, and the container in it.
+WORKLOADS = {
+    "argocd-application-controller": "StatefulSet",
+    "argocd-applicationset-controller": "Deployment",
+    "argocd-redis": "Deployment",
+    "argocd-repo-server": "Deployment",
+    "argocd-server": "Deployment",
+}
+# What the serving chart and the workflows are made of, and what their controllers make of it.
+MANAGED_BY = {"application-controller": ["*"], "server": ["delete", "patch"]}
+
+
+@dataclass(frozen=True)
+class ArgoCdArgs:
+    namespace: pulumi.Input[str]
+    manifests: Path
+    """The module's folder `manifests`."""
+    image: str
+    redis_image: str
+    resources: Mapping[str, Resources]
+    """By name of the workload."""
+    poll_seconds: int
+    webhook_secret: pulumi.Input[str]
+    managed_namespaces: Mapping[str, pulumi.Input[str]]
+    """Where Argo CD may change things."""
+    url: str
+    node_port: int | None = None
+
+
+class ArgoCd(Component):
+    """Outputs nothing but its readiness: applications name it by its namespace."""
+
+    def __init__(
+        self, name: str, args: ArgoCdArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ArgoCd", name, opts)
+        objects = self._objects(args)
+        first = [*self._secrets(args), *self._manage(args)]
+        upstream.register_all(name, objects, self.child, first)
+        self.register_outputs({})
+
+    def _objects(self, args: ArgoCdArgs) -> list[upstream.Manifest]:
+        loaded = upstream.load(args.manifests / "install.yaml")
+        patched = upstream.patch(loaded, [*upstream.load_list(PATCHES), *self._patches(args)])
+        images = {
+            "quay.io/argoproj/argocd": args.image,
+            "public.ecr.aws/docker/library/redis": args.redis_image,
+        }
+        return upstream.in_namespace(upstream.with_images(patched, images), args.namespace)
+
+    def _patches(self, args: ArgoCdArgs) -> list[upstream.Manifest]:
+        settings = {"timeout.reconciliation": f"{args.poll_seconds}s", "url": args.url}
+        patches: list[upstream.Manifest] = [
+            {"kind": "ConfigMap", "metadata": {"name": "argocd-cm"}, "data": settings}
+        ]
+        for workload, kind in WORKLOADS.items():
+            resources = args.resources[workload]
+            container = {
+                "name": "redis" if workload == "argocd-redis" else workload,
+                "resources": {
+                    "requests": {"cpu": resources.cpu, "memory": resources.memory},
+                    "limits": {"memory": resources.limit},
+                },
+            }
+            pod = {"spec": {"containers": [container]}}
+            patches.append(
+                {"kind": kind, "metadata": {"name": workload}, "spec": {"template": pod}}
+            )
+        if args.node_port:
+            # The same port again, which would get a node port at random.
+            again = {"name": "https", "$patch": "delete"}
+            port = {"name": "http", "nodePort": args.node_port}
+            spec = {"type": "NodePort", "ports": [port, again]}
+            patches.append({"kind": "Service", "metadata": {"name": "argocd-server"}, "spec": spec})
+        return patches
+
+    def _secrets(self, args: ArgoCdArgs) -> list[pulumi.Resource]:
+        redis = RandomPassword("argocd-redis", opts=self.child())
+        # Argo CD adds its own keys to argocd-secret: the password and what signs sessions.
+        contents = {
+            "argocd-redis": {"auth": redis.result},
+            "argocd-secret": {"webhook.gogs.secret": args.webhook_secret},
+        }
+        return [
+            k8s.core.v1.Secret(
+                name,
+                metadata=ObjectMetaArgs(
+                    name=name,
+                    namespace=args.namespace,
+                    labels={"app.kubernetes.io/part-of": "argocd", pods.NAME: name},
+                ),
+                data=secret_data(data),
+                opts=self.child(),
+            )
+            for name, data in contents.items()
+        ]
+
+    def _manage(self, args: ArgoCdArgs) -> list[pulumi.Resource]:
+        made: list[pulumi.Resource] = []
+        for label, namespace in args.managed_namespaces.items():
+            for component, verbs in MANAGED_BY.items():
+                account = f"argocd-{component}"
+                metadata = ObjectMetaArgs(name=account, namespace=namespace)
+                made.append(
+                    k8s.rbac.v1.Role(
+                        f"{account}-in-{label}",
+                        metadata=metadata,
+                        rules=[PolicyRuleArgs(api_groups=["*"], resources=["*"], verbs=verbs)],
+                        opts=self.child(),
+                    )
+                )
+                made.append(
+                    k8s.rbac.v1.RoleBinding(
+                        f"{account}-in-{label}",
+                        metadata=metadata,
+                        role_ref=RoleRefArgs(
+                            api_group="rbac.authorization.k8s.io", kind="Role", name=account
+                        ),
+                        subjects=[
+                            SubjectArgs(
+                                kind="ServiceAccount", name=account, namespace=args.namespace
+                            )
+                        ],
+                        opts=self.child(),
+                    )
+                )
+        return made

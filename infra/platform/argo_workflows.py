@@ -1,0 +1,247 @@
+"""Argo Workflows, from its own manifests: it manages one namespace and has rights there only."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+import yaml
+
+from infra.platform import pods, upstream
+from infra.platform.component import Component, Resources, secret_data
+from infra.platform.minio import REGION
+
+PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
+DATABASE_LOGIN = "argo-postgres"
+ARTIFACT_LOGIN = "argo-artifacts"
+ACCOUNT = "workflow"
+# Relative to the module's folder `manifests`; CRDs without schema, as its own install has them.
+FILES = [
+    "base/crds/minimal/*.yaml",
+    "base/workflow-controller/*.yaml",
+    "base/argo-server/*.yaml",
+    "namespace-install/workflow-controller-rbac/*.yaml",
+    "namespace-install/argo-server-rbac/*.yaml",
+]
+# What the two Roles keep in Argo's own namespace; the whole Role holds in the managed one.
+OWN_NAMESPACE = {
+    "argo-role": {"leases", "configmaps", "secrets", "events"},
+    "argo-server-role": {"configmaps", "secrets", "events", "serviceaccounts"},
+}
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+@dataclass(frozen=True)
+class ArgoWorkflowsArgs:
+    namespace: pulumi.Input[str]
+    managed_namespace: pulumi.Input[str]
+    manifests: Path
+    """The module's folder `manifests`."""
+    controller_image: str
+    server_image: str
+    executor_image: str
+    database_host: pulumi.Input[str]
+    database_password: pulumi.Input[str]
+    artifact_endpoint: pulumi.Input[str]
+    artifact_access_key: str
+    artifact_secret_key: pulumi.Input[str]
+    artifact_bucket: str
+    controller_resources: Resources
+    server_resources: Resources
+    require_login: bool
+    """False: whoever reaches the console acts in the managed namespace as its service account."""
+    node_port: int | None = None
+
+
+class ArgoWorkflows(Component):
+    """Outputs nothing but its readiness."""
+
+    def __init__(
+        self, name: str, args: ArgoWorkflowsArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ArgoWorkflows", name, opts)
+        secrets = self._secrets(args)
+        upstream.register_all(name, self._objects(args), self.child, secrets)
+        self.register_outputs({})
+
+    def _objects(self, args: ArgoWorkflowsArgs) -> list[upstream.Manifest]:
+        files = [f for pattern in FILES for f in sorted(args.manifests.glob(pattern))]
+        loaded = upstream.load(*(f for f in files if f.name != "kustomization.yaml"))
+        patched = upstream.patch(loaded, [*upstream.load_list(PATCHES), *self._patches(args)])
+        images = {
+            "quay.io/argoproj/workflow-controller": args.controller_image,
+            "quay.io/argoproj/argocli": args.server_image,
+        }
+        placed = upstream.in_namespace(upstream.with_images(patched, images), args.namespace)
+        managed = [
+            self._placed(manifest, args.managed_namespace)
+            for manifest in placed
+            if manifest["kind"] in ("Role", "RoleBinding")
+        ]
+        for manifest in placed:
+            if manifest["kind"] == "Role":
+                keep = OWN_NAMESPACE[manifest["metadata"]["name"]]
+                manifest["rules"] = [r for r in manifest["rules"] if keep & set(r["resources"])]
+        return placed + managed
+
+    @staticmethod
+    def _placed(manifest: upstream.Manifest, namespace: pulumi.Input[str]) -> upstream.Manifest:
+        placed = copy.copy(manifest)
+        placed["metadata"] = {
+            **manifest["metadata"],
+            "name": f"{manifest['metadata']['name']}-managed",
+            "namespace": namespace,
+        }
+        if "roleRef" in placed:
+            role = manifest["roleRef"]
+            placed["roleRef"] = {**role, "name": f"{role['name']}-managed"}
+        return placed
+
+    def _patches(self, args: ArgoWorkflowsArgs) -> list[upstream.Manifest]:
+        scope = ["--namespaced", "--managed-namespace", args.managed_namespace]
+        mode = "client" if args.require_login else "server"
+        arguments = {
+            "workflow-controller": (
+                [
+                    *("--executor-image", args.executor_image),
+                    *("--executor-image-pull-policy", "IfNotPresent"),
+                    *("--workflow-workers", "4", "--workflow-ttl-workers", "1"),
+                    *("--pod-cleanup-workers", "2", "--workflow-archive-workers", "1"),
+                    *("--cron-workflow-workers", "1", "--qps", "50", "--burst", "100"),
+                    *scope,
+                ],
+                args.controller_resources,
+            ),
+            "argo-server": (
+                ["server", "--secure=false", f"--auth-mode={mode}", *scope],
+                args.server_resources,
+            ),
+        }
+        patches: list[upstream.Manifest] = []
+        for workload, (words, resources) in arguments.items():
+            container = {
+                "name": workload,
+                "args": words,
+                "resources": {
+                    "requests": {"cpu": resources.cpu, "memory": resources.memory},
+                    "limits": {"memory": resources.limit},
+                },
+            }
+            pod = {"spec": {"containers": [container]}}
+            patches.append(
+                {"kind": "Deployment", "metadata": {"name": workload}, "spec": {"template": pod}}
+            )
+        patches.append(
+            {
+                "kind": "ConfigMap",
+                "metadata": {"name": "workflow-controller-configmap"},
+                "data": self._configuration(args),
+            }
+        )
+        if args.node_port:
+            port = {"name": "web", "nodePort": args.node_port}
+            spec = {"type": "NodePort", "ports": [port]}
+            patches.append({"kind": "Service", "metadata": {"name": "argo-server"}, "spec": spec})
+        return patches
+
+    def _configuration(self, args: ArgoWorkflowsArgs) -> dict[str, pulumi.Input[str]]:
+        """The controller's configuration: a YAML text for each key."""
+
+        def reference(secret: str, key: str) -> dict[str, str]:
+            return {"name": secret, "key": key}
+
+        def artifact_repository(endpoint: str) -> str:
+            s3 = {
+                "endpoint": endpoint,
+                "insecure": True,
+                "bucket": args.artifact_bucket,
+                "region": REGION,
+                "keyFormat": "{{workflow.name}}/{{pod.name}}",
+                "accessKeySecret": reference(ARTIFACT_LOGIN, "accesskey"),
+                "secretKeySecret": reference(ARTIFACT_LOGIN, "secretkey"),
+            }
+            return yaml.safe_dump({"archiveLogs": True, "s3": s3})
+
+        def persistence(host: str) -> str:
+            return yaml.safe_dump(
+                {
+                    "archive": True,
+                    "archiveTTL": "180d",
+                    "nodeStatusOffLoad": False,
+                    "connectionPool": {"maxIdleConns": 2, "maxOpenConns": 5},
+                    "postgresql": {
+                        "host": host,
+                        "port": 5432,
+                        "database": "argo",
+                        "tableName": "argo_workflows",
+                        "userNameSecret": reference(DATABASE_LOGIN, "username"),
+                        "passwordSecret": reference(DATABASE_LOGIN, "password"),
+                    },
+                }
+            )
+
+        fixed: dict[str, Any] = {
+            "executor": {
+                "resources": {
+                    "requests": {"cpu": "10m", "memory": "32Mi"},
+                    "limits": {"memory": "256Mi"},
+                },
+                "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
+            },
+            "mainContainer": {"securityContext": RESTRICTED, "imagePullPolicy": "IfNotPresent"},
+            "workflowDefaults": {
+                "spec": {
+                    "serviceAccountName": ACCOUNT,
+                    "automountServiceAccountToken": True,
+                    "podGC": {"strategy": "OnPodCompletion"},
+                    # The archive in PostgreSQL keeps them longer.
+                    "ttlStrategy": {"secondsAfterSuccess": 86400, "secondsAfterFailure": 604800},
+                    "securityContext": {
+                        "runAsNonRoot": True,
+                        "runAsUser": pods.USER,
+                        "runAsGroup": pods.USER,
+                        "fsGroup": pods.USER,
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                }
+            },
+        }
+        return {
+            "parallelism": "4",
+            **{key: yaml.safe_dump(value) for key, value in fixed.items()},
+            "artifactRepository": pulumi.Output.from_input(args.artifact_endpoint).apply(
+                artifact_repository
+            ),
+            "persistence": pulumi.Output.from_input(args.database_host).apply(persistence),
+        }
+
+    def _secrets(self, args: ArgoWorkflowsArgs) -> list[pulumi.Resource]:
+        database = {"username": "argo", "password": args.database_password}
+        artifacts: Mapping[str, pulumi.Input[str]] = {
+            "accesskey": args.artifact_access_key,
+            "secretkey": args.artifact_secret_key,
+        }
+        # The console reads logs with the first, workflow pods write them with the second.
+        return [
+            k8s.core.v1.Secret(
+                f"{place}-{name}",
+                metadata=pods.metadata(name, namespace),
+                data=secret_data(data),
+                opts=self.child(),
+            )
+            for place, namespace, name, data in (
+                ("argo", args.namespace, DATABASE_LOGIN, database),
+                ("argo", args.namespace, ARTIFACT_LOGIN, artifacts),
+                ("managed", args.managed_namespace, ARTIFACT_LOGIN, artifacts),
+            )
+        ]

@@ -1,0 +1,57 @@
+"""What every component of the platform has in common."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+
+@dataclass(frozen=True)
+class Resources:
+    """CPU and memory that a container asks for, and the memory at which it is stopped."""
+
+    cpu: pulumi.Input[str]
+    memory: pulumi.Input[str]
+    limit: pulumi.Input[str]
+
+
+class Component(pulumi.ComponentResource):
+    """A component resource whose children wait for what the component depends on."""
+
+    def __init__(self, kind: str, name: str, opts: pulumi.ResourceOptions | None) -> None:
+        super().__init__(f"slipway:platform:{kind}", name, None, opts)
+        # Pulumi itself does not hand a component's depends_on down to its children.
+        self._depends_on = opts.depends_on if opts and opts.depends_on else []
+
+    def child(
+        self,
+        *after: pulumi.Resource,
+        delete_before_replace: bool | None = None,
+        aliases: Sequence[pulumi.Alias] | None = None,
+    ) -> pulumi.ResourceOptions:
+        """Options for a child: made after what the component depends on, and after `after`."""
+        own = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=list(after),
+            delete_before_replace=delete_before_replace,
+            aliases=aliases,
+        )
+        return pulumi.ResourceOptions.merge(
+            pulumi.ResourceOptions(depends_on=self._depends_on), own
+        )
+
+
+def secret_data(values: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Output[str]]:
+    """`data` of a Kubernetes Secret, encrypted in Pulumi's state.
+
+    Not `stringData`: that is write-only, so neither drift nor ownership of it can be seen.
+    """
+    return {
+        key: pulumi.Output.secret(value).apply(
+            lambda text: base64.b64encode(text.encode()).decode()
+        )
+        for key, value in values.items()
+    }

@@ -1,0 +1,41 @@
+"""What models find in an environment's namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from infra.platform import pods
+from infra.platform.component import Component, secret_data
+
+
+@dataclass(frozen=True)
+class EnvironmentArgs:
+    namespace: pulumi.Input[str]
+    object_store: Mapping[str, pulumi.Input[str]]
+    """Environment of the S3 client, which may only read bentos."""
+
+
+class Environment(Component):
+    """Secret `object-store` and ServiceAccount `model`, which has no rights and no token."""
+
+    def __init__(
+        self, name: str, args: EnvironmentArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Environment", name, opts)
+        k8s.core.v1.Secret(
+            f"{name}-object-store",
+            metadata=pods.metadata("object-store", args.namespace),
+            data=secret_data(args.object_store),
+            opts=self.child(),
+        )
+        k8s.core.v1.ServiceAccount(
+            f"{name}-model",
+            metadata=pods.metadata("model", args.namespace),
+            automount_service_account_token=False,
+            opts=self.child(),
+        )
+        self.register_outputs({})

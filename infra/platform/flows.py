@@ -1,0 +1,84 @@
+"""The platform's connections, by name: who needs whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+
+from infra.platform.network import Flow, NetworkArgs, Peer
+from infra.platform.pods import NAME
+
+
+def _pods(namespace: str, name: str) -> Peer:
+    return Peer(namespace, name, {NAME: name})
+
+
+POSTGRES = _pods("storage", "postgres")
+MINIO = _pods("storage", "minio")
+MLFLOW = _pods("mlflow", "mlflow")
+GITEA = _pods("forge", "gitea")
+ARGOCD = Peer("argocd", "argocd")
+ARGOCD_SERVER = _pods("argocd", "argocd-server")
+REPO_SERVER = _pods("argocd", "argocd-repo-server")
+CONTROLLER = Peer("argo", "workflow-controller", {"app": "workflow-controller"})
+ARGO_SERVER = Peer("argo", "argo-server", {"app": "argo-server"})
+STEPS = Peer("pipelines", "steps")
+FLOWS = [
+    Flow(_pods("storage", "postgres-databases"), POSTGRES, (5432,)),
+    Flow(_pods("storage", "minio-buckets"), MINIO, (9000,)),
+    Flow(MLFLOW, POSTGRES, (5432,)),
+    Flow(MLFLOW, MINIO, (9000,)),
+    Flow(GITEA, POSTGRES, (5432,)),
+    Flow(GITEA, ARGOCD_SERVER, (8080,)),
+    Flow(_pods("forge", "gitea-setup"), POSTGRES, (5432,)),
+    Flow(_pods("forge", "gitea-setup"), GITEA, (3000,)),
+    Flow(REPO_SERVER, GITEA, (3000,)),
+    Flow(ARGOCD, REPO_SERVER, (8081,)),
+    Flow(ARGOCD, _pods("argocd", "argocd-redis"), (6379,)),
+    Flow(CONTROLLER, POSTGRES, (5432,)),
+    Flow(ARGO_SERVER, POSTGRES, (5432,)),
+    Flow(ARGO_SERVER, MINIO, (9000,)),
+    Flow(STEPS, MINIO, (9000,)),
+    Flow(STEPS, MLFLOW, (5000,)),
+    Flow(STEPS, GITEA, (3000,)),
+]
+API_CLIENTS = [
+    ARGOCD_SERVER,
+    _pods("argocd", "argocd-application-controller"),
+    _pods("argocd", "argocd-applicationset-controller"),
+    CONTROLLER,
+    ARGO_SERVER,
+    STEPS,
+]
+CONSOLES = [
+    (GITEA, 3000),
+    (ARGOCD_SERVER, 8080),
+    (MLFLOW, 5000),
+    (ARGO_SERVER, 2746),
+    (MINIO, 9000),
+]
+
+
+def flows(
+    namespaces: Mapping[str, pulumi.Input[str]],
+    environments: Sequence[str],
+    *,
+    consoles_outside: bool,
+    provisioner: bool,
+) -> NetworkArgs:
+    """Every connection of a stack.
+
+    Args:
+        namespaces: name to its output.
+        environments: those whose models fetch bentos.
+        consoles_outside: node ports lead to the consoles.
+        provisioner: the embedded cluster's storage class needs the API.
+    """
+    storage_class = [_pods("local-path-storage", "local-path")] if provisioner else []
+    return NetworkArgs(
+        namespaces=namespaces,
+        flows=[*FLOWS, *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments)],
+        api_clients=[*API_CLIENTS, *storage_class],
+        from_outside=CONSOLES if consoles_outside else [],
+    )

@@ -1,0 +1,233 @@
+"""Gitea: the cluster's git forge, with the organisation, repository, bot and webhooks in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pulumi_kubernetes.core.v1 import VolumeArgs
+
+from infra.platform import pods
+from infra.platform.component import Component, Resources, secret_data
+from infra.platform.postgres import claim
+from infra.platform.random_password import RandomPassword
+
+NAME = "gitea"
+PORT = 3000
+SETUP = "gitea-setup"
+ADMIN_LOGIN = "gitea-admin"
+ADMIN, BOT = "slipway-admin", "slipway-bot"
+CONFIG = "/etc/gitea/app.ini"
+
+
+@dataclass(frozen=True)
+class GiteaArgs:
+    namespace: pulumi.Input[str]
+    image: pulumi.Input[str]
+    setup_image: pulumi.Input[str]
+    """An image with Python and the `httpx` package."""
+    static_root: str | None
+    """Folder of templates in the image; None where the binary holds them."""
+    database_host: pulumi.Input[str]
+    database_password: pulumi.Input[str]
+    repository: str
+    """organisation/repository"""
+    webhooks: Sequence[str]
+    """Addresses that are told of each push."""
+    storage: pulumi.Input[str]
+    resources: Resources
+    node_port: int | None = None
+
+
+class Gitea(Component):
+    """`url`, the bot's `username` and `password`, and the `webhook_secret` that signs pushes."""
+
+    url: pulumi.Output[str]
+    repository_url: pulumi.Output[str]
+    username: str
+    password: pulumi.Output[str]
+    webhook_secret: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, args: GiteaArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Gitea", name, opts)
+        admin = RandomPassword(f"{NAME}-admin", opts=self.child())
+        bot = RandomPassword(f"{NAME}-bot", opts=self.child())
+        webhook = RandomPassword(f"{NAME}-webhook", opts=self.child())
+        self.username, self.password, self.webhook_secret = BOT, bot.result, webhook.result
+        self.url = pulumi.Output.concat("http://", NAME, ".", args.namespace, f".svc:{PORT}")
+        self.repository_url = pulumi.Output.concat(self.url, "/", args.repository, ".git")
+        credentials = k8s.core.v1.Secret(
+            ADMIN_LOGIN,
+            metadata=pods.metadata(ADMIN_LOGIN, args.namespace),
+            data=secret_data({"username": ADMIN, "password": admin.result}),
+            opts=self.child(),
+        )
+        setup = k8s.core.v1.Secret(
+            SETUP,
+            metadata=pods.metadata(SETUP, args.namespace),
+            data=secret_data({"bot": bot.result, "webhook": webhook.result}),
+            opts=self.child(),
+        )
+        config = k8s.core.v1.Secret(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            data=secret_data({"app.ini": self._ini(args)}),
+            opts=self.child(),
+        )
+        volume = k8s.core.v1.PersistentVolumeClaim(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            spec=claim(args.storage).spec,
+            opts=self.child(),
+        )
+        server = pods.deployment(
+            NAME, args.namespace, self._pod(args), self.child(config, volume), recreate=True
+        )
+        service = pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
+        self._setup(args, [server, service, credentials, setup])
+        self.register_outputs({"url": self.url, "repository_url": self.repository_url})
+
+    def _ini(self, args: GiteaArgs) -> pulumi.Output[str]:
+        keys = {
+            key: RandomPassword(f"{NAME}-{key}", length, opts=self.child()).result
+            for key, length in {"secret-key": 64, "internal-token": 64, "jwt-secret": 43}.items()
+        }
+        return pulumi.Output.all(
+            url=self.url, host=args.database_host, password=args.database_password, **keys
+        ).apply(lambda known: _app_ini(known, args.static_root))
+
+    def _pod(self, args: GiteaArgs) -> pods.PodTemplateSpecArgs:
+        return pods.template(
+            NAME,
+            [
+                pods.container(
+                    NAME,
+                    args.image,
+                    args.resources,
+                    command=["gitea", "web", "--config", CONFIG],
+                    env={"HOME": "/data/home", "GITEA_WORK_DIR": "/data", "USER": "git"},
+                    port=PORT,
+                    mounts={"/data": "data", "/etc/gitea": "config"},
+                    startup=pods.http_probe("/api/healthz", PORT, period=2, failures=150),
+                    readiness=pods.http_probe("/api/healthz", PORT),
+                    liveness=pods.http_probe("/api/healthz", PORT, period=30, timeout=10),
+                )
+            ],
+            volumes=[
+                VolumeArgs(name="data", persistent_volume_claim={"claim_name": NAME}),
+                VolumeArgs(name="config", secret={"secret_name": NAME}),
+            ],
+        )
+
+    def _setup(self, args: GiteaArgs, after: Sequence[pulumi.Resource]) -> None:
+        admin = {
+            "ADMIN_USERNAME": pods.from_secret(ADMIN_LOGIN, "username"),
+            "ADMIN_PASSWORD": pods.from_secret(ADMIN_LOGIN, "password"),
+        }
+        # The first administrator can be made by the command line only.
+        user = f"gitea --config {CONFIG} admin user"
+        script = (
+            f'{user} list --admin | grep -qw "$ADMIN_USERNAME" || '
+            f'{user} create --admin --username "$ADMIN_USERNAME" --password "$ADMIN_PASSWORD" '
+            '--email "$ADMIN_USERNAME@slipway.invalid" --must-change-password=false'
+        )
+        pods.setup_job(
+            pods.Setup(
+                name=SETUP,
+                namespace=args.namespace,
+                image=args.setup_image,
+                script="forge.py",
+                command=["python"],
+                settings={
+                    "url": f"http://{NAME}:{PORT}",
+                    "repository": args.repository,
+                    "bot": BOT,
+                    "webhooks": list(args.webhooks),
+                },
+                env={
+                    **admin,
+                    "BOT_PASSWORD": pods.from_secret(SETUP, "bot"),
+                    "WEBHOOK_SECRET": pods.from_secret(SETUP, "webhook"),
+                },
+                init=[
+                    pods.container(
+                        "administrator",
+                        args.image,
+                        pods.SETUP,
+                        command=["sh", "-c", script],
+                        env={
+                            **admin,
+                            "HOME": "/data/home",
+                            "GITEA_WORK_DIR": "/data",
+                            "USER": "git",
+                        },
+                        mounts={"/data": "data", "/etc/gitea": "config"},
+                    )
+                ],
+                volumes=[
+                    VolumeArgs(name="data", empty_dir={}),
+                    VolumeArgs(name="config", secret={"secret_name": NAME}),
+                ],
+            ),
+            self.child(*after),
+            self.child(),
+        )
+
+
+def _app_ini(known: dict[str, str], static_root: str | None) -> str:
+    sections: dict[str, dict[str, object]] = {
+        "": {"APP_NAME": "Slipway", "RUN_MODE": "prod", "WORK_PATH": "/data"},
+        "server": {
+            "PROTOCOL": "http",
+            "HTTP_ADDR": "0.0.0.0",  # noqa: S104
+            "HTTP_PORT": PORT,
+            # As Argo CD names it: webhooks are matched to applications by this address.
+            "ROOT_URL": f"{known['url']}/",
+            "APP_DATA_PATH": "/data",
+            "DISABLE_SSH": True,
+            "OFFLINE_MODE": True,
+            "LFS_START_SERVER": False,
+            **({"STATIC_ROOT_PATH": static_root} if static_root else {}),
+        },
+        "database": {
+            "DB_TYPE": "postgres",
+            "HOST": f"{known['host']}:5432",
+            "NAME": NAME,
+            "USER": NAME,
+            "PASSWD": known["password"],
+            "SSL_MODE": "disable",
+            "MAX_OPEN_CONNS": 10,
+        },
+        "security": {
+            "INSTALL_LOCK": True,
+            "SECRET_KEY": known["secret-key"],
+            "INTERNAL_TOKEN": known["internal-token"],
+            "DISABLE_GIT_HOOKS": True,
+        },
+        "oauth2": {"ENABLED": False, "JWT_SECRET": known["jwt-secret"]},
+        "service": {"DISABLE_REGISTRATION": True, "REQUIRE_SIGNIN_VIEW": True},
+        "webhook": {"ALLOWED_HOST_LIST": "*.svc", "DELIVER_TIMEOUT": 5},
+        "repository": {"ROOT": "/data/repositories", "DEFAULT_BRANCH": "main"},
+        "indexer": {"ISSUE_INDEXER_TYPE": "db", "REPO_INDEXER_ENABLED": False},
+        "queue": {"TYPE": "level", "DATADIR": "/data/queues", "MAX_WORKERS": 2},
+        "session": {"PROVIDER": "db"},
+        "cache": {"ADAPTER": "memory", "INTERVAL": 300},
+        "log": {"MODE": "console", "LEVEL": "Warn"},
+        "actions": {"ENABLED": False},
+        "packages": {"ENABLED": False},
+        "picture": {"DISABLE_GRAVATAR": True},
+        "cron.update_checker": {"ENABLED": False},
+        "other": {"SHOW_FOOTER_VERSION": False},
+    }
+    lines: list[str] = []
+    for section, keys in sections.items():
+        lines += [f"[{section}]"] if section else []
+        lines += [
+            f"{key} = {str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in keys.items()
+        ]
+    return "\n".join(lines) + "\n"

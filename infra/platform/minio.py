@@ -1,0 +1,159 @@
+"""MinIO: the S3 API of the platform, with a user of its own for each client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
+
+from infra.platform import pods
+from infra.platform.component import Component, Resources, secret_data
+from infra.platform.postgres import claim
+from infra.platform.random_password import RandomPassword
+
+NAME = "minio"
+PORT = 9000
+REGION = "us-east-1"
+USERS = "minio-buckets"
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Buckets that a user may read, add to and overwrite, and delete from."""
+
+    read: Sequence[str] = ()
+    write: Sequence[str] = ()
+    delete: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Credentials:
+    access_key: str
+    secret_key: pulumi.Output[str]
+
+
+@dataclass(frozen=True)
+class MinioArgs:
+    namespace: pulumi.Input[str]
+    image: pulumi.Input[str]
+    setup_image: pulumi.Input[str]
+    """An image with Python and the `minio` package."""
+    buckets: Sequence[str]
+    users: Mapping[str, Rights]
+    storage: pulumi.Input[str]
+    resources: Resources
+    node_port: int | None = field(default=None)
+
+
+class Minio(Component):
+    """`endpoint` (host:port), `url`, and the `credentials` of each user."""
+
+    endpoint: pulumi.Output[str]
+    url: pulumi.Output[str]
+    credentials: dict[str, Credentials]
+
+    def __init__(
+        self, name: str, args: MinioArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Minio", name, opts)
+        root = RandomPassword(f"{NAME}-root", opts=self.child())
+        self.credentials = {
+            user: Credentials(user, RandomPassword(f"{NAME}-{user}", opts=self.child()).result)
+            for user in args.users
+        }
+        self.endpoint = pulumi.Output.concat(NAME, ".", args.namespace, f".svc:{PORT}")
+        self.url = pulumi.Output.concat("http://", self.endpoint)
+        secret = k8s.core.v1.Secret(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            data=secret_data({"username": "slipway-root", "password": root.result}),
+            opts=self.child(),
+        )
+        users = k8s.core.v1.Secret(
+            USERS,
+            metadata=pods.metadata(USERS, args.namespace),
+            data=secret_data({user: c.secret_key for user, c in self.credentials.items()}),
+            opts=self.child(),
+        )
+        service = pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
+        credentials = {
+            "MINIO_ROOT_USER": pods.from_secret(NAME, "username"),
+            "MINIO_ROOT_PASSWORD": pods.from_secret(NAME, "password"),
+        }
+        server = k8s.apps.v1.StatefulSet(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            spec=k8s.apps.v1.StatefulSetSpecArgs(
+                replicas=1,
+                service_name=NAME,
+                selector=LabelSelectorArgs(match_labels={pods.NAME: NAME}),
+                template=pods.template(
+                    NAME,
+                    [
+                        pods.container(
+                            NAME,
+                            args.image,
+                            args.resources,
+                            command=["minio", "server", "--certs-dir", "/data/.certs", "/data"],
+                            env={
+                                **credentials,
+                                "HOME": "/data",
+                                "MINIO_BROWSER": "off",
+                                "MINIO_UPDATE": "off",
+                                # Objects are few and named by their digest: nothing to look for.
+                                "MINIO_SCANNER_SPEED": "slowest",
+                            },
+                            port=PORT,
+                            mounts={"/data": "data"},
+                            startup=pods.http_probe(
+                                "/minio/health/ready", PORT, period=2, failures=60
+                            ),
+                            readiness=pods.http_probe("/minio/health/ready", PORT),
+                            liveness=pods.http_probe("/minio/health/live", PORT, period=30),
+                        )
+                    ],
+                ),
+                volume_claim_templates=[claim(args.storage)],
+            ),
+            opts=self.child(secret),
+        )
+        pods.setup_job(
+            pods.Setup(
+                name=USERS,
+                namespace=args.namespace,
+                image=args.setup_image,
+                script="buckets.py",
+                command=["python"],
+                settings={
+                    "endpoint": f"{NAME}:{PORT}",
+                    "buckets": list(args.buckets),
+                    "users": {
+                        user: {
+                            "read": list(rights.read),
+                            "write": list(rights.write),
+                            "delete": list(rights.delete),
+                        }
+                        for user, rights in args.users.items()
+                    },
+                },
+                env=credentials,
+                secret=USERS,
+            ),
+            self.child(server, service, users),
+            self.child(),
+        )
+        self.register_outputs({"endpoint": self.endpoint, "url": self.url})
+
+
+def client_environment(minio: Minio, user: str) -> dict[str, pulumi.Input[str]]:
+    """What an S3 client of `user` reads from its environment; names as the AWS SDKs have them."""
+    credentials = minio.credentials[user]
+    return {
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+        "AWS_ENDPOINT_URL": minio.url,
+        "AWS_DEFAULT_REGION": REGION,
+    }

@@ -1,0 +1,162 @@
+"""PostgreSQL: one server, a database and a role of the same name for each service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pulumi_kubernetes.core.v1 import (
+    ExecActionArgs,
+    PersistentVolumeClaimArgs,
+    PersistentVolumeClaimSpecArgs,
+    ProbeArgs,
+    VolumeArgs,
+    VolumeResourceRequirementsArgs,
+)
+from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+
+from infra.platform import pods
+from infra.platform.component import Component, Resources, secret_data
+from infra.platform.random_password import RandomPassword
+
+NAME = "postgres"
+PORT = 5432
+DATABASES = "postgres-databases"
+# Three small databases: memory that PostgreSQL would take by default serves nobody here.
+SETTINGS = {
+    "shared_buffers": "48MB",
+    "max_connections": "60",
+    "work_mem": "2MB",
+    "maintenance_work_mem": "32MB",
+    "max_parallel_workers": "0",
+    "jit": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "256MB",
+    "autovacuum_naptime": "5min",
+}
+
+
+@dataclass(frozen=True)
+class PostgresArgs:
+    namespace: pulumi.Input[str]
+    image: pulumi.Input[str]
+    databases: Sequence[str]
+    storage: pulumi.Input[str]
+    resources: Resources
+
+
+class Postgres(Component):
+    """`host`, `port` (no units), and `passwords` by database."""
+
+    host: pulumi.Output[str]
+    passwords: dict[str, pulumi.Output[str]]
+
+    def __init__(
+        self, name: str, args: PostgresArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Postgres", name, opts)
+        superuser = RandomPassword(f"{NAME}-superuser", opts=self.child())
+        self.passwords = {
+            database: RandomPassword(f"{NAME}-{database}", opts=self.child()).result
+            for database in args.databases
+        }
+        self.host = pulumi.Output.concat(NAME, ".", args.namespace, ".svc")
+        secret = k8s.core.v1.Secret(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            data=secret_data({"password": superuser.result}),
+            opts=self.child(),
+        )
+        databases = k8s.core.v1.Secret(
+            DATABASES,
+            metadata=pods.metadata(DATABASES, args.namespace),
+            data=secret_data(self.passwords),
+            opts=self.child(),
+        )
+        service = pods.service(NAME, args.namespace, PORT, self.child())
+        server = self._server(args, secret)
+        pods.setup_job(
+            pods.Setup(
+                name=DATABASES,
+                namespace=args.namespace,
+                image=args.image,
+                script="databases.sh",
+                command=["sh"],
+                settings={"databases": list(args.databases)},
+                env={
+                    "DATABASES": " ".join(args.databases),
+                    "PGHOST": self.host,
+                    "PGUSER": "postgres",
+                    "PGPASSWORD": pods.from_secret(NAME, "password"),
+                },
+                secret=DATABASES,
+            ),
+            self.child(server, service, databases),
+            self.child(),
+        )
+        self.register_outputs({"host": self.host, "port": PORT})
+
+    def _server(self, args: PostgresArgs, secret: k8s.core.v1.Secret) -> k8s.apps.v1.StatefulSet:
+        ready = ExecActionArgs(command=["pg_isready", "--quiet", "--username", "postgres"])
+        return k8s.apps.v1.StatefulSet(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            spec=k8s.apps.v1.StatefulSetSpecArgs(
+                replicas=1,
+                service_name=NAME,
+                selector=LabelSelectorArgs(match_labels={pods.NAME: NAME}),
+                template=pods.template(
+                    NAME,
+                    [
+                        pods.container(
+                            NAME,
+                            args.image,
+                            args.resources,
+                            args=[
+                                NAME,
+                                *(a for k, v in SETTINGS.items() for a in ("-c", f"{k}={v}")),
+                            ],
+                            env={
+                                "POSTGRES_PASSWORD_FILE": "/etc/postgres/password",
+                                "PGDATA": "/var/lib/postgresql/data/pgdata",
+                            },
+                            port=PORT,
+                            mounts={
+                                "/var/lib/postgresql/data": "data",
+                                "/var/run/postgresql": "run",
+                                "/etc/postgres": "password",
+                            },
+                            startup=ProbeArgs(exec_=ready, period_seconds=2, failure_threshold=150),
+                            readiness=ProbeArgs(exec_=ready, period_seconds=10, timeout_seconds=5),
+                            liveness=ProbeArgs(
+                                exec_=ready,
+                                period_seconds=30,
+                                timeout_seconds=10,
+                                failure_threshold=5,
+                            ),
+                        )
+                    ],
+                    volumes=[
+                        VolumeArgs(name="run", empty_dir={}),
+                        VolumeArgs(name="password", secret={"secret_name": NAME}),
+                    ],
+                    grace_seconds=60,
+                ),
+                volume_claim_templates=[claim(args.storage)],
+            ),
+            opts=self.child(secret),
+        )
+
+
+def claim(storage: pulumi.Input[str]) -> PersistentVolumeClaimArgs:
+    """A volume `data` of the default storage class."""
+    return PersistentVolumeClaimArgs(
+        metadata=ObjectMetaArgs(name="data"),
+        spec=PersistentVolumeClaimSpecArgs(
+            access_modes=["ReadWriteOnce"],
+            resources=VolumeResourceRequirementsArgs(requests={"storage": storage}),
+        ),
+    )

@@ -1,0 +1,47 @@
+"""Brings MinIO's buckets, users and policies into the state that settings.json describes."""
+
+import json
+import os
+from pathlib import Path
+
+from minio import Minio
+from minio.credentials import StaticProvider
+from minio.minioadmin import MinioAdmin
+
+settings = json.loads(Path(__file__).with_name("settings.json").read_text())
+root = os.environ["MINIO_ROOT_USER"], os.environ["MINIO_ROOT_PASSWORD"]
+client = Minio(endpoint=settings["endpoint"], access_key=root[0], secret_key=root[1], secure=False)
+admin = MinioAdmin(endpoint=settings["endpoint"], credentials=StaticProvider(*root), secure=False)
+
+
+def allow(actions, resources):
+    return {"Effect": "Allow", "Action": actions, "Resource": resources}
+
+
+def policy(read, write):
+    """Rights on whole buckets. Nothing may be deleted where `write` alone is given."""
+    buckets = [f"arn:aws:s3:::{bucket}" for bucket in {*read, *write}]
+    statements = [
+        allow(["s3:GetBucketLocation", "s3:ListBucket"], buckets),
+        allow(["s3:GetObject"], [f"{bucket}/*" for bucket in buckets]),
+    ]
+    if write:
+        put = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
+        statements.append(allow(put, [f"arn:aws:s3:::{bucket}/*" for bucket in write]))
+    return statements
+
+
+for bucket in settings["buckets"]:
+    if not client.bucket_exists(bucket_name=bucket):
+        client.make_bucket(bucket_name=bucket)
+    print(f"bucket {bucket} is there")
+
+for user, rights in settings["users"].items():
+    statements = policy(rights["read"], rights["write"])
+    if rights["delete"]:
+        owned = [f"arn:aws:s3:::{bucket}/*" for bucket in rights["delete"]]
+        statements.append(allow(["s3:DeleteObject"], owned))
+    admin.policy_add(policy_name=user, policy={"Version": "2012-10-17", "Statement": statements})
+    admin.user_add(access_key=user, secret_key=Path(f"/run/secrets/{user}").read_text())
+    admin.policy_set(policy_name=user, user=user)
+    print(f"user {user} is there")

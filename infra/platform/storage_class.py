@@ -1,0 +1,164 @@
+"""The default storage class of the embedded cluster: a folder of the node for each volume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+import yaml
+from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, VolumeArgs
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
+
+from infra.platform import pods
+from infra.platform.component import Component, Resources
+
+NAME = "local-path"
+
+
+@dataclass(frozen=True)
+class StorageClassArgs:
+    namespace: pulumi.Input[str]
+    image: pulumi.Input[str]
+    helper_image: pulumi.Input[str]
+    path: str
+    """Folder on the node under which each volume gets its own."""
+    resources: Resources
+
+
+class StorageClass(Component):
+    """local-path-provisioner, with the default class `local-path`.
+
+    Volumes go with their claims (Delete): stopping the cluster keeps both, `pulumi destroy`
+    removes both.
+    """
+
+    def __init__(
+        self, name: str, args: StorageClassArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("StorageClass", name, opts)
+        where = pods.metadata(NAME, args.namespace)
+        account = k8s.core.v1.ServiceAccount(NAME, metadata=where, opts=self.child())
+        self._rbac(args)
+        config = k8s.core.v1.ConfigMap(
+            NAME,
+            metadata=where,
+            data={
+                "config.json": json.dumps(
+                    {
+                        "nodePathMap": [
+                            {"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [args.path]}
+                        ]
+                    }
+                ),
+                # The pods that use a volume run as different users, none of them root.
+                "setup": '#!/bin/sh\nset -eu\nmkdir -m 0777 -p "$VOL_DIR"\n',
+                "teardown": '#!/bin/sh\nset -eu\nrm -rf "$VOL_DIR"\n',
+                "helperPod.yaml": pulumi.Output.from_input(args.helper_image).apply(_helper_pod),
+            },
+            opts=self.child(),
+        )
+        provisioner = pods.deployment(
+            NAME,
+            args.namespace,
+            pods.template(
+                NAME,
+                [
+                    pods.container(
+                        NAME,
+                        args.image,
+                        args.resources,
+                        command=["local-path-provisioner"],
+                        args=["start", "--config", "/etc/local-path/config.json"],
+                        env={
+                            "POD_NAMESPACE": EnvVarSourceArgs(
+                                field_ref={"field_path": "metadata.namespace"}
+                            ),
+                            "CONFIG_MOUNT_PATH": "/etc/local-path/",
+                        },
+                        mounts={"/etc/local-path/": "config"},
+                    )
+                ],
+                volumes=[VolumeArgs(name="config", config_map={"name": NAME})],
+                service_account=NAME,
+            ),
+            self.child(config, account),
+        )
+        k8s.storage.v1.StorageClass(
+            NAME,
+            metadata=ObjectMetaArgs(
+                name=NAME, annotations={"storageclass.kubernetes.io/is-default-class": "true"}
+            ),
+            provisioner="rancher.io/local-path",
+            volume_binding_mode="WaitForFirstConsumer",
+            reclaim_policy="Delete",
+            opts=self.child(provisioner),
+        )
+        self.register_outputs({"storage_class": NAME})
+
+    def _rbac(self, args: StorageClassArgs) -> None:
+        subject = SubjectArgs(kind="ServiceAccount", name=NAME, namespace=args.namespace)
+        read, write = ["get", "list", "watch"], ["create", "patch", "update", "delete"]
+        cluster = {
+            ("", "nodes", "persistentvolumeclaims", "configmaps", "pods", "pods/log"): read,
+            ("", "persistentvolumes"): read + write,
+            ("", "events"): ["create", "patch"],
+            ("storage.k8s.io", "storageclasses"): read,
+        }
+        k8s.rbac.v1.ClusterRole(
+            NAME,
+            metadata=ObjectMetaArgs(name=NAME),
+            rules=[
+                PolicyRuleArgs(api_groups=[group], resources=resources, verbs=verbs)
+                for (group, *resources), verbs in cluster.items()
+            ],
+            opts=self.child(),
+        )
+        k8s.rbac.v1.ClusterRoleBinding(
+            NAME,
+            metadata=ObjectMetaArgs(name=NAME),
+            role_ref=RoleRefArgs(
+                api_group="rbac.authorization.k8s.io", kind="ClusterRole", name=NAME
+            ),
+            subjects=[subject],
+            opts=self.child(),
+        )
+        k8s.rbac.v1.Role(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            rules=[PolicyRuleArgs(api_groups=[""], resources=["pods"], verbs=read + write)],
+            opts=self.child(),
+        )
+        k8s.rbac.v1.RoleBinding(
+            NAME,
+            metadata=pods.metadata(NAME, args.namespace),
+            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=NAME),
+            subjects=[subject],
+            opts=self.child(),
+        )
+
+
+def _helper_pod(image: str) -> str:
+    """The short-lived pod that makes or removes a folder: root, for it writes the node's disk."""
+    resources = {"requests": {"cpu": "5m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}}
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "helper-pod"},
+            "spec": {
+                "automountServiceAccountToken": False,
+                "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
+                "containers": [
+                    {
+                        "name": "helper-pod",
+                        "image": image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "resources": resources,
+                    }
+                ],
+            },
+        }
+    )

@@ -1,0 +1,326 @@
+"""The wiring: configuration to component arguments, and one component's outputs to the next."""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from infra.config import Size, StackConfig, load
+from infra.platform.applications import Applications, ApplicationsArgs
+from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
+from infra.platform.argo_workflows import ArgoWorkflows, ArgoWorkflowsArgs
+from infra.platform.component import Resources
+from infra.platform.environment import Environment, EnvironmentArgs
+from infra.platform.flows import flows
+from infra.platform.gitea import Gitea, GiteaArgs
+from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
+from infra.platform.minio import Minio, MinioArgs, Rights, client_environment
+from infra.platform.mlflow import Mlflow, MlflowArgs
+from infra.platform.namespaces import Level, Namespaces, NamespacesArgs
+from infra.platform.network import Network
+from infra.platform.pipelines import Pipelines, PipelinesArgs
+from infra.platform.postgres import Postgres, PostgresArgs
+from infra.platform.storage_class import StorageClass, StorageClassArgs
+from slipway import images, paths, toolchain
+from slipway.errors import BadInput, did_you_mean
+
+REPOSITORY = "slipway/slipway"
+BUCKETS = ["data", "bentos", "evidence", "mlflow", "workflows"]
+DATABASES = ["gitea", "mlflow", "argo"]
+NODE_PORTS = {"gitea": 30300, "argocd": 30080, "mlflow": 30500, "argo": 30746, "minio": 30900}
+PUSH_HOOK = "http://argocd-server.argocd.svc/api/webhook"
+IMAGES = {
+    *("argo-controller", "argo-executor", "argo-workflows", "argocd", "busybox", "gitea"),
+    *("local-path-provisioner", "metrics-server", "minio", "mlflow", "postgres", "redis"),
+    *("serving", "training"),
+}
+PLATFORM = ["argocd", "argo", "storage", "mlflow", "forge", "pipelines"]
+ARGO_CD_SIZES = {
+    "argocd-application-controller": "argocdController",
+    "argocd-applicationset-controller": "argocdApplicationSets",
+    "argocd-redis": "redis",
+    "argocd-repo-server": "argocdRepoServer",
+    "argocd-server": "argocdServer",
+}
+
+
+def build() -> None:
+    """Registers everything that the selected stack has.
+
+    Raises:
+        BadInput: the stack's configuration is wrong.
+        SlipwayError: images or upstream manifests are missing.
+    """
+    config = load(pulumi.runtime.config.CONFIG.get(), pulumi.get_stack())
+    references = _references(config)
+    provider = k8s.Provider(
+        "kubernetes",
+        kubeconfig=str(paths.kubeconfig()) if config.embedded else None,
+        enable_server_side_apply=True,
+    )
+    Stack(config, references, pulumi.ResourceOptions(providers=[provider])).register()
+
+
+def _references(config: StackConfig) -> dict[str, str]:
+    """Image name to reference: the stack's own where it names one."""
+    known = {**images.references(embedded=config.embedded), **config.images}
+    embedded_only = {"local-path-provisioner", "busybox", "metrics-server"}
+    wanted = IMAGES if config.embedded else IMAGES - embedded_only
+    file = f"environments/Pulumi.{pulumi.get_stack()}.yaml"
+    for name in sorted(config.images.keys() - IMAGES):
+        fix = did_you_mean(name, IMAGES)
+        raise BadInput("no such image", file=file, field=f"images.{name}", fix=fix)
+    for name in sorted(wanted - known.keys()):
+        fix = "push it to a registry that the cluster reaches, and name it here by its digest"
+        raise BadInput("only Slipway has this image", file=file, field=f"images.{name}", fix=fix)
+    return known
+
+
+class Stack:
+    """One call a component, in the order in which they need each other."""
+
+    def __init__(
+        self, config: StackConfig, references: dict[str, str], opts: pulumi.ResourceOptions
+    ) -> None:
+        self.config, self.images, self._opts = config, references, opts
+
+    def register(self) -> None:
+        config = self.config
+        levels: dict[str, Level] = dict.fromkeys([*PLATFORM, *config.environments], "restricted")
+        if config.embedded:
+            # Its helper pods make folders on the node.
+            levels["local-path-storage"] = "privileged"
+        self.names = Namespaces("namespaces", NamespacesArgs(levels), self._opts).names
+        network = Network(
+            "network",
+            flows(
+                self.names,
+                config.environments,
+                consoles_outside=config.nodePorts,
+                provisioner=config.embedded,
+            ),
+            self._opts,
+        )
+        base: list[pulumi.Resource] = [network, *self._cluster(network)]
+        postgres = self._postgres(base)
+        minio = self._minio(base)
+        mlflow = self._mlflow(postgres, minio)
+        gitea = self._gitea(postgres)
+        argo_cd = self._argo_cd(network, gitea)
+        workflows = self._argo_workflows(postgres, minio)
+        self._namespaces_content(network, minio, mlflow, gitea)
+        Applications(
+            "applications",
+            ApplicationsArgs(
+                namespace=self.names["argocd"],
+                repository_url=gitea.repository_url,
+                username=gitea.username,
+                password=gitea.password,
+                environments={e: self.names[e] for e in config.environments},
+                pipelines=self.names["pipelines"],
+            ),
+            self._after(argo_cd, workflows, gitea),
+        )
+        self._export(minio, mlflow, gitea)
+
+    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+        after = pulumi.ResourceOptions(depends_on=list(resources))
+        return pulumi.ResourceOptions.merge(self._opts, after)
+
+    def _size(self, component: str) -> Resources:
+        size: Size = getattr(self.config.components, component)
+        return Resources(cpu=size.cpu, memory=size.memory, limit=size.limit)
+
+    def _node_port(self, service: str) -> int | None:
+        return NODE_PORTS[service] if self.config.nodePorts else None
+
+    def _cluster(self, network: Network) -> list[pulumi.Resource]:
+        """What a bare cluster lacks and a managed one brings."""
+        if not self.config.embedded:
+            return []
+        storage = StorageClass(
+            "storage-class",
+            StorageClassArgs(
+                namespace=self.names["local-path-storage"],
+                image=self.images["local-path-provisioner"],
+                helper_image=self.images["busybox"],
+                path=str(paths.data() / "volumes"),
+                resources=self._size("localPath"),
+            ),
+            self._after(network),
+        )
+        MetricsServer(
+            "metrics-server",
+            MetricsServerArgs(
+                image=self.images["metrics-server"], resources=self._size("metricsServer")
+            ),
+            self._opts,
+        )
+        return [storage]
+
+    def _postgres(self, base: list[pulumi.Resource]) -> Postgres:
+        return Postgres(
+            "postgres",
+            PostgresArgs(
+                namespace=self.names["storage"],
+                image=self.images["postgres"],
+                databases=DATABASES,
+                storage=self.config.storage.postgres,
+                resources=self._size("postgres"),
+            ),
+            self._after(*base),
+        )
+
+    def _minio(self, base: list[pulumi.Resource]) -> Minio:
+        return Minio(
+            "minio",
+            MinioArgs(
+                namespace=self.names["storage"],
+                image=self.images["minio"],
+                setup_image=self.images["training"],
+                buckets=BUCKETS,
+                users={
+                    # What is named by its digest is never removed by the code that makes it.
+                    "pipelines": Rights(write=["data", "bentos", "evidence"]),
+                    "mlflow": Rights(write=["mlflow"], delete=["mlflow"]),
+                    "workflows": Rights(write=["workflows"], delete=["workflows"]),
+                    **{f"models-{e}": Rights(read=["bentos"]) for e in self.config.environments},
+                },
+                storage=self.config.storage.minio,
+                resources=self._size("minio"),
+                node_port=self._node_port("minio"),
+            ),
+            self._after(*base),
+        )
+
+    def _mlflow(self, postgres: Postgres, minio: Minio) -> Mlflow:
+        return Mlflow(
+            "mlflow",
+            MlflowArgs(
+                namespace=self.names["mlflow"],
+                image=self.images["mlflow"],
+                database_host=postgres.host,
+                database_password=postgres.passwords["mlflow"],
+                object_store=client_environment(minio, "mlflow"),
+                bucket="mlflow",
+                resources=self._size("mlflow"),
+                node_port=self._node_port("mlflow"),
+            ),
+            self._after(postgres, minio),
+        )
+
+    def _gitea(self, postgres: Postgres) -> Gitea:
+        return Gitea(
+            "gitea",
+            GiteaArgs(
+                namespace=self.names["forge"],
+                image=self.images["gitea"],
+                setup_image=self.images["training"],
+                static_root="/usr/share/gitea" if self.config.embedded else None,
+                database_host=postgres.host,
+                database_password=postgres.passwords["gitea"],
+                repository=REPOSITORY,
+                webhooks=[PUSH_HOOK],
+                storage=self.config.storage.gitea,
+                resources=self._size("gitea"),
+                node_port=self._node_port("gitea"),
+            ),
+            self._after(postgres),
+        )
+
+    def _argo_cd(self, network: Network, gitea: Gitea) -> ArgoCd:
+        managed = ["pipelines", *self.config.environments]
+        return ArgoCd(
+            "argocd",
+            ArgoCdArgs(
+                namespace=self.names["argocd"],
+                manifests=toolchain.files("argo-cd") / "manifests",
+                image=self.images["argocd"],
+                redis_image=self.images["redis"],
+                resources={w: self._size(ARGO_CD_SIZES[w]) for w in WORKLOADS},
+                poll_seconds=self.config.pollSeconds,
+                webhook_secret=gitea.webhook_secret,
+                managed_namespaces={name: self.names[name] for name in managed},
+                url=f"http://127.0.0.1:{NODE_PORTS['argocd']}",
+                node_port=self._node_port("argocd"),
+            ),
+            self._after(network),
+        )
+
+    def _argo_workflows(self, postgres: Postgres, minio: Minio) -> ArgoWorkflows:
+        credentials = minio.credentials["workflows"]
+        return ArgoWorkflows(
+            "argo",
+            ArgoWorkflowsArgs(
+                namespace=self.names["argo"],
+                managed_namespace=self.names["pipelines"],
+                manifests=toolchain.files("argo-workflows") / "manifests",
+                controller_image=self.images["argo-controller"],
+                server_image=self.images["argo-workflows"],
+                executor_image=self.images["argo-executor"],
+                database_host=postgres.host,
+                database_password=postgres.passwords["argo"],
+                artifact_endpoint=minio.endpoint,
+                artifact_access_key=credentials.access_key,
+                artifact_secret_key=credentials.secret_key,
+                artifact_bucket="workflows",
+                controller_resources=self._size("workflowController"),
+                server_resources=self._size("argoServer"),
+                require_login=not self.config.embedded,
+                node_port=self._node_port("argo"),
+            ),
+            self._after(postgres, minio),
+        )
+
+    def _namespaces_content(
+        self, network: Network, minio: Minio, mlflow: Mlflow, gitea: Gitea
+    ) -> None:
+        Pipelines(
+            "pipelines",
+            PipelinesArgs(
+                namespace=self.names["pipelines"],
+                object_store=client_environment(minio, "pipelines"),
+                forge={"FORGE_USERNAME": gitea.username, "FORGE_PASSWORD": gitea.password},
+                settings={
+                    "MLFLOW_TRACKING_URI": mlflow.url,
+                    "FORGE_URL": gitea.url,
+                    "FORGE_REPOSITORY": REPOSITORY,
+                    "TRAINING_IMAGE": self.images["training"],
+                    "SERVING_IMAGE": self.images["serving"],
+                },
+            ),
+            self._after(network),
+        )
+        for environment in self.config.environments:
+            Environment(
+                environment,
+                EnvironmentArgs(
+                    namespace=self.names[environment],
+                    object_store=client_environment(minio, f"models-{environment}"),
+                ),
+                self._after(network),
+            )
+
+    def _export(self, minio: Minio, mlflow: Mlflow, gitea: Gitea) -> None:
+        """Addresses, and where credentials are; never what they are."""
+        inside = {
+            "argocd": "http://argocd-server.argocd.svc",
+            "argo": "http://argo-server.argo.svc:2746",
+            "gitea": gitea.url,
+            "minio": minio.url,
+            "mlflow": mlflow.url,
+        }
+        pulumi.export("addresses", inside)
+        if self.config.nodePorts:
+            consoles = {name: f"http://127.0.0.1:{port}" for name, port in NODE_PORTS.items()}
+            pulumi.export("consoles", consoles)
+        pulumi.export("repository", gitea.repository_url)
+        pulumi.export("environments", list(self.config.environments))
+        pulumi.export(
+            "secrets",
+            {
+                "argocd": "argocd/argocd-initial-admin-secret",
+                "gitea": "forge/gitea-admin",
+                "minio": "storage/minio",
+            },
+        )

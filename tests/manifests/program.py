@@ -1,0 +1,119 @@
+"""Runs the real Pulumi program against mocks and keeps what it registered."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import runpy
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pulumi
+import yaml
+from pulumi.runtime.stack import run_pulumi_func
+
+ROOT = Path(__file__).parents[2]
+NAMES = yaml.safe_load((ROOT / "toolchain" / "images.yaml").read_text())
+IMAGES = {
+    name: f"localhost:5000/slipway/{name}@sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+    for name in NAMES
+}
+
+
+def settings(file: Path) -> dict[str, str]:
+    """A stack file's configuration as Pulumi hands it to the program: strings, objects as JSON."""
+    config = yaml.safe_load(file.read_text())["config"]
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in config.items()}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A resource as the engine would see it. Secrets in `inputs` are marked as Pulumi does."""
+
+    token: str
+    name: str
+    inputs: dict[str, Any]
+
+
+@dataclass
+class Program(pulumi.runtime.Mocks):
+    resources: list[Registered] = field(default_factory=list)
+    dependencies: dict[str, set[str]] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        self.resources.append(Registered(args.typ, args.name, args.inputs))
+        outputs = dict(args.inputs)
+        if args.typ.endswith(":RandomPassword"):
+            length = int(args.inputs["length"])
+            outputs["result"] = (hashlib.sha256(args.name.encode()).hexdigest() * 2)[:length]
+        return f"{args.name}-id", outputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        raise AssertionError(f"the program calls {args.token}: no machine has that plugin")
+
+    @property
+    def manifests(self) -> list[dict[str, Any]]:
+        """The Kubernetes objects, in the order of registration."""
+        return [r.inputs for r in self.resources if "apiVersion" in r.inputs]
+
+    def all(self, *kinds: str) -> list[dict[str, Any]]:
+        return [m for m in self.manifests if m["kind"] in kinds]
+
+    def one(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
+        [found] = [
+            m
+            for m in self.all(kind)
+            if m["metadata"]["name"] == name
+            and namespace in (None, m["metadata"].get("namespace"))
+        ]
+        return found
+
+    def pods(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Namespace, name and pod specification of every workload."""
+        for manifest in self.all("Deployment", "StatefulSet", "Job"):
+            where = manifest["metadata"]
+            yield where["namespace"], where["name"], manifest["spec"]["template"]["spec"]
+
+
+def containers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
+    return {k: base64.b64decode(v).decode() for k, v in secret["data"].items()}
+
+
+def run(config: Mapping[str, str], stack: str = "local") -> Program:
+    """Runs infra/ as Pulumi does, with images that stand for built ones."""
+    program = Program()
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    pulumi.runtime.set_mocks(program, project="slipway", stack=stack, preview=False)
+    pulumi.runtime.set_all_config(dict(config), [])
+    path = list(sys.path)
+
+    def exported(name: str, value: Any) -> None:
+        pulumi.Output.from_input(value).apply(lambda v: program.outputs.__setitem__(name, v))
+
+    def main() -> None:
+        with (
+            mock.patch("slipway.images.references", _references),
+            mock.patch("pulumi.export", exported),
+        ):
+            runpy.run_path(str(ROOT / "infra"), run_name="__main__")
+
+    try:
+        asyncio.get_event_loop().run_until_complete(run_pulumi_func(main))
+    finally:
+        sys.path[:] = path
+    return program
+
+
+def _references(embedded: bool) -> dict[str, str]:
+    return IMAGES if embedded else {k: v for k, v in NAMES.items() if v}
