@@ -1,0 +1,62 @@
+"""What the model sees of a flight: one definition, used in training and in serving.
+
+Everything here is known before departure. `columns` works on plain Python values, so serving needs
+no pandas; `frame` does the same to whole tables. A test holds the two to the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT = ("carrier", "origin", "destination")
+MEASURED = (
+    "distance_miles",
+    "plane_age_years",
+    "plane_seats",
+    "temperature_f",
+    "dew_point_f",
+    "humidity_percent",
+    "wind_direction_degrees",
+    "wind_speed_mph",
+    "wind_gust_mph",
+    "precipitation_inches",
+    "pressure_mbar",
+    "visibility_miles",
+)
+DERIVED = ("minute_of_day", "weekday")
+NUMBERS = (*MEASURED, *DERIVED)
+
+
+class Flight(Protocol):
+    """Has the attributes of TEXT and MEASURED too."""
+
+    @property
+    def scheduled_departure(self) -> datetime: ...
+
+
+def columns(flights: Sequence[Flight]) -> dict[str, np.ndarray[Any, Any]]:
+    """The model's inputs, each of shape (n, 1): text as objects, numbers as float32 (None: NaN)."""
+    inputs: dict[str, np.ndarray[Any, Any]] = {
+        name: np.array([[getattr(flight, name)] for flight in flights], dtype=object)
+        for name in TEXT
+    }
+    for name in MEASURED:
+        inputs[name] = np.array([[getattr(flight, name)] for flight in flights], dtype=np.float32)
+    times = [flight.scheduled_departure for flight in flights]
+    inputs["minute_of_day"] = np.array([[t.hour * 60 + t.minute] for t in times], dtype=np.float32)
+    inputs["weekday"] = np.array([[t.weekday()] for t in times], dtype=np.float32)
+    return inputs
+
+
+def frame(flights: pd.DataFrame) -> pd.DataFrame:
+    """The same for a table of flights: columns TEXT then NUMBERS, one row a flight."""
+    times = flights["scheduled_departure"].dt
+    derived = flights.assign(minute_of_day=times.hour * 60 + times.minute, weekday=times.dayofweek)
+    return derived[[*TEXT, *NUMBERS]].astype(dict.fromkeys(NUMBERS, np.float32))

@@ -1,0 +1,190 @@
+"""A bento folder, `bentos/<model>/`: what a data scientist writes, checked before it is used.
+
+A second model is a second folder. Everything that is particular to a model stands in its
+`training.py` (functions, see `Training`), `service.py` and `model.yaml`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, cast
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from slipway import digests, paths
+from slipway.digests import Digest
+from slipway.errors import BadInput, did_you_mean, from_validation
+from slipway.release import ModelName, Strict, parse_yaml
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pandera.pandas as pa
+
+    Array = np.ndarray[Any, np.dtype[np.float64]]
+
+REQUIRED = {
+    "model.yaml": "name, split, parameters and data validation (slipway/bento.py has the fields)",
+    "training.py": "functions ingest, target, features, fit, baselines, export, predict; SCHEMA",
+    "service.py": "the BentoML service",
+    "example.json": "a body for /predict, which readiness sends through the model",
+    "README.md": "the model card",
+}
+# The training environment: the same code on other libraries is another model.
+LOCK = paths.REPOSITORY / "requirements" / "training.txt"
+BENTOS = paths.REPOSITORY / "bentos"
+# Hyper-parameters, as MLflow logs them and as `fit` is given them.
+Parameter = bool | int | float | str
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Training(Protocol):
+    """The module `training.py` of a bento folder, as the workflow's steps use it.
+
+    Tables are pandas, one row an example. Arrays are float64 of shape (rows,).
+    """
+
+    SCHEMA: pa.DataFrameSchema
+
+    def ingest(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Partition name and rows, always in the same order and with the same content."""
+        ...
+
+    def target(self, rows: pd.DataFrame) -> Array:
+        """1.0 or 0.0, NaN where the outcome is unknown."""
+        ...
+
+    def features(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The model's inputs, row by row; nothing in them is known only after the outcome."""
+        ...
+
+    def fit(self, x: pd.DataFrame, y: Array, parameters: Mapping[str, Parameter]) -> Any:
+        """A scikit-learn classifier, the same for the same arguments."""
+        ...
+
+    def baselines(self, x: pd.DataFrame, y: Array, holdout: pd.DataFrame) -> dict[str, Array]:
+        """Probabilities for the holdout by simpler means; `base_rate` is one of them."""
+        ...
+
+    def export(self, model: Any) -> dict[str, bytes]:
+        """The files that the service loads from its folder `model/`, deterministic."""
+        ...
+
+    def predict(self, files: Mapping[str, bytes], x: pd.DataFrame) -> Array:
+        """Probabilities from the exported files: what is evaluated is what is served."""
+        ...
+
+
+class Split(Strict):
+    """Which partitions the model learns from, and which it is judged on."""
+
+    train: Annotated[list[str], Field(min_length=1)]
+    holdout: Annotated[list[str], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _holdout_is_later(self) -> Self:
+        if max(self.train) >= min(self.holdout):
+            raise PydanticCustomError(
+                "slipway",
+                "holdout must come after train: {last} is not before {first}",
+                {"last": max(self.train), "first": min(self.holdout)},
+            )
+        return self
+
+
+class Validation(Strict):
+    """Limits on the data that no single row can show."""
+
+    minimum_rows_per_partition: Annotated[int, Field(ge=1)] = 1
+    maximum_unknown_target: Share = 1.0
+    maximum_missing: dict[str, Share] = Field(default={})
+
+
+class ModelConfig(Strict):
+    """`model.yaml`."""
+
+    name: ModelName
+    description: Annotated[str, Field(min_length=10, max_length=200)]
+    owner: Annotated[str, Field(min_length=1)]
+    service: Annotated[str, Field(pattern=r"^[a-z_]+:[A-Za-z]+$")]
+    split: Split
+    parameters: dict[str, Parameter]
+    slices: list[str] = Field(default=[])
+    validation: Validation = Validation()
+
+
+class Folder:
+    """A bento folder that has been checked: its files are there and `model.yaml` is right."""
+
+    def __init__(self, path: Path, config: ModelConfig) -> None:
+        self.path, self.config = path, config
+
+    def code(self) -> Digest:
+        """The digest of what decides a trained model besides the data: code, settings, libraries.
+
+        Tests and prose are left out, so changing them does not train anew.
+        """
+        files = sorted([*self.path.glob("*.py"), self.path / "model.yaml"])
+        contents = {file.name: file.read_bytes() for file in files}
+        contents["requirements/training.txt"] = LOCK.read_bytes()
+        return digests.of_files(contents)
+
+    def training(self) -> Training:
+        """Imports `training.py`. `BadInput` when it fails to import or lacks a function."""
+        file = self.path / "training.py"
+        # Siblings import each other by bare name, as they do inside the bento. Those of another
+        # folder must not be mistaken for ours.
+        names = {p.stem for p in self.path.glob("*.py")}
+        for name in names & set(sys.modules):
+            del sys.modules[name]
+        sys.path.insert(0, str(self.path))
+        try:
+            importlib.invalidate_caches()
+            module = importlib.import_module("training")
+        except Exception as error:
+            raise BadInput(f"cannot be imported: {type(error).__name__}: {error}", file=file) from (
+                error
+            )
+        finally:
+            sys.path.remove(str(self.path))
+        wanted = [n for n in (*Training.__annotations__, *vars(Training)) if not n.startswith("_")]
+        if missing := [name for name in wanted if not hasattr(module, name)]:
+            raise BadInput(
+                f"missing: {', '.join(missing)}",
+                file=file,
+                fix="define them as slipway.bento.Training describes",
+            )
+        return cast("Training", module)
+
+
+def load(path: Path) -> Folder:
+    """Checks the bento folder at `path`; `BadInput` names file, field and fix."""
+    if not path.is_dir():
+        known = [p.parent.name for p in path.parent.glob("*/model.yaml")]
+        raise BadInput("no such bento folder", file=path, fix=did_you_mean(path.name, known))
+    for name, what in REQUIRED.items():
+        if not (path / name).is_file():
+            raise BadInput("missing file", file=path / name, fix=f"write it: {what}")
+    file = path / "model.yaml"
+    document = parse_yaml(file.read_bytes(), file)
+    try:
+        config = ModelConfig.model_validate(document)
+    except ValidationError as error:
+        raise from_validation(error, ModelConfig, file) from None
+    if config.name != path.name:
+        raise BadInput(
+            f"{config.name!r} in folder {path.name}",
+            file=file,
+            field="name",
+            fix=f"call it {path.name}, as the folder is called",
+        )
+    return Folder(path, config)
+
+
+def find(model: str) -> Folder:
+    """The folder of the model of that name in this repository."""
+    return load(BENTOS / model)

@@ -1,0 +1,115 @@
+"""Package: the evaluated model files and the service as one bento, equal inputs in equal bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from slipway import digests, evidence, paths, store
+from slipway.bento import Folder
+from slipway.digests import Digest
+from slipway.errors import SlipwayError
+from slipway.evidence import Evaluation, Evidence
+from slipway.release import Bento
+from slipway.steps import tracking
+from slipway.store import Store
+
+LOCK = paths.REPOSITORY / "requirements" / "serving.txt"
+# Needed to train, not to serve: a change there must not make another bento of the same model.
+TRAINING_ONLY = {"training.py", "schema.py"}
+# Any date will do, as long as it is always the same.
+EPOCH = "1980-01-01T00:00:00+00:00"
+
+
+def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
+    """Outputs `bento`, `evidence` (digests) and `version` (MLflow's registered model)."""
+    objects, name = Store(), folder.config.name
+    found = evidence.loads(
+        Evaluation, objects.get("evidence", evaluation), store.uri("evidence", evaluation)
+    )
+    bundle = build(folder, objects.get_files("bentos", found.model_digest))
+    bento = objects.put("bentos", bundle)
+    document = Evidence(
+        bento=Bento(digest=bento, uri=store.uri("bentos", bento), size=len(bundle)),
+        evaluation=found,
+    )
+    proof = objects.put("evidence", evidence.dumps(document))
+
+    mlflow = tracking.client()
+    version = tracking.version(mlflow, name, found.model_digest)
+    if version is None:
+        raise SlipwayError(
+            f"MLflow has no version of {name} with model digest {found.model_digest}",
+            fix="run the train step again, which registers it",
+        )
+    for key, value in {tracking.BENTO: bento, tracking.EVIDENCE: proof}.items():
+        mlflow.set_model_version_tag(name, str(version), key, value)
+    print(f"bento of {len(bundle):,} bytes at {store.uri('bentos', bento)}")
+    return {"bento": bento, "evidence": proof, "version": str(version)}
+
+
+def build(folder: Folder, model: Mapping[str, bytes]) -> bytes:
+    """The bento as a tar: `bento.yaml` at its root, the service and `model/` under `src/`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        context, home = Path(scratch, "context"), Path(scratch, "home")
+        (context / "model").mkdir(parents=True)
+        sources = [p for p in folder.path.glob("*.py") if p.name not in TRAINING_ONLY]
+        for path in [*sources, folder.path / "example.json"]:
+            shutil.copy(path, context)
+        for name, content in model.items():
+            (context / "model" / name).write_bytes(content)
+        pins = [line.removesuffix(" \\") for line in LOCK.read_text().splitlines() if "==" in line]
+        (context / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins))
+        contents = {
+            p.relative_to(context).as_posix(): p.read_bytes()
+            for p in context.rglob("*")
+            if p.is_file()
+        }
+        # BentoML's own version names the content too, instead of the moment of the build.
+        version = digests.of_files(contents).removeprefix("sha256:")[:16]
+        bentofile = {
+            "service": folder.config.service,
+            "name": folder.config.name,
+            "include": sorted(contents),
+            "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
+        }
+        (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile))
+        _bentoml_build(context, home, version)
+        bento = home / "bentos" / folder.config.name / version
+        description = bento / "bento.yaml"
+        text, times = re.subn(
+            r"^creation_time: .*$",
+            f"creation_time: '{EPOCH}'",
+            description.read_text(),
+            flags=re.MULTILINE,
+        )
+        if times != 1:
+            raise SlipwayError(f"{description.name} has {times} creation times, expected one")
+        description.write_text(text)
+        return store.tar_folder(bento)
+
+
+def _bentoml_build(context: Path, home: Path, version: str) -> None:
+    environment = os.environ | {
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    # A process of its own: BentoML imports the service, and its modules are called as training's.
+    command = [sys.executable, "-m", "bentoml", "build", "--version", version, str(context)]
+    done = subprocess.run(
+        command, env=environment, cwd=context, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SlipwayError(
+            f"bentoml build failed\n{(done.stderr or done.stdout)[-3000:]}",
+            fix="see that service.py can be imported with requirements/serving.txt alone",
+        )

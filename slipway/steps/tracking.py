@@ -1,0 +1,83 @@
+"""MLflow, as the steps use it: one experiment a model, runs and versions found by digest."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from slipway.digests import Digest
+from slipway.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# Tags. On a run: what went in and what came out. On a model version: what it is.
+INPUTS, MODEL, BENTO, EVIDENCE = (
+    f"slipway.{name}" for name in ("inputs", "model_digest", "bento_digest", "evidence_digest")
+)
+
+
+def client() -> MlflowClient:
+    """The server at MLFLOW_TRACKING_URI; never files beside the program."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise BadInput("not set", field="MLFLOW_TRACKING_URI", fix="set it to the server's URL")
+    # MLflow's defaults ask for four minutes before they give up; the workflow retries the step.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+def experiment(mlflow: MlflowClient, model: str) -> str:
+    """The id of the model's experiment, made if it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    found = mlflow.get_experiment_by_name(model)
+    if found is None:
+        try:
+            return mlflow.create_experiment(model)
+        except MlflowException as error:
+            # Another workflow was faster.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return experiment(mlflow, model)
+    return str(found.experiment_id)
+
+
+def trained(mlflow: MlflowClient, model: str, inputs: Digest) -> Run | None:
+    """The run that has trained on these very inputs to its end, if there is one."""
+    runs = mlflow.search_runs(
+        [experiment(mlflow, model)],
+        f"tags.`{INPUTS}` = '{inputs}' and tags.`{MODEL}` LIKE 'sha256:%' "
+        "and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1,
+    )
+    return runs[0] if runs else None
+
+
+def version(mlflow: MlflowClient, model: str, digest: Digest) -> int | None:
+    """The oldest registered version with this model digest."""
+    found: Any = mlflow.search_model_versions(f"name = '{model}' and tags.`{MODEL}` = '{digest}'")
+    return min((int(v.version) for v in found), default=None)
+
+
+def register(mlflow: MlflowClient, model: str, digest: Digest, source: str, run: str) -> int:
+    """The version of this model digest: the one there is, or a new one."""
+    from mlflow.exceptions import MlflowException
+
+    if (found := version(mlflow, model, digest)) is not None:
+        return found
+    try:
+        mlflow.create_registered_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = mlflow.create_model_version(model, source, run, tags={MODEL: digest})
+    oldest = version(mlflow, model, digest)
+    if oldest is not None and oldest < int(made.version):  # two workflows at once: the first counts
+        mlflow.delete_model_version(model, str(made.version))
+        return oldest
+    return int(made.version)

@@ -1,0 +1,112 @@
+"""Train: data and code to a model, logged in MLflow; equal inputs are not trained twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slipway import digests
+from slipway.bento import LOCK, Array, Folder, Training
+from slipway.digests import Digest
+from slipway.steps import dataset, tracking
+from slipway.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run(folder: Folder, data: Digest, commit: str) -> dict[str, str]:
+    """Outputs `model-digest`, `run` (MLflow) and `version` (MLflow registered model)."""
+    config, store, mlflow = folder.config, Store(), tracking.client()
+    inputs = digests.of_json({"data": data, "code": folder.code()})
+    found = tracking.trained(mlflow, config.name, inputs)
+    if found is not None and store.has("bentos", found.data.tags[tracking.MODEL]):
+        print(f"trained before on the same data, code and libraries: run {found.info.run_id}")
+        model, run_id = found.data.tags[tracking.MODEL], str(found.info.run_id)
+        source = found.data.tags["slipway.source"]
+    else:
+        model, run_id, source = _train(folder, store, mlflow, data, commit, inputs)
+    version = tracking.register(mlflow, config.name, model, source, run_id)
+    return {"model-digest": model, "run": run_id, "version": str(version)}
+
+
+def known(training: Training, rows: pd.DataFrame) -> tuple[pd.DataFrame, Array, Array]:
+    """Features and target of the rows whose outcome is known, and which rows they are."""
+    target = training.target(rows)
+    mask = ~np.isnan(target)
+    return training.features(rows).loc[mask], target[mask], mask
+
+
+def _train(
+    folder: Folder, store: Store, mlflow: Any, data: Digest, commit: str, inputs: Digest
+) -> tuple[Digest, str, str]:
+    config, training = folder.config, folder.training()
+    manifest = dataset.manifest(store, data)
+    x, y, _ = known(training, dataset.read(store, manifest, config.split.train))
+    estimator = training.fit(x, y, config.parameters)
+    files = training.export(estimator)
+    model = store.put_files("bentos", files)
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    experiment = tracking.experiment(mlflow, config.name)
+    tags = {
+        tracking.INPUTS: inputs,
+        "slipway.data_digest": data,
+        "slipway.code_digest": folder.code(),
+        "mlflow.source.git.commit": commit,
+    }
+    run = mlflow.create_run(experiment, run_name=model.removeprefix("sha256:")[:12], tags=tags)
+    run_id = str(run.info.run_id)
+    try:
+        for key, value in {**config.parameters, "training_rows": len(x)}.items():
+            mlflow.log_param(run_id, key, value)
+        source = {"uri": f"s3://data/{data.replace(':', '/', 1)}"}
+        mlflow.log_inputs(
+            run_id,
+            [
+                DatasetInput(
+                    Dataset(
+                        name=config.name,
+                        # The whole digest is a tag: MLflow's column has room for 36 characters.
+                        digest=data.removeprefix("sha256:")[:36],
+                        source_type="s3",
+                        source=digests.canonical_json(source).decode(),
+                        profile=digests.canonical_json({"num_rows": manifest.rows}).decode(),
+                    ),
+                    [InputTag("mlflow.data.context", "training")],
+                )
+            ],
+        )
+        uri = _log_model(run_id, estimator, x.head(5))
+        mlflow.set_tag(run_id, "slipway.source", uri)
+        mlflow.set_tag(run_id, tracking.MODEL, model)
+        mlflow.set_terminated(run_id, "FINISHED")
+    except BaseException:
+        mlflow.set_terminated(run_id, "FAILED")
+        raise
+    return model, run_id, uri
+
+
+def _log_model(run_id: str, estimator: Any, sample: pd.DataFrame) -> str:
+    """Logs the scikit-learn model, with its signature, to the run; returns its URI."""
+    import mlflow
+    from mlflow import sklearn as flavor
+    from mlflow.models import infer_signature
+
+    wanted = ("scikit-learn", "pandas", "numpy", "cloudpickle")
+    pins = [
+        line.removesuffix("\\").strip()
+        for line in LOCK.read_text().splitlines()
+        if line.split("==")[0] in wanted
+    ]
+    with mlflow.start_run(run_id=run_id):
+        info = flavor.log_model(
+            estimator,
+            name="model",
+            signature=infer_signature(sample, estimator.predict(sample)),
+            pip_requirements=pins,  # or MLflow loads the model in a subprocess to find out
+            serialization_format="cloudpickle",
+        )
+    return str(info.model_uri)

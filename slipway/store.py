@@ -1,0 +1,178 @@
+"""The object store: content named by its digest; a read gives what was written, or an error."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from slipway import digests
+from slipway.digests import Digest
+from slipway.errors import SlipwayError
+
+Bucket = Literal["data", "bentos", "evidence"]
+
+
+class StoreError(SlipwayError):
+    """The store refused, or holds something other than the name says."""
+
+
+class Missing(StoreError):
+    """No object of this digest."""
+
+
+class Corrupt(StoreError):
+    """The object's content is not what its name says."""
+
+
+class Unreachable(StoreError):
+    """No answer from the store; the same call may succeed later."""
+
+
+def uri(bucket: Bucket, digest: Digest) -> str:
+    """`s3://<bucket>/sha256/<hex>`."""
+    return f"s3://{bucket}/{_key(digest)}"
+
+
+def _key(digest: Digest) -> str:
+    return digest.replace(":", "/", 1)
+
+
+class Store:
+    """S3 at AWS_ENDPOINT_URL with the credentials of the environment; AWS itself without them."""
+
+    @cached_property
+    def _s3(self) -> Any:
+        import boto3  # half a second, which steps that store nothing need not wait
+        from botocore.config import Config
+
+        config = Config(
+            s3={"addressing_style": "path"},
+            retries={"mode": "standard", "max_attempts": 6},
+            connect_timeout=5,
+        )
+        return boto3.client("s3", config=config)  # pyright: ignore[reportUnknownMemberType]
+
+    def put(self, bucket: Bucket, data: bytes) -> Digest:
+        """Stores `data` under its digest, unless it is there; returns the digest.
+
+        An object whose size or recorded checksum is wrong is written anew: here the right content
+        is at hand.
+        """
+        digest = digests.of(data)
+        with _answering(bucket, digest):
+            if not self._intact(bucket, digest, len(data)):
+                self._s3.put_object(
+                    Bucket=bucket, Key=_key(digest), Body=data, ChecksumAlgorithm="SHA256"
+                )
+        return digest
+
+    def put_json(self, bucket: Bucket, document: Any) -> Digest:
+        """Stores a document as canonical JSON."""
+        return self.put(bucket, digests.canonical_json(document))
+
+    def put_files(self, bucket: Bucket, files: Mapping[str, bytes]) -> Digest:
+        """Stores named files as one deterministic tar."""
+        return self.put(bucket, tar(files))
+
+    def has(self, bucket: Bucket, digest: Digest) -> bool:
+        """Whether there is an object of this digest. Its content is not read."""
+        with _answering(bucket, digest):
+            return self._head(bucket, digest) is not None
+
+    def get(self, bucket: Bucket, digest: Digest) -> bytes:
+        """The object's content, verified. Raises `Missing`, `Corrupt` or `Unreachable`."""
+        with _answering(bucket, digest):
+            data: bytes = self._s3.get_object(Bucket=bucket, Key=_key(digest))["Body"].read()
+        if (found := digests.of(data)) != digest:
+            raise Corrupt(
+                f"{uri(bucket, digest)}: corrupt: its content has the digest {found}",
+                fix="delete this object, then run again the step that writes it "
+                "(ingest for a partition); it is written anew with the same digest",
+            )
+        return data
+
+    def get_files(self, bucket: Bucket, digest: Digest) -> dict[str, bytes]:
+        """The files that `put_files` stored."""
+        return untar(self.get(bucket, digest))
+
+    def _head(self, bucket: Bucket, digest: Digest) -> Any:
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._s3.head_object(Bucket=bucket, Key=_key(digest), ChecksumMode="ENABLED")
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
+                return None
+            raise
+
+    def _intact(self, bucket: Bucket, digest: Digest, size: int) -> bool:
+        import base64
+
+        head = self._head(bucket, digest)
+        if head is None or head["ContentLength"] != size:
+            return False
+        recorded = head.get("ChecksumSHA256")
+        return recorded is None or base64.b64decode(recorded).hex() == digest.removeprefix(
+            "sha256:"
+        )
+
+
+@contextmanager
+def _answering(bucket: Bucket, digest: Digest) -> Generator[None]:
+    """Turns boto's errors into ours."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    where = uri(bucket, digest)
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in ("NoSuchKey", "404"):
+            raise Missing(
+                f"{where}: no such object",
+                fix="see that the digest is whole and of this bucket, or run again the step that "
+                "writes it",
+            ) from None
+        if code == "NoSuchBucket":
+            raise Missing(f"{where}: no such bucket", fix="run pulumi up, which makes it") from None
+        if status >= 500 or status == 429:
+            raise Unreachable(f"{where}: the store answered {status} ({code})") from None
+        raise StoreError(
+            f"{where}: the store refused: {code}",
+            fix="see the credentials in AWS_ACCESS_KEY_ID and what they may do",
+        ) from None
+    except BotoCoreError as error:
+        raise Unreachable(
+            f"{where}: no answer from the store: {error}",
+            fix="see AWS_ENDPOINT_URL and whether the store runs",
+        ) from None
+
+
+def tar(files: Mapping[str, bytes]) -> bytes:
+    """A tar in which only names and contents count: sorted, no times, no owners, mode 644."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name in sorted(files):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(files[name]), 0o644
+            archive.addfile(info, io.BytesIO(files[name]))
+    return buffer.getvalue()
+
+
+def untar(data: bytes) -> dict[str, bytes]:
+    """The regular files of a tar, by name."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        members = ((m.name, archive.extractfile(m)) for m in archive.getmembers() if m.isreg())
+        return {name: file.read() for name, file in members if file}
+
+
+def tar_folder(folder: Path) -> bytes:
+    """`tar` of every file under `folder`, by its path relative to it."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file())
+    return tar({p.relative_to(folder).as_posix(): p.read_bytes() for p in paths})
