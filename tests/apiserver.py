@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import shutil
 import socket
 import ssl
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+
+from slipway import toolchain
+from slipway.errors import SlipwayError
 
 TOKEN = "test"
 START_TIMEOUT_S = 60
@@ -23,17 +24,15 @@ START_TIMEOUT_S = 60
 
 def binary(tool: str, name: str = "") -> Path:
     """The tool's binary from the toolchain, else from where builds leave it, else from PATH."""
-    with contextlib.suppress(ImportError, AttributeError, OSError, RuntimeError, LookupError):
-        found = Path(importlib.import_module("slipway.toolchain").binary(tool))
-        if found.is_file():
-            return found
+    with contextlib.suppress(SlipwayError):
+        return toolchain.binary(tool)
     built = Path(os.environ.get("SLIPWAY_BIN", "/tmp/bin"))
     for candidate in (built / tool / (name or tool), built / (name or tool)):
         if candidate.is_file():
             return candidate
     if on_path := shutil.which(name or tool):
         return Path(on_path)
-    raise FileNotFoundError(f"{tool} is not built: run `make toolchain` (looked in {built}, PATH)")
+    raise FileNotFoundError(f"{tool} is not built: run `make up` (looked in {built}, PATH)")
 
 
 def free_ports(count: int) -> list[int]:
@@ -47,7 +46,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def start_apiserver(folder: Path) -> Iterator[Path]:
-    """Runs etcd and kube-apiserver with their data in `folder`; yields an administrator's kubeconfig.
+    """Runs etcd and kube-apiserver with their data in `folder`; yields the admin's kubeconfig.
 
     Of the controllers only those run that deletion needs: garbage collection and namespaces.
     Raises `FileNotFoundError` where a binary is missing, `RuntimeError` where one does not start.
@@ -127,9 +126,11 @@ def _wait_until_ready(
             if process.poll() is not None:
                 log = (folder / f"{name}.log").read_text(errors="replace")
                 raise RuntimeError(f"{name} ended with {process.returncode}:\n{log[-3000:]}")
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            with urllib.request.urlopen(request, context=insecure, timeout=5):
-                return
+        with (
+            contextlib.suppress(OSError),  # URLError too
+            urllib.request.urlopen(request, context=insecure, timeout=5),
+        ):
+            return
         time.sleep(0.1)
     log = (folder / "kube-apiserver.log").read_text(errors="replace")
     raise RuntimeError(f"kube-apiserver not ready in {START_TIMEOUT_S} s:\n{log[-3000:]}")

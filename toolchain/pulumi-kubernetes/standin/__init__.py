@@ -1,3 +1,3 @@
-"""A stand-in for the pulumi-kubernetes plugin, for machines where the official one cannot be had."""
+"""A stand-in for the pulumi-kubernetes plugin, where the official one cannot be had."""
 
 VERSION = "4.24.0"

@@ -24,7 +24,7 @@ _ATTEMPTS = 6
 
 
 class ApiError(Exception):
-    """The API server refused. `status` is the HTTP status; `body` its Status object, if it sent one."""
+    """The API server refused. `status` is the HTTP status; `body` its Status object, if any."""
 
     def __init__(self, status: int, body: Object, text: str = "") -> None:
         self.status, self.body = status, body

@@ -55,7 +55,7 @@ def load(kubeconfig: str = "") -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except yaml.YAMLError as error:
         raise KubeconfigError(f"{where}: not YAML: {error}") from None
     if not isinstance(document, dict):

@@ -25,7 +25,7 @@ _root = _spec.submodule_search_locations[0]
 _package("pulumi", _root)
 _package("pulumi.runtime", f"{_root}/runtime")
 
-from pulumi.runtime.proto import (
+from pulumi.runtime.proto import (  # noqa: E402
     engine_pb2,
     engine_pb2_grpc,
     plugin_pb2,

@@ -139,7 +139,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self._force = False
         self._delete_unreachable = self._quiet = False
         # Scope of the kinds that this program's own CRDs will bring, by (group, kind).
-        self._planned: dict[tuple[str, str], bool] = {}
+        self._planned: dict[tuple[Any, Any], bool] = {}
 
     # --- The provider itself
 
@@ -274,15 +274,15 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def _check(self, request: Any) -> Any:
         news, olds = decode(request.news), decode(request.olds)
-        api_version, token_kind = _of_token(request.urn)
-        if token_kind == "Release" and api_version.startswith("helm.sh/"):
+        api_version, typed_as = _of_token(request.urn)
+        if typed_as == "Release" and api_version.startswith("helm.sh/"):
             raise Failure("helm.sh Release needs the official pulumi-kubernetes plugin")
-        if token_kind.endswith("List") and isinstance(plain(news.get("items")), list):
+        if typed_as.endswith("List") and isinstance(plain(news.get("items")), list):
             raise Failure("a List cannot be created; use the resources in it")
-        if token_kind == f"{plain(news.get('kind')) or token_kind.removesuffix('Patch')}Patch":
-            raise Failure(f"{token_kind} needs the official pulumi-kubernetes plugin")
+        if typed_as == f"{plain(news.get('kind')) or typed_as.removesuffix('Patch')}Patch":
+            raise Failure(f"{typed_as} needs the official pulumi-kubernetes plugin")
         news.setdefault("apiVersion", api_version)
-        news.setdefault("kind", token_kind)
+        news.setdefault("kind", typed_as)
         metadata = news["metadata"] = dict(_members(news.get("metadata")))
         if metadata.get("generateName") and not metadata.get("name"):
             raise Failure("metadata.generateName does not go with server-side apply")
@@ -436,7 +436,11 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             found = diff.inputs_of(live)
         found = mark_secrets(found, inputs)
         outputs = _state(found, live, manager, state.get("__initialApiVersion"))
-        response = {"id": request.id, "properties": encode(outputs), "inputs": encode(found)}
+        response: dict[str, Any] = {
+            "id": request.id,
+            "properties": encode(outputs),
+            "inputs": encode(found),
+        }
         check = awaits.check_for(plain(found)) if inputs else None
         ready = check(self._api(), live) if check else awaits.READY
         if not ready.ready:
@@ -448,38 +452,26 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def _delete(self, request: Any) -> Empty:
         state = plain(decode(request.properties))
         api_version, kind = _of_token(request.urn)
-        live_namespace, _, live_name = request.id.rpartition("/")
-        live: Object = {
-            "apiVersion": state.get("apiVersion") or api_version,
-            "kind": state.get("kind") or kind,
-            "metadata": {
-                "namespace": live_namespace or _namespace(state),
-                "name": live_name,
-                "uid": (state.get("metadata") or {}).get("uid"),
-            },
-        }
-        cluster, metadata = self._api(), live["metadata"]
+        namespace, _, name = request.id.rpartition("/")
+        api_version, kind = state.get("apiVersion") or api_version, state.get("kind") or kind
         policy = awaits.annotation(state, "deletionPropagationPolicy") or "foreground"
-        options: Object = {"propagationPolicy": policy.capitalize()}
-        if metadata["uid"]:
-            # Not an object of the same name that is somebody else's.
-            options["preconditions"] = {"uid": metadata["uid"]}
+        cluster = self._api()
         try:
-            path = cluster.path(
-                live["apiVersion"], live["kind"], metadata["namespace"], metadata["name"]
-            )
+            path = cluster.path(api_version, kind, namespace or self._default_namespace, name)
+            options = {"propagationPolicy": policy.capitalize()}
             answer = cluster.request("DELETE", path, body=options)
         except NoKind:
             return Empty()
         except ApiError as error:
-            if error.status == 404 or (error.status == 409 and "UID in precondition" in str(error)):
+            if error.status == 404:
                 return Empty()
             raise
         if awaits.annotation(state, "skipAwait").lower() == "true":
             return Empty()
-        if not metadata["uid"]:
-            details: Object = answer.get("details") or {}
-            metadata["uid"] = answer["metadata"].get("uid") or details.get("uid")
+        # The answer is the object while something holds it, else a Status about it.
+        uid = answer["metadata"].get("uid") or (answer.get("details") or {}).get("uid")
+        metadata = {"namespace": namespace, "name": name, "uid": uid}
+        live: Object = {"apiVersion": api_version, "kind": kind, "metadata": metadata}
         self._log.progress(request.urn, "waiting until it is gone")
         timeout = _timeout(request, state)
         left = awaits.until_gone(cluster, live, timeout, self._stop)
@@ -517,7 +509,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def _apply(self, urn: str, inputs: Object, manager: str, dry_run: bool = False) -> Object:
         """Server-side apply; the object as the server then has it.
 
-        Where its namespace or kind is not there yet, or is on its way out, waits for it for a while.
+        Waits a while for a namespace or kind that is not there yet, or an object on its way out.
         """
         cluster, obj = self._api(), without_nulls(plain(inputs))
         if self._namespaced(urn, obj) is False:
