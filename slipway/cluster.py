@@ -33,6 +33,7 @@ from slipway.errors import BadInput, SlipwayError, from_validation
 TEMPLATES = paths.REPOSITORY / "toolchain" / "cluster"
 RUN = Path("/run/slipway")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
+REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
 # The chains that Kubernetes' components and the CNI plugins make, by their documented prefixes.
 CHAINS = re.compile(r"\b(KUBE|CNI)-")
@@ -48,7 +49,6 @@ class Addresses(BaseModel):
     pod_subnet: ipaddress.IPv4Network
     service_subnet: ipaddress.IPv4Network
     api_port: int
-    registry_address: str
 
 
 @functools.cache
@@ -65,6 +65,10 @@ def addresses() -> Addresses:
         raise BadInput(str(error), file=file) from error
     except ValidationError as error:
         raise from_validation(error, Addresses, file) from error
+
+
+def registry_port() -> int:
+    return int(images.REGISTRY.rpartition(":")[2])
 
 
 def logs() -> Path:
@@ -105,9 +109,10 @@ def configure() -> None:
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
     values = {
+        "registry_address": f"127.0.0.1:{registry_port()}",
         **addresses().model_dump(mode="json"),
-        "repository": images.repository(),
-        "pause": images.references(embedded=True).get("pause", ""),
+        "repository": REPOSITORY,
+        "pause": f"{REPOSITORY}/pause@{images.images()['pause'].digest}",
         "kubernetes_version": toolchain.tool("kubernetes").version,
         "data": paths.data(),
         "state": paths.state(),
@@ -172,7 +177,7 @@ def start_process(*names: str) -> None:
         SlipwayError: one does not stay up.
     """
     if not running():
-        _free_port(addresses().registry_address)
+        _free_port(registry_port())
         config = paths.state() / "supervisord.conf"
         _run(Path(sys.executable).parent / "supervisord", "-c", config)
     else:
@@ -193,27 +198,24 @@ def restart_process(name: str) -> None:
     _supervisorctl("restart", name)
 
 
-def _free_port(address: str) -> None:
-    host, port = address.rsplit(":", 1)
+def _free_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise BadInput(
-                f"port {port} of {host} is taken ({_who_listens(int(port))})",
-                file=TEMPLATES / "cluster.toml",
-                field="registry_address",
-                fix="stop that program, or choose another port",
+            raise SlipwayError(
+                f"port {port}, which the image registry needs, is taken by {_who_listens(port)}",
+                fix="stop that program",
             ) from error
 
 
 def _who_listens(port: int) -> str:
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-            with_pid = connection.pid
-            return f"process {with_pid} {psutil.Process(with_pid).name()}" if with_pid else "?"
-    return "unknown process"
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+        if listens and connection.pid:
+            return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return "another program"
 
 
 # --- bringing it up ---------------------------------------------------------------------------
@@ -317,6 +319,9 @@ def _kubeadm_init() -> None:
     if code:
         tail = "\n".join(log.read_text().splitlines()[-12:])
         raise SlipwayError(f"kubeadm init failed\n{tail}", fix=f"see {log} and {logs()}")
+    shutil.copy(KUBERNETES / "admin.conf", paths.kubeconfig())
+    # kubeadm asks for two, of which the second would share the first one's fate on one node.
+    kubectl("--namespace=kube-system", "scale", "deployment/coredns", "--replicas=1")
     _initialised().touch()
 
 
@@ -347,9 +352,12 @@ def _stop_containers() -> None:
     """Ends every container as a shutdown would: TERM, time to finish, then KILL."""
     shims = list(_our_processes("-address", f"{RUN}/containerd.sock"))
     inside = [p for shim in shims for p in _children(shim)]
-    for process in inside:
-        _signal(process, signal.SIGTERM)
-    psutil.wait_procs(inside, timeout=25)
+    # The store goes last: who writes to it may finish first. The API server waits for its clients.
+    last = [p for p in inside if _name(p) in ("etcd", "kube-apiserver")]
+    for processes, seconds in ([p for p in inside if p not in last], 20), (last, 3):
+        for process in processes:
+            _signal(process, signal.SIGTERM)
+        psutil.wait_procs(processes, timeout=seconds)
     ctr = ["ctr", "--address", f"{RUN}/containerd.sock", "--namespace", "k8s.io"]
     for container in _run(*ctr, "tasks", "list", "--quiet", check=False).split():
         _run(*ctr, "tasks", "delete", "--force", container, check=False)
@@ -362,6 +370,12 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
@@ -414,10 +428,12 @@ def clean_remains() -> None:
 
 
 def _mounts() -> list[str]:
-    roots = tuple(f"{root}/" for root in (RUN, KUBELET, paths.data()))
+    roots = (f"{RUN}/", f"{KUBELET}/", f"{paths.data()}/")
     lines = Path("/proc/self/mounts").read_text().splitlines()
     points = [line.split()[1].encode().decode("unicode_escape") for line in lines]
-    return sorted((p for p in points if p.startswith(roots)), reverse=True)
+    # The kubelet mounts its folder on itself.
+    ours = [p for p in points if p.startswith(roots) or p == str(KUBELET)]
+    return sorted(ours, reverse=True)
 
 
 def _remove_network_namespaces() -> None:

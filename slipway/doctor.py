@@ -96,8 +96,11 @@ def _packages() -> Finding:
 def _ports() -> list[Finding]:
     if cluster.running():
         return [Finding("ports", "ok", "in use by Slipway itself")]
-    registry = int(cluster.addresses().registry_address.rsplit(":")[-1])
-    ports = {"registry": registry, "API server": cluster.addresses().api_port, "kubelet": 10250}
+    ports = {
+        "registry": cluster.registry_port(),
+        "API server": cluster.addresses().api_port,
+        "kubelet": 10250,
+    }
     taken = {what: port for what, port in ports.items() if _is_taken(port)}
     if not taken:
         return [Finding("ports", "ok", ", ".join(str(p) for p in ports.values()) + " are free")]
@@ -138,7 +141,7 @@ def _toolchain() -> Finding:
 
 
 def _images() -> Finding:
-    todo = images.missing()
+    todo = [name for name, image in images.images().items() if not image.layout.is_dir()]
     if not todo:
         return Finding("images", "ok", "every image is built")
     return Finding("images", "todo", ", ".join(todo), seconds=25 * len(todo))

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from slipway import cluster, doctor, images, paths, publish, pulumi, toolchain
+from slipway import cluster, doctor, images, paths, publish, pulumi, release, toolchain
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Gitea
-from slipway.release import load_text, release_path
 
 STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
@@ -34,7 +33,7 @@ class Report:
     changed: bool = False
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Callable[[str], None]]:
+    def step(self, name: str) -> Generator[Callable[[str], None]]:
         """One step. The body calls what it gets with the news; only a step with news is shown."""
         started = time.monotonic()
         news: list[str] = []
@@ -134,9 +133,7 @@ def _cluster(report: Report) -> None:
             cluster.clean_remains()
         cluster.configure()
         cluster.start_process("registry")
-        pushed = images.push(cluster.addresses().registry_address.replace("127.0.0.1", "localhost"))
-        say(f"{len(pushed)} images in the registry")
-        cluster.configure()
+        images.push(progress=lambda image, what: say(f"image {image}: {what}"))
         cluster.up(progress=say)
 
 
@@ -212,7 +209,7 @@ def _first_release(report: Report, commit: str) -> None:
     from slipway.commands import predict, train
 
     client = forge()
-    path = str(release_path(FIRST_ENVIRONMENT, FIRST_MODEL))
+    path = str(release.path(FIRST_ENVIRONMENT, FIRST_MODEL))
     if path not in client.files(str(Path(path).parent)):
         with report.step("train") as say:
             train.train(FIRST_MODEL, commit=commit, environment=FIRST_ENVIRONMENT, say=say)
@@ -221,7 +218,7 @@ def _first_release(report: Report, commit: str) -> None:
             client.merge(pull.number)
             say(f"merged {pull.url}")
     with report.step("serve") as say:
-        digest = load_text(client.read(path).decode(), path).bento.digest
+        digest = release.parse(client.read(path), path).bento.digest
         say(f"waiting for {FIRST_MODEL} {digest[:19]}")
         predict.wait_until_answering(FIRST_MODEL, FIRST_ENVIRONMENT, digest, say=say)
 
