@@ -40,6 +40,16 @@ class Peer:
             pod_selector=self.selector,
         )
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.name
+
+
+DNS = NetworkPolicyEgressRuleArgs(
+    to=[Peer("kube-system", "kube-dns", {"k8s-app": "kube-dns"}).peer],
+    ports=[NetworkPolicyPortArgs(port=53, protocol=protocol) for protocol in ("UDP", "TCP")],
+)
+
 
 @dataclass(frozen=True)
 class Flow:
@@ -62,7 +72,7 @@ class NetworkArgs:
 
 
 class Network(Component):
-    """Default deny in every namespace, DNS for all, and a pair of policies for each flow."""
+    """Default deny in every namespace but for DNS, and a policy for each peer of a flow."""
 
     def __init__(
         self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None
@@ -70,45 +80,43 @@ class Network(Component):
         super().__init__("Network", name, opts)
         self._namespaces = args.namespaces
         for namespace in args.namespaces:
-            everything = Peer(namespace, "all")
-            self._policy(everything, "default-deny", ingress=[], egress=[])
-            dns = NetworkPolicyPeerArgs(
-                namespace_selector=LabelSelectorArgs(match_labels={NAMESPACE: "kube-system"}),
-                pod_selector=LabelSelectorArgs(match_labels={"k8s-app": "kube-dns"}),
-            )
-            ports = [NetworkPolicyPortArgs(port=53, protocol=p) for p in ("UDP", "TCP")]
-            rule = NetworkPolicyEgressRuleArgs(to=[dns], ports=ports)
-            self._policy(everything, "allow-dns", egress=[rule])
-        for flow in args.flows:
-            label = f"{flow.source.name}-to-{flow.target.name}"
-            ports = _ports(*flow.ports)
-            out = NetworkPolicyEgressRuleArgs(to=[flow.target.peer], ports=ports)
-            into = NetworkPolicyIngressRuleArgs(from_=[flow.source.peer], ports=ports)
-            self._policy(flow.source, f"{label}-egress", egress=[out])
-            self._policy(flow.target, f"{label}-ingress", ingress=[into])
-        for peer in args.api_clients:
-            rule = NetworkPolicyEgressRuleArgs(ports=_ports(443, 6443))
-            self._policy(peer, f"{peer.name}-to-api-server", egress=[rule])
-        for peer, port in args.from_outside:
-            rule = NetworkPolicyIngressRuleArgs(ports=_ports(port))
-            self._policy(peer, f"outside-to-{peer.name}", ingress=[rule])
+            self._policy(Peer(namespace, "default"), [], [DNS])
+        peers = {p.key: p for f in args.flows for p in (f.source, f.target)}
+        peers |= {p.key: p for p in args.api_clients}
+        for peer in peers.values():
+            ingress = [
+                NetworkPolicyIngressRuleArgs(from_=[f.source.peer], ports=_ports(*f.ports))
+                for f in args.flows
+                if f.target.key == peer.key
+            ]
+            egress = [
+                NetworkPolicyEgressRuleArgs(to=[f.target.peer], ports=_ports(*f.ports))
+                for f in args.flows
+                if f.source.key == peer.key
+            ]
+            if peer.key in {p.key for p in args.api_clients}:
+                egress.append(NetworkPolicyEgressRuleArgs(ports=_ports(443, 6443)))
+            ingress += [
+                NetworkPolicyIngressRuleArgs(ports=_ports(port))
+                for p, port in args.from_outside
+                if p.key == peer.key
+            ]
+            self._policy(peer, ingress, egress)
         self.register_outputs({})
 
     def _policy(
         self,
-        target: Peer,
-        name: str,
-        *,
-        ingress: list[NetworkPolicyIngressRuleArgs] | None = None,
-        egress: list[NetworkPolicyEgressRuleArgs] | None = None,
+        peer: Peer,
+        ingress: list[NetworkPolicyIngressRuleArgs],
+        egress: list[NetworkPolicyEgressRuleArgs],
     ) -> None:
-        types = {"Ingress": ingress, "Egress": egress}
+        """Both directions are named even where nothing is allowed: that is what denies."""
         k8s.networking.v1.NetworkPolicy(
-            f"{target.namespace}-{name}",
-            metadata=ObjectMetaArgs(name=name, namespace=self._namespaces[target.namespace]),
+            f"{peer.namespace}-{peer.name}",
+            metadata=ObjectMetaArgs(name=peer.name, namespace=self._namespaces[peer.namespace]),
             spec=NetworkPolicySpecArgs(
-                pod_selector=target.selector,
-                policy_types=[name for name, rules in types.items() if rules is not None],
+                pod_selector=peer.selector,
+                policy_types=["Ingress", "Egress"],
                 ingress=ingress or None,
                 egress=egress or None,
             ),

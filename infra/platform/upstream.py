@@ -45,7 +45,8 @@ def patch(objects: Iterable[Manifest], patches: Sequence[Manifest]) -> list[Mani
     """The objects with each patch laid over those of its kind and name (`"*"`: any name).
 
     Maps are merged and null removes a key; lists whose items have a name are merged by it and
-    other lists replaced; `$patch: delete` removes an object or a list's item.
+    other lists replaced; `$patch: delete` removes an object or a list's item, `$patch: replace`
+    puts a map in place of another.
 
     Raises:
         SlipwayError: a patch fits no object, so what it was for has moved upstream.
@@ -81,6 +82,8 @@ def _copy(value: Any) -> Any:
 
 
 def _merge(base: Any, overlay: Any) -> Any:
+    if isinstance(overlay, dict) and overlay.get("$patch") == "replace":
+        return {key: value for key, value in overlay.items() if key != "$patch"}
     if isinstance(base, dict) and isinstance(overlay, dict):
         merged = dict(cast(dict[str, Any], base))
         for key, value in cast(dict[str, Any], overlay).items():
