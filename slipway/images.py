@@ -58,7 +58,7 @@ class Image:
         self.folder, self.name = folder, folder.name
         self.text = (folder / "Containerfile").read_text()
 
-    def _named(self, kind: str) -> list[str]:
+    def needs(self, kind: str) -> list[str]:
         """What the Containerfile names under one of the folders that others fill."""
         found = re.findall(rf"(?<![\w./:-]){kind}/([\w.-]+)", self.text)
         return sorted(set(found))
@@ -72,9 +72,9 @@ class Image:
     def inputs(self) -> dict[str, Path]:
         """The build context: file or folder in it -> where it comes from."""
         context = {f.name: f for f in sorted(self.folder.iterdir())}
-        context |= {f"bin/{name}": toolchain.binary(name) for name in self._named("bin")}
-        context |= {f"files/{name}": toolchain.files(name) for name in self._named("files")}
-        for lock in self._named("requirements"):
+        context |= {f"bin/{name}": toolchain.binary(name) for name in self.needs("bin")}
+        context |= {f"files/{name}": toolchain.files(name) for name in self.needs("files")}
+        for lock in self.needs("requirements"):
             context[f"requirements/{lock}"] = paths.REPOSITORY / "requirements" / lock
         return context
 
@@ -95,6 +95,11 @@ class Image:
     def layout(self) -> Path:
         """The built image, an OCI layout."""
         return _cache() / self.name / self.key
+
+    @property
+    def source(self) -> str:
+        """The built image as skopeo names it."""
+        return f"oci:{self.layout}:{self.name}"
 
     @property
     def digest(self) -> str:
@@ -334,9 +339,9 @@ class _Builder:
             self.build(image)
             return
         log = self._logs / f"{image.name}.log"
-        self._buildah(["pull", "--quiet", f"oci:{image.layout}:{image.name}"], log)
-        found = self._buildah(["images", "--quiet"], log).split()[0]
-        self._buildah(["tag", found, f"localhost/{image.name}"], log)
+        storage = f"[{self._driver}@{_storage()}/root+{_storage()}/run]"
+        target = f"containers-storage:{storage}localhost/{image.name}:latest"
+        self._run(["skopeo", "copy", "--quiet", image.source, target], log)
 
     def build(self, image: Image) -> None:
         """Builds one image into its OCI layout in the cache."""
@@ -361,6 +366,7 @@ class _Builder:
         compression = ["--compression-format=zstd", "--compression-level=1"]
         target = f"oci:{partial}:{image.name}"
         self._buildah(["push", "--quiet", *compression, f"localhost/{image.name}", target], log)
+        _share_blobs(partial)
         for old in image.layout.parent.iterdir():
             if old != partial:
                 shutil.rmtree(old)
@@ -411,6 +417,15 @@ def _link(source: str | Path, target: str | Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy(source, target)
+
+
+def _share_blobs(layout: Path) -> None:
+    """Keeps a layer that several images have once on the disk."""
+    for blob in (layout / "blobs" / "sha256").iterdir():
+        same = next(_cache().glob(f"*/[!.]*/blobs/sha256/{blob.name}"), None)
+        if same:
+            blob.unlink()
+            _link(same, blob)
 
 
 def _output(command: list[str]) -> str:
@@ -466,9 +481,8 @@ def _push(image: Image, registry: str, progress: Progress) -> None:
         return
     started = time.monotonic()
     progress(image.name, "pushing")
-    source = f"oci:{image.layout}:{image.name}"
     target = f"docker://{registry}/slipway/{image.name}:{image.tag}"
-    command = ["skopeo", "copy", "--quiet", "--preserve-digests", source, target]
+    command = ["skopeo", "copy", "--quiet", "--preserve-digests", image.source, target]
     if _is_local(registry):
         command.insert(2, "--dest-tls-verify=false")
     done = subprocess.run(command, capture_output=True, text=True)
