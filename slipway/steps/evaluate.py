@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slipway import evidence
-from slipway.bento import Array, Folder
+from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.evidence import Data, Estimate, Evaluation, Holdout, Slice
 from slipway.steps import dataset, tracking
@@ -16,15 +16,19 @@ from slipway.steps.train import known
 from slipway.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
+
+    from slipway.bento import Array
+
+    # Of outcomes (0 or 1), predicted probabilities and row weights, all of shape (rows,).
+    Metric = Callable[[Array, Array, Array], float]
 
 RESAMPLES = 500
 CONFIDENCE = 0.95
 # A slice smaller than this says more about chance than about the model.
 SMALLEST_SLICE = 100
-
-# Metric of outcomes (0 or 1), predicted probabilities and row weights, all of shape (rows,).
-Metric = Callable[[Array, Array, Array], float]
 
 
 def run(
@@ -49,7 +53,7 @@ def run(
         holdout=Holdout(
             partitions=config.split.holdout,
             rows=len(holdout_y),
-            unknown=int((~mask).sum()),
+            unknown=len(rows) - len(holdout_y),
             positive_rate=float(holdout_y.mean()),
         ),
         metrics=metrics,
@@ -58,7 +62,7 @@ def run(
             for name, p in baselines.items()
         },
         gain=gain,
-        slices=list(slices(config.slices, rows[mask], holdout_y, predicted)),
+        slices=list(slices(config.slices, rows.loc[mask], holdout_y, predicted)),
     )
     _report(evaluation)
     _log(run, evaluation)

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 # Tags. On a run: what went in and what came out. On a model version: what it is.
-INPUTS, MODEL, BENTO, EVIDENCE = (
-    f"slipway.{name}" for name in ("inputs", "model_digest", "bento_digest", "evidence_digest")
-)
+INPUTS = "slipway.inputs"
+LOGGED = "slipway.logged_model"
+MODEL = "slipway.model_digest"
+BENTO = "slipway.bento_digest"
+EVIDENCE = "slipway.evidence_digest"
 
 
 def client() -> MlflowClient:
@@ -64,8 +66,8 @@ def version(mlflow: MlflowClient, model: str, digest: Digest) -> int | None:
     return min((int(v.version) for v in found), default=None)
 
 
-def register(mlflow: MlflowClient, model: str, digest: Digest, source: str, run: str) -> int:
-    """The version of this model digest: the one there is, or a new one."""
+def register(mlflow: MlflowClient, model: str, digest: Digest, logged: str, run: str) -> int:
+    """The version of this model digest: the one there is, or a new one of model id `logged`."""
     from mlflow.exceptions import MlflowException
 
     if (found := version(mlflow, model, digest)) is not None:
@@ -75,7 +77,8 @@ def register(mlflow: MlflowClient, model: str, digest: Digest, source: str, run:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = mlflow.create_model_version(model, source, run, tags={MODEL: digest})
+    source = str(mlflow.get_logged_model(logged).artifact_location)
+    made = mlflow.create_model_version(model, source, run, tags={MODEL: digest}, model_id=logged)
     oldest = version(mlflow, model, digest)
     if oldest is not None and oldest < int(made.version):  # two workflows at once: the first counts
         mlflow.delete_model_version(model, str(made.version))

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slipway import digests
-from slipway.bento import LOCK, Array, Folder, Training
+from slipway.bento import LOCK, Folder, Training
 from slipway.digests import Digest
 from slipway.steps import dataset, tracking
 from slipway.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from slipway.bento import Array
 
 
 def run(folder: Folder, data: Digest, commit: str) -> dict[str, str]:
@@ -24,17 +26,17 @@ def run(folder: Folder, data: Digest, commit: str) -> dict[str, str]:
     if found is not None and store.has("bentos", found.data.tags[tracking.MODEL]):
         print(f"trained before on the same data, code and libraries: run {found.info.run_id}")
         model, run_id = found.data.tags[tracking.MODEL], str(found.info.run_id)
-        source = found.data.tags["slipway.source"]
+        logged = found.data.tags[tracking.LOGGED]
     else:
-        model, run_id, source = _train(folder, store, mlflow, data, commit, inputs)
-    version = tracking.register(mlflow, config.name, model, source, run_id)
+        model, run_id, logged = _train(folder, store, mlflow, data, commit, inputs)
+    version = tracking.register(mlflow, config.name, model, logged, run_id)
     return {"model-digest": model, "run": run_id, "version": str(version)}
 
 
 def known(training: Training, rows: pd.DataFrame) -> tuple[pd.DataFrame, Array, Array]:
     """Features and target of the rows whose outcome is known, and which rows they are."""
     target = training.target(rows)
-    mask = ~np.isnan(target)
+    mask = np.logical_not(np.isnan(target))
     return training.features(rows).loc[mask], target[mask], mask
 
 
@@ -79,18 +81,18 @@ def _train(
                 )
             ],
         )
-        uri = _log_model(run_id, estimator, x.head(5))
-        mlflow.set_tag(run_id, "slipway.source", uri)
+        logged = _log_model(run_id, estimator, x.head(5))
+        mlflow.set_tag(run_id, tracking.LOGGED, logged)
         mlflow.set_tag(run_id, tracking.MODEL, model)
         mlflow.set_terminated(run_id, "FINISHED")
     except BaseException:
         mlflow.set_terminated(run_id, "FAILED")
         raise
-    return model, run_id, uri
+    return model, run_id, logged
 
 
 def _log_model(run_id: str, estimator: Any, sample: pd.DataFrame) -> str:
-    """Logs the scikit-learn model, with its signature, to the run; returns its URI."""
+    """Logs the scikit-learn model, with its signature, to the run; returns its id."""
     import mlflow
     from mlflow import sklearn as flavor
     from mlflow.models import infer_signature
@@ -109,4 +111,4 @@ def _log_model(run_id: str, estimator: Any, sample: pd.DataFrame) -> str:
             pip_requirements=pins,  # or MLflow loads the model in a subprocess to find out
             serialization_format="cloudpickle",
         )
-    return str(info.model_uri)
+    return str(info.model_id)
