@@ -16,6 +16,7 @@ from slipway import paths
 from slipway.errors import SlipwayError
 from slipway.forge import Gitea
 from slipway.release import service
+from slipway.store import Store
 
 BENTO_HEADER = "x-slipway-bento"
 
@@ -28,9 +29,28 @@ class ClusterError(SlipwayError):
         self.status = status
 
 
+def part(item: Any, *keys: str) -> Any:
+    """What stands at a path in an API object; None when any of its keys is absent or null."""
+    for key in keys:
+        item = cast("dict[str, Any]", item).get(key) if isinstance(item, dict) else None
+    return item
+
+
+def parts(item: Any, *keys: str) -> list[Any]:
+    """The list at a path in an API object; empty when there is none."""
+    return part(item, *keys) or []
+
+
 def kubeconfig() -> Path:
     """The user's cluster where KUBECONFIG names one, else the embedded one."""
     return Path(os.environ.get("KUBECONFIG") or paths.kubeconfig())
+
+
+class _Given(Store):
+    """A store whose client does not come from the environment."""
+
+    def __init__(self, client: Any) -> None:
+        self.__dict__["_s3"] = client
 
 
 class Cluster:
@@ -99,11 +119,17 @@ class Cluster:
 
     def items(self, path: str, **params: str) -> list[dict[str, Any]]:
         """The items of a list; empty when the cluster does not know the kind."""
-        return cast("list[dict[str, Any]]", (self.find(path, **params) or {}).get("items") or [])
+        return parts(self.find(path, **params), "items")
 
     def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Creates an object in the collection at `path`."""
         return cast("dict[str, Any]", self._checked("POST", path, json=body).json())
+
+    def annotate(self, path: str, annotations: Mapping[str, str]) -> None:
+        """Sets annotations on the object at an API path."""
+        patch = {"metadata": {"annotations": dict(annotations)}}
+        merge = {"Content-Type": "application/merge-patch+json"}
+        self._checked("PATCH", path, json=patch, headers=merge)
 
     def log(self, namespace: str, pod: str, container: str, lines: int) -> str | None:
         """The last lines a container wrote; None when it is gone."""
@@ -117,6 +143,7 @@ class Cluster:
         if found is None:
             raise ClusterError(
                 f"the cluster has no {kind[:-1]} {namespace}/{name}: the platform is not complete",
+                status=404,
                 fix="run `make up`",
             )
         return found.get("data") or {}
@@ -135,7 +162,7 @@ class Cluster:
         """URL at which a Service's first port answers here: its node port, or a port-forward."""
         found = self.find(f"/api/v1/namespaces/{namespace}/services/{name}")
         if found is None:
-            raise ClusterError(f"no service {namespace}/{name}", fix="run `make up`")
+            raise ClusterError(f"no service {namespace}/{name}", status=404, fix="run `make up`")
         # Only the embedded cluster's node is this machine.
         if self.embedded and (node_port := found["spec"]["ports"][0].get("nodePort")):
             yield f"http://127.0.0.1:{node_port}"
@@ -159,9 +186,7 @@ class Cluster:
         namespace = service["metadata"]["namespace"]
         selector = ",".join(f"{k}={v}" for k, v in service["spec"]["selector"].items())
         for pod in self.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector):
-            containers = cast("list[dict[str, Any]]", pod["spec"]["containers"])
-            ports = [p for c in containers for p in cast("list[Any]", c.get("ports") or [])]
-            for port in ports:
+            for port in [p for c in parts(pod, "spec", "containers") for p in parts(c, "ports")]:
                 if port.get("name") == name:
                     return int(port["containerPort"])
         raise ClusterError(f"no pod behind service {namespace}/{service['metadata']['name']}")
@@ -178,11 +203,20 @@ class Cluster:
             yield forge
 
     @contextmanager
-    def store(self) -> Generator[Any, None, None]:
-        """The object store as a boto3 S3 client, with the pipelines' rights."""
+    def store(self) -> Generator[Store, None, None]:
+        """The object store, with the pipelines' rights."""
+        with self.s3() as client:
+            yield _Given(client)
+
+    @contextmanager
+    def s3(self, rights_of: str = "object-store") -> Generator[Any, None, None]:
+        """The object store as boto3 knows it, with the rights of a Secret in pipelines."""
         import boto3  # pyright: ignore[reportMissingTypeStubs]
 
         keys = self.secret("pipelines", "object-store")
+        rights = keys if rights_of == "object-store" else self.secret("pipelines", rights_of)
+        access = rights.get("AWS_ACCESS_KEY_ID") or rights["accesskey"]
+        private = rights.get("AWS_SECRET_ACCESS_KEY") or rights["secretkey"]
         inside = keys["AWS_ENDPOINT_URL"]
         host = inside.partition("://")[2].partition(":")[0]
         name, _, rest = host.partition(".")
@@ -192,8 +226,8 @@ class Cluster:
             return cast(Any, boto3).client(
                 "s3",
                 endpoint_url=url,
-                aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+                aws_access_key_id=access,
+                aws_secret_access_key=private,
                 region_name=keys["AWS_DEFAULT_REGION"],
             )
 

@@ -85,6 +85,10 @@ class Forge(Protocol):
         """A pull request by its number."""
         ...
 
+    def pulls(self, state: Literal["open", "closed", "all"] = "open") -> Iterator[PullRequest]:
+        """Pull requests, the newest first."""
+        ...
+
     def merge(self, number: int, *, sha: str | None = None) -> PullRequest:
         """Merges; given `sha`, only if that still is the head. A merged one is returned as is."""
         ...
@@ -296,9 +300,12 @@ class Gitea:
             return _pull(answer)
         except NotFound:
             pass
-        closed = self._pages("pulls", {"state": "closed", "base_branch": base})
-        found = (_pull(item) for item in closed if item["head"]["label"] == head)
-        return max(found, key=lambda pull: pull.number, default=None)
+        closed = self.pulls("closed")
+        return next((pull for pull in closed if (pull.head, pull.base) == (head, base)), None)
+
+    def pulls(self, state: Literal["open", "closed", "all"] = "open") -> Iterator[PullRequest]:
+        # Without a sort Gitea gives the newest first.
+        return map(_pull, self._pages("pulls", {"state": state}))
 
     def open(self, head: str, title: str, body: str, *, base: str = "main") -> PullRequest:
         found = self.find(head, base=base)

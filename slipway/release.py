@@ -245,6 +245,11 @@ def path(env: str, model: str) -> PurePosixPath:
     return PurePosixPath("environments", env, "models", f"{model}.yaml")
 
 
+def branch(model: str, version: int) -> str:
+    """The branch that proposes a version of a model."""
+    return f"release/{model}-{version}"
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """YAML lets a later key win in silence, which would hide one of two pins."""
 
@@ -276,7 +281,7 @@ _Dumper.add_representer(str, _string)
 def parse_yaml(text: str | bytes, file: Path | PurePosixPath | str) -> dict[str, Any]:
     """A YAML mapping with unique keys, else `BadInput` with file and line."""
     try:
-        document = yaml.load(text, _UniqueKeys)
+        document = yaml.load(text, _UniqueKeys)  # noqa: S506 (it is a SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{file}:{mark.line + 1}" if mark else str(file)

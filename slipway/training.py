@@ -1,0 +1,205 @@
+"""Training on the platform: the Argo Workflow that trains a model, started, found and followed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from slipway import release
+from slipway.endpoints import Cluster, part, parts
+from slipway.errors import BadInput, SlipwayError
+from slipway.forge import Forge, NotFound, PullRequest
+
+NAMESPACE, TEMPLATE = "pipelines", "train"
+_API = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}"
+_LABELS = ("model", "commit", "environment")
+RUNNING, SUCCEEDED = ("", "Pending", "Running"), "Succeeded"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a workflow. `seconds` it has taken so far; `node` is Argo's name for it."""
+
+    name: str
+    phase: str
+    seconds: float
+    message: str
+    node: str
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A training workflow as it stands."""
+
+    name: str
+    phase: str
+    message: str
+    steps: tuple[Step, ...]
+
+    @property
+    def ended(self) -> bool:
+        return self.phase not in RUNNING
+
+
+def start(cluster: Cluster, model: str, commit: str, environment: str) -> Workflow:
+    """Submits the workflow for `commit` (40 hex).
+
+    Raises:
+        SlipwayError: the platform has no such workflow yet.
+    """
+    if cluster.find(f"{_API}/workflowtemplates/{TEMPLATE}") is None:
+        raise SlipwayError(
+            f"the cluster has no WorkflowTemplate {NAMESPACE}/{TEMPLATE}",
+            fix="see whether Argo CD has synced the application `workflows`, or run `make up`",
+        )
+    values = {"model": model, "commit": commit, "environment": environment}
+    body = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {
+            "generateName": f"{TEMPLATE}-{release.service(model)}-",
+            "labels": {f"slipway.dev/{key}": value for key, value in values.items()},
+        },
+        "spec": {
+            "workflowTemplateRef": {"name": TEMPLATE},
+            "arguments": {
+                "parameters": [{"name": key, "value": value} for key, value in values.items()]
+            },
+        },
+    }
+    return _workflow(cluster.create(f"{_API}/workflows", body))
+
+
+def find(cluster: Cluster, model: str, commit: str, environment: str) -> Workflow | None:
+    """The newest workflow for the same model, commit and environment, if one runs or succeeded."""
+    values = dict(zip(_LABELS, (model, commit, environment), strict=True))
+    selector = ",".join(f"slipway.dev/{key}={value}" for key, value in values.items())
+    found = cluster.items(f"{_API}/workflows", labelSelector=selector)
+    found.sort(key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)
+    workflows = map(_workflow, found)
+    return next((w for w in workflows if not w.ended or w.phase == SUCCEEDED), None)
+
+
+def follow(cluster: Cluster, name: str, *, every_s: float = 1.0) -> Iterator[Workflow]:
+    """The workflow as it stands, again and again; the last one has ended."""
+    while True:
+        found = cluster.find(f"{_API}/workflows/{name}")
+        if found is None:
+            raise SlipwayError(f"workflow {name} is gone", fix="start it again: slipway train")
+        workflow = _workflow(found)
+        yield workflow
+        if workflow.ended:
+            return
+        time.sleep(every_s)
+
+
+def failure(cluster: Cluster, workflow: Workflow, *, lines: int = 30) -> str:
+    """Which step failed and the last lines it wrote."""
+    failed = [s for s in workflow.steps if s.phase in ("Failed", "Error")]
+    if not failed:
+        return f"{workflow.name}: {workflow.phase} {workflow.message}".rstrip()
+    step = failed[-1]
+    log = _log(cluster, workflow.name, step.node, lines)
+    said = log.rstrip() if log else "(it left no log)"
+    return f"{workflow.name}: step {step.name} failed: {step.message}\n{said}"
+
+
+def commit_of(forge: Forge, revision: str | None) -> str:
+    """The forge's commit that `revision` names (main's head by default): workflows take code there.
+
+    Raises:
+        BadInput: the forge has no such commit.
+    """
+    try:
+        return forge.commit(revision or "main")
+    except NotFound:
+        raise BadInput(
+            f"the forge has no commit {revision or 'main'}",
+            field="commit",
+            fix="push it first, or leave --commit out to train the forge's main",
+        ) from None
+
+
+def check_model(forge: Forge, model: str, commit: str) -> None:
+    """`BadInput` unless bentos/<model>/ is in `commit`."""
+    release.check_model_name(model)
+    if f"bentos/{model}/model.yaml" not in forge.files(f"bentos/{model}", commit):
+        raise BadInput(
+            f"commit {commit[:12]} has no bentos/{model}/model.yaml",
+            field="model",
+            fix=f"make the folder with `slipway new {model}`, commit and push it",
+        )
+
+
+def proposal(forge: Forge, model: str, environment: str, commit: str) -> PullRequest | None:
+    """The newest pull request, open or merged, that proposes what `commit` trained."""
+    path = str(release.path(environment, model))
+    prefix = release.branch(model, 0).removesuffix("0")
+    for pull in forge.pulls("all"):
+        if pull.head.startswith(prefix) and (pull.merged or pull.state == "open"):
+            with suppress(NotFound, BadInput):
+                if release.parse(forge.read(path, pull.sha), path).code.commit == commit:
+                    return pull
+    return None
+
+
+def _workflow(item: Any) -> Workflow:
+    nodes = _nodes(item)
+    attempts = {c for n in nodes.values() if n["type"] == "Retry" for c in parts(n, "children")}
+    steps = [
+        _step(key, node)
+        for key, node in sorted(nodes.items(), key=lambda pair: str(pair[1].get("startedAt")))
+        if node["type"] in ("Pod", "Retry") and key not in attempts
+    ]
+    known = {step.name for step in steps}
+    steps += [Step(name, "", 0, "", "") for name in _planned(item) if name not in known]
+    phase, message = (part(item, "status", key) or "" for key in ("phase", "message"))
+    return Workflow(item["metadata"]["name"], phase, message, tuple(steps))
+
+
+def _nodes(workflow: Any) -> dict[str, dict[str, Any]]:
+    return part(workflow, "status", "nodes") or {}
+
+
+def _planned(workflow: Any) -> list[str]:
+    """Names of the tasks in the order in which the template has them."""
+    spec = part(workflow, "status", "storedWorkflowTemplateSpec")
+    entrypoint = part(spec, "entrypoint")
+    return [
+        str(task["name"])
+        for template in parts(spec, "templates")
+        if template["name"] == entrypoint
+        for task in parts(template, "dag", "tasks")
+    ]
+
+
+def _step(key: str, node: dict[str, Any]) -> Step:
+    begun = _seconds(node.get("startedAt"))
+    ended = _seconds(node.get("finishedAt")) or time.time()
+    phase, message = (str(node.get(k) or "") for k in ("phase", "message"))
+    return Step(node["displayName"], phase, max(ended - begun, 0) if begun else 0, message, key)
+
+
+def _seconds(timestamp: str | None) -> float:
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0
+
+
+def _log(cluster: Cluster, workflow: str, node: str, lines: int) -> str | None:
+    """The step's last attempt's log: from its pod, or from the store once the pod is gone."""
+    nodes = _nodes(cluster.find(f"{_API}/workflows/{workflow}"))
+    if part(nodes.get(node), "type") == "Retry":
+        node = (parts(nodes[node], "children") or [node])[-1]
+    selector = f"workflows.argoproj.io/workflow={workflow}"
+    for pod in cluster.items(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector=selector):
+        if part(pod, "metadata", "annotations", "workflows.argoproj.io/node-id") == node:
+            return cluster.log(NAMESPACE, pod["metadata"]["name"], "main", lines)
+    for artifact in parts(nodes.get(node), "outputs", "artifacts"):
+        if artifact["name"] == "main-logs" and (key := part(artifact, "s3", "key")):
+            with cluster.s3("argo-artifacts") as s3:
+                text = s3.get_object(Bucket="workflows", Key=key)["Body"].read().decode()
+            return "\n".join(text.splitlines()[-lines:])
+    return None
