@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from rich.console import Console
+from rich.table import Table
 
 from slipway import cluster, images, paths, toolchain
 
@@ -29,6 +31,19 @@ class Finding:
     detail: str
     fix: str = ""
     seconds: int = 0
+
+
+def show(findings: list[Finding], console: Console) -> None:
+    """Shows the findings and how long `make up` will take."""
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    marks = {"ok": "[green]✓[/]", "todo": "[yellow]·[/]", "failed": "[red]✗[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.what, finding.detail)
+        if finding.fix:
+            table.add_row("", "", f"fix: {finding.fix}")
+    console.print(table)
+    if seconds := sum(f.seconds for f in findings):
+        console.print(f"to do: about {max(1, round(seconds / 60))} min on this machine")
 
 
 def missing_packages() -> list[str]:

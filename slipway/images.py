@@ -97,6 +97,14 @@ class Image:
         return _cache() / self.name / self.key
 
     @property
+    def built(self) -> bool:
+        """Whether this very image is in the cache; no, while a program for it has to be built."""
+        try:
+            return self.layout.is_dir()
+        except SlipwayError:
+            return False
+
+    @property
     def source(self) -> str:
         """The built image as skopeo names it."""
         return f"oci:{self.layout}:{self.name}"
@@ -204,7 +212,7 @@ def build(
         SlipwayError: a build failed (the others are finished first), or a program is missing.
     """
     wanted = _wanted(names)
-    with _locked():
+    with _locked(progress):
         todo = [i for i in wanted if not i.layout.is_dir()]
         for image in wanted:
             if image not in todo:
@@ -215,12 +223,12 @@ def build(
         with _Builder(progress) as builder:
             for base in bases:
                 builder.provide(base)
-            _each(builder.build, [i for i in todo if i not in bases], jobs)
+            _each(builder.build, [i for i in todo if i not in bases], jobs, stop=builder.stop)
 
 
 def clean() -> None:
     """Deletes every built image; they can be built again."""
-    with _locked():
+    with _locked(_silent):
         _drop_storage()
         for entry in _cache().iterdir():
             if entry.is_dir():
@@ -228,21 +236,34 @@ def clean() -> None:
 
 
 @contextlib.contextmanager
-def _locked() -> Generator[None, None, None]:
+def _locked(progress: Progress) -> Generator[None, None, None]:
     _cache().mkdir(parents=True, exist_ok=True)
     with (_cache() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("images", "waiting for another build")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _each(action: Callable[[Image], None], chosen: list[Image], jobs: int) -> None:
-    """Does something with every image; the first error is raised when all have been tried."""
+def _each(
+    action: Callable[[Image], None],
+    chosen: list[Image],
+    jobs: int,
+    stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Does something with every image; the first error is raised when all have been tried.
+
+    Interrupted, it calls `stop`, which must end the actions that are under way.
+    """
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(action, image) for image in chosen]
         try:
             errors = [e for f in futures if (e := f.exception())]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            stop()
             raise
     if errors:
         raise errors[0]
@@ -283,12 +304,15 @@ class _Builder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+        _drop_storage()
+
+    def stop(self) -> None:
+        """Kills what runs; nothing more is started."""
         self._stopped.set()
         for process in list(self._running):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        _drop_storage()
 
     def _can_overlay(self) -> bool:
         parts = [self._work / "probe" / name for name in ("lower", "upper", "work", "merged")]
@@ -392,8 +416,9 @@ class _Builder:
             raise SlipwayError("the build was stopped", fix="run it again: it goes on from here")
         with log.open("ab") as out:
             # A group of its own: Ctrl-C is ours to handle, and all of it can be killed at once.
+            # Should we be killed ourselves, it dies too, and does not disturb the next build.
             process = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig", "KILL", *command],
                 cwd=cwd,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -457,7 +482,7 @@ def push(
     """
     wanted = _wanted(names)
     for image in wanted:
-        if not image.layout.is_dir():
+        if not image.built:
             raise SlipwayError(f"image {image.name} has not been built", fix="run `make up`")
     _each(lambda image: _push(image, registry, progress), wanted, jobs)
     file = paths.images_file()

@@ -51,11 +51,14 @@ def head() -> str:
     return _git("rev-parse", "HEAD")
 
 
-def publish(remote: Remote, branch: str = "main") -> str:
-    """Makes the forge's branch contain this checkout's HEAD; returns the branch's commit.
+def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
+    """Makes the forge's branch contain this checkout's HEAD.
 
     The forge gains commits of its own (merged release files), so HEAD is merged into its branch
     when neither contains the other. Your branch and your files are not touched.
+
+    Returns:
+        The branch's commit, and whether it had to move.
 
     Raises:
         SlipwayError: the two conflict, or the checkout is shallow.
@@ -66,11 +69,11 @@ def publish(remote: Remote, branch: str = "main") -> str:
         )
     mine, theirs = head(), _theirs(remote, branch)
     if theirs and _is_ancestor(mine, theirs):
-        return theirs
+        return theirs, False
     if theirs and not _is_ancestor(theirs, mine):
         mine = _merged(mine, theirs)
     _git("push", "--quiet", remote.url, f"{mine}:refs/heads/{branch}", remote=remote)
-    return mine
+    return mine, True
 
 
 def _theirs(remote: Remote, branch: str) -> str:

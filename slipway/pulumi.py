@@ -13,11 +13,32 @@ from pathlib import Path
 import yaml
 
 from slipway import paths, toolchain
-from slipway.errors import SlipwayError
+from slipway.errors import BadInput, SlipwayError, did_you_mean
 
 PROJECT = "slipway"
 # Where the language host and the helpers that it starts are found.
 LANGUAGE_HOST = paths.REPOSITORY / "toolchain" / "pulumi-language-python"
+
+
+def is_embedded(stack: str) -> bool:
+    """Whether the stack runs on the cluster that Slipway starts: no KUBECONFIG names another.
+
+    Raises:
+        BadInput: there is no such stack.
+    """
+    named = os.environ.get("KUBECONFIG")
+    if named and Path(named).resolve() != paths.kubeconfig().resolve():
+        return False
+    config = yaml.safe_load(_committed(stack).read_text()) or {}
+    return (config.get("config") or {}).get("slipway:cluster") == "embedded"
+
+
+def _committed(stack: str) -> Path:
+    file = paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml"
+    if not file.exists():
+        known = [f.name.split(".")[1] for f in file.parent.glob("Pulumi.*.yaml")]
+        raise BadInput(f"no such stack: {stack}", file=file, fix=did_you_mean(stack, known))
+    return file
 
 
 def _home() -> Path:
@@ -54,13 +75,10 @@ def _stack_file(stack: str) -> Path:
 
     Pulumi would write the salt into the committed file, where every machine would change it.
     """
-    committed = paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml"
-    if not committed.exists():
-        raise SlipwayError(
-            f"there is no stack {stack!r}: {committed} is missing",
-            fix="stacks: " + ", ".join(f.name.split(".")[1] for f in committed.parent.glob("Pul*")),
-        )
-    salt_file = _home() / f"salt.{stack}.yaml"
+    document = yaml.safe_load(_committed(stack).read_text())
+    if not is_embedded(stack):
+        document["config"] |= {"slipway:cluster": "kubeconfig", "slipway:nodePorts": False}
+    salt_file = _home() / f"salt.{stack}"
     if not salt_file.exists():
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
@@ -70,9 +88,11 @@ def _stack_file(stack: str) -> Path:
             if done.returncode:
                 raise SlipwayError(f"pulumi stack init {stack}: {done.stderr.strip()}")
             written = yaml.safe_load(Path(folder, f"Pulumi.{stack}.yaml").read_text())
-        salt_file.write_text(yaml.safe_dump({"encryptionsalt": written["encryptionsalt"]}))
+        salt_file.write_text(written["encryptionsalt"])
     merged_file = _home() / f"Pulumi.{stack}.yaml"
-    merged_file.write_text(salt_file.read_text() + committed.read_text())
+    merged_file.write_text(
+        yaml.safe_dump({"encryptionsalt": salt_file.read_text(), **document}, sort_keys=False)
+    )
     return merged_file
 
 

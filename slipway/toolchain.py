@@ -324,8 +324,18 @@ def drop_build_caches() -> None:
         shutil.rmtree(paths.cache() / name, ignore_errors=True)
 
 
+def drop_former() -> None:
+    """Removes programs of former pins, and what an interrupted build left."""
+    for place in (paths.cache() / "toolchain").glob("*/*"):
+        owner = tools().get(place.parent.name)
+        if owner is None or place != owner.place:
+            shutil.rmtree(place)
+
+
 def build(
-    names: Iterable[str] | None = None, *, progress: Callable[[str, str], None] = lambda *_: None
+    names: Iterable[str] | None = None,
+    *,
+    progress: Callable[[str, str], None] = lambda _tool, _what: None,
 ) -> None:
     """Builds what is missing, one tool after the other (the compiler uses every core itself).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -11,18 +10,30 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from slipway import cluster, doctor, images, paths, publish, pulumi, release, toolchain
+from slipway import (
+    cluster,
+    doctor,
+    endpoints,
+    images,
+    paths,
+    pulumi,
+    release,
+    serving,
+    toolchain,
+)
+from slipway.commands.predict import example
+from slipway.commands.train import train
+from slipway.endpoints import Cluster, part
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import Gitea
+from slipway.publish import Remote, head, publish
 
 STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
-REPOSITORY = "slipway/slipway"
 
 
 @dataclass
@@ -63,7 +74,7 @@ def up(console: Console) -> None:
         SlipwayError: a step failed; running it again goes on from there.
     """
     report = Report(console)
-    embedded = not os.environ.get("KUBECONFIG")
+    embedded = pulumi.is_embedded(STACK)
     started = time.monotonic()
     if embedded and _nothing_to_do():
         console.print(f"[green]✓[/] nothing to do: it runs ({time.monotonic() - started:.1f} s)")
@@ -74,8 +85,9 @@ def up(console: Console) -> None:
         _machine(report)
         _cluster(report)
     _platform(report)
-    commit = _publish(report)
-    _first_release(report, commit)
+    platform = Cluster.connect()
+    commit = _publish(report, platform)
+    _first_release(report, platform, commit)
     _remember()
     console.print(f"\nthe platform is up ({time.monotonic() - started:.0f} s)")
     summary(console)
@@ -90,13 +102,7 @@ def examine(console: Console, *, embedded: bool) -> None:
     findings = doctor.examine(embedded=embedded)
     if all(f.state == "ok" for f in findings):
         return
-    table = Table(box=None, show_header=False, padding=(0, 1))
-    marks = {"ok": "[green]✓[/]", "todo": "[yellow]·[/]", "failed": "[red]✗[/]"}
-    for finding in findings:
-        table.add_row(marks[finding.state], finding.what, finding.detail)
-    console.print(table)
-    if seconds := sum(f.seconds for f in findings):
-        console.print(f"to do: about {max(1, round(seconds / 60))} min on this machine")
+    doctor.show(findings, console)
     if failed := [f for f in findings if f.state == "failed"]:
         raise BadInput(f"{failed[0].what}: {failed[0].detail}", fix=failed[0].fix)
 
@@ -110,9 +116,19 @@ def _machine(report: Report) -> None:
             say(f"apt-get install {' '.join(missing)}")
             _apt(missing)
     with report.step("toolchain") as say:
-        toolchain.build(progress=lambda tool, what: say(f"{tool}: {what}"))
+        toolchain.build(progress=_news(say))
     with report.step("images") as say:
-        images.build(progress=lambda image, what: say(f"{image}: {what}"))
+        images.build(progress=_news(say, "cached"))
+
+
+def _news(say: Callable[[str], None], known: str = "") -> Callable[[str, str], None]:
+    """A progress callback that passes on everything but what was there already."""
+
+    def tell(name: str, what: str) -> None:
+        if what != known:
+            say(f"{name}: {what}")
+
+    return tell
 
 
 def _apt(packages: list[str]) -> None:
@@ -133,7 +149,7 @@ def _cluster(report: Report) -> None:
             cluster.clean_remains()
         cluster.configure()
         cluster.start_process("registry")
-        images.push(progress=lambda image, what: say(f"image {image}: {what}"))
+        images.push(progress=_news(say, "pushed before"))
         cluster.up(progress=say)
 
 
@@ -154,73 +170,65 @@ def _platform(report: Report) -> None:
         say(", ".join(c for c in changes if c[:1] in "+~-±" or c[:1].isdigit()) or "no changes")
 
 
-def secret(namespace: str, name: str) -> dict[str, str]:
-    """The decoded content of a Kubernetes Secret."""
-    found = cluster.kubectl("-n", namespace, "get", "secret", name, "-o", "json")
-    data = json.loads(found).get("data") or {}
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
-
-
-def forge() -> Gitea:
-    """The forge, as its administrator, from this machine."""
-    admin = secret("forge", "gitea-admin")
-    return Gitea(_forge_url(), REPOSITORY, admin["username"], admin["password"])
-
-
-def _forge_url() -> str:
-    port = "jsonpath={.spec.ports[0].nodePort}"
-    return f"http://127.0.0.1:{cluster.kubectl('-n', 'forge', 'get', 'svc', 'gitea', '-o', port)}"
-
-
-def _publish(report: Report) -> str:
+def _publish(report: Report, platform: Cluster) -> str:
     with report.step("publish") as say:
-        admin = secret("forge", "gitea-admin")
-        url = f"{_forge_url()}/{REPOSITORY}.git"
-        commit = publish.publish(publish.Remote(url, admin["username"], admin["password"]))
-        say(f"{commit[:12]} is on the forge's main")
-        _wait_synced(say, "workflows")
+        admin = platform.secret("forge", "gitea-admin")
+        repository = platform.config("pipelines", "platform")["FORGE_REPOSITORY"]
+        with platform.service("forge", "gitea") as url:
+            remote = Remote(f"{url}/{repository}.git", admin["username"], admin["password"])
+            commit, moved = publish(remote)
+        if moved:
+            say(f"{commit[:12]} is on the forge's main")
+        _wait_synced(platform, say, "workflows")
         return commit
 
 
-def _wait_synced(say: Callable[[str], None], application: str, seconds: float = 180) -> None:
+def _wait_synced(
+    platform: Cluster, say: Callable[[str], None], application: str, seconds: float = 180
+) -> None:
     """Waits until Argo CD has synced an application; asks it to look now, not at its next poll."""
-    what = ("-n", "argocd", "application", application)
-    deadline = time.monotonic() + seconds
-    refresh = "argocd.argoproj.io/refresh=normal"
-    cluster.kubectl("annotate", "--overwrite", *what, refresh, check=False)
+    where = f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{application}"
+    deadline, asked, seen = time.monotonic() + seconds, False, ""
     while True:
-        path = "jsonpath={.status.sync.status} {.status.health.status}"
-        state = cluster.kubectl("get", *what, "-o", path, check=False).split()
-        if state == ["Synced", "Healthy"]:
+        found = platform.find(where)
+        if found and not asked:
+            platform.annotate(where, {"argocd.argoproj.io/refresh": "normal"})
+            asked = True
+        status = (found or {}).get("status", {})
+        state = " ".join(status.get(what, {}).get("status", "?") for what in ("sync", "health"))
+        if state == "Synced Healthy":
             return
         if time.monotonic() > deadline:
+            conditions = "; ".join(c["message"] for c in status.get("conditions", []))
             raise SlipwayError(
-                f"Argo CD has not synced {application} in {seconds:.0f} s: {' '.join(state)}",
+                f"Argo CD has not synced {application} in {seconds:.0f} s: {state} {conditions}",
                 fix=f"kubectl -n argocd describe application {application}",
             )
-        say(f"Argo CD: {application} {' '.join(state) or 'not seen yet'}")
-        time.sleep(1)
+        if state != seen:
+            say(f"Argo CD: {application} {state}")
+            seen = state
+        time.sleep(0.5)
 
 
 # --- the first model --------------------------------------------------------------------------
 
 
-def _first_release(report: Report, commit: str) -> None:
-    from slipway.commands import predict, train
-
-    client = forge()
-    path = str(release.path(FIRST_ENVIRONMENT, FIRST_MODEL))
-    if path not in client.files(str(Path(path).parent)):
-        with report.step("train") as say:
-            train.train(FIRST_MODEL, commit=commit, environment=FIRST_ENVIRONMENT, say=say)
-        with report.step("release") as say:
-            pull = client.find_release(FIRST_ENVIRONMENT, FIRST_MODEL)
-            client.merge(pull.number)
-            say(f"merged {pull.url}")
+def _first_release(report: Report, platform: Cluster, commit: str) -> None:
+    model, env = FIRST_MODEL, FIRST_ENVIRONMENT
+    path = release.path(env, model)
+    with platform.forge() as forge:
+        if str(path) not in forge.files(str(path.parent)):
+            with report.step("train") as say:
+                pull = train(platform, forge, model, commit=commit, environment=env, say=say)
+            if pull:
+                with report.step("release") as say:
+                    forge.merge(pull.number)
+                    say(f"merged {pull.url}")
+        digest = release.parse(forge.read(str(path)), path).bento.digest
     with report.step("serve") as say:
-        digest = release.parse(client.read(path), path).bento.digest
-        say(f"waiting for {FIRST_MODEL} {digest[:19]}")
-        predict.wait_until_answering(FIRST_MODEL, FIRST_ENVIRONMENT, digest, say=say)
+        serving.wait_until_answering(platform, env, model, digest, say=say)
+        answer = serving.predict(platform, env, model, example(model).read_bytes())
+        say(f"{model} in {env} answers: {json.dumps(answer.prediction)}")
 
 
 def _inputs() -> str:
@@ -236,7 +244,7 @@ def _inputs() -> str:
         for file in sorted(files)
         if file.is_file() and "__pycache__" not in file.parts
     ]
-    return hashlib.sha256("\n".join([publish.head(), *sums]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([head(), *sums]).encode()).hexdigest()
 
 
 def _remember() -> None:
@@ -245,45 +253,50 @@ def _remember() -> None:
 
 def _nothing_to_do() -> bool:
     """True when the last `make up` ended well on these inputs and everything still answers."""
-    from slipway.commands import predict
-
     mark = paths.state() / "up"
-    if not mark.exists() or not cluster.is_up() or mark.read_text() != _inputs():
+    if not mark.exists() or mark.read_text() != _inputs() or not all_ready():
         return False
-    kinds = "deployments,statefulsets,daemonsets"
-    found = json.loads(cluster.kubectl("get", kinds, "-A", "-o", "json", check=False) or "{}")
-    return all(_is_ready(item) for item in found.get("items", [])) and predict.answers(
-        FIRST_MODEL, FIRST_ENVIRONMENT
+    return serving.answering(Cluster.connect(), FIRST_ENVIRONMENT, FIRST_MODEL) is not None
+
+
+def all_ready() -> bool:
+    """True when the cluster runs and every pod that controllers want is ready."""
+    if not cluster.is_up():
+        return False
+    platform = Cluster.connect()
+    kinds = ("deployments", "statefulsets", "daemonsets")
+    return all(
+        _is_ready(item) for kind in kinds for item in platform.items(f"/apis/apps/v1/{kind}")
     )
 
 
-def _is_ready(item: dict[str, dict[str, int]]) -> bool:
-    status, wanted = item["status"], item["spec"].get("replicas", 1)
-    if item["kind"] == "DaemonSet":
-        return status.get("numberReady", 0) == status.get("desiredNumberScheduled", 0)
-    return status.get("readyReplicas", 0) >= wanted
+def _is_ready(item: dict[str, Any]) -> bool:
+    status = item["status"]
+    wanted = status.get("desiredNumberScheduled", item["spec"].get("replicas", 0))
+    return status.get("readyReplicas", status.get("numberReady", 0)) >= wanted
 
 
 def summary(console: Console) -> None:
     """Addresses, where the credentials are, and what to try next."""
+    platform = Cluster.connect()
     table = Table(box=None, show_header=False, padding=(0, 2))
-    rows = {
-        "git forge": ("forge", "gitea", "secret forge/gitea-admin"),
+    local = "no login: reachable from this machine only"
+    consoles = {
+        "git forge": ("forge", "gitea", "login: Secret forge/gitea-admin"),
         "Argo CD": (
             "argocd",
             "argocd-server",
-            "secret argocd/argocd-initial-admin-secret, user admin",
+            "login: admin, Secret argocd/argocd-initial-admin-secret",
         ),
-        "MLflow": ("mlflow", "mlflow", "none: reachable from this machine only"),
-        "Argo Workflows": ("argo", "argo-server", "none: reachable from this machine only"),
-        "MinIO (S3)": ("storage", "minio", "secret storage/minio-root"),
+        "MLflow": ("mlflow", "mlflow", local),
+        "Argo Workflows": ("argo", "argo-server", local),
+        "MinIO (S3)": ("storage", "minio", "keys: Secret storage/minio"),
     }
-    path = "jsonpath={.spec.ports[0].nodePort}"
-    for what, (namespace, service, credentials) in rows.items():
-        port = cluster.kubectl("-n", namespace, "get", "svc", service, "-o", path, check=False)
-        table.add_row(
-            what, f"http://127.0.0.1:{port}" if port else f"{service}.{namespace}", credentials
-        )
+    for what, (namespace, name, credentials) in consoles.items():
+        found = platform.find(f"/api/v1/namespaces/{namespace}/services/{name}") or {}
+        port = part(found, "spec", "ports")[0].get("nodePort") if found else None
+        address = f"http://127.0.0.1:{port}" if port else f"service {namespace}/{name}"
+        table.add_row(what, address, credentials)
     console.print(table)
-    console.print(f"kubeconfig: {paths.kubeconfig()}")
-    console.print(f"next: [bold].venv/bin/slipway trace {FIRST_MODEL} --env {FIRST_ENVIRONMENT}[/]")
+    console.print(f"kubeconfig: {endpoints.kubeconfig()}", soft_wrap=True)
+    console.print(f"next: .venv/bin/slipway trace {FIRST_MODEL} --env {FIRST_ENVIRONMENT}")

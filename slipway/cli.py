@@ -1,0 +1,51 @@
+"""`slipway`, the command line: it only puts the commands together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from slipway.commands import (
+    clean,
+    doctor,
+    down,
+    err,
+    new,
+    predict,
+    pulumi,
+    status,
+    trace,
+    train,
+    up,
+)
+from slipway.errors import SlipwayError
+
+
+class _Commands(TyperGroup):
+    """Shows what a user can act on as a message, and everything else as the bug that it is."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SlipwayError as error:
+            err.print("[bold red]error:[/] ", end="")
+            err.print(str(error), markup=False, soft_wrap=True)
+            ctx.exit(error.exit_code)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Models promoted by pull request. Exit codes: 0 done, 1 failed, 2 bad input.",
+)
+for module in (up, down, doctor, status, train, predict, trace, new, clean):
+    app.command(module.__name__.rpartition(".")[2])(module.command)
+app.command("pulumi", context_settings=pulumi.SETTINGS)(pulumi.command)
+
+if __name__ == "__main__":
+    app()
