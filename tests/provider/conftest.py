@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -43,9 +44,9 @@ def objects(cluster: Cluster, request: pytest.FixtureRequest) -> Objects:
     return Objects(cluster, name)
 
 
-@pytest.fixture
-def unconfigured() -> Iterator[Client]:
-    """A provider of the test's own, started as the engine starts it."""
+@contextlib.contextmanager
+def serve() -> Iterator[Client]:
+    """A provider, started as the engine starts it."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "standin"],
         stdout=subprocess.PIPE,
@@ -60,9 +61,17 @@ def unconfigured() -> Iterator[Client]:
 
 
 @pytest.fixture
-def provider(unconfigured: Client, kubeconfig: Path) -> Client:
-    unconfigured.configure(kubeconfig=str(kubeconfig))
-    return unconfigured
+def unconfigured() -> Iterator[Client]:
+    """A provider of the test's own."""
+    with serve() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def provider(kubeconfig: Path) -> Iterator[Client]:
+    with serve() as client:
+        client.configure(kubeconfig=str(kubeconfig))
+        yield client
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +96,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path) -> dict[s
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "KUBECONFIG": str(kubeconfig),
     }
-    subprocess.run([sys.executable, STAND_IN / "install"], env=environment, check=True)
+    subprocess.run([sys.executable, STAND_IN / "install", "--offline"], env=environment, check=True)
     return environment
 
 

@@ -6,11 +6,12 @@ import base64
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from provider.harness import Client, Failed, Objects
-from standin import values
+from standin import awaits, values
 from standin.values import UNKNOWN, Secret
 
 pytestmark = pytest.mark.apiserver
@@ -438,6 +439,50 @@ def test_delete_in_a_namespace_that_is_gone(provider: Client, objects: Objects) 
     provider.delete(obj, id, state)
     gone = {"apiVersion": "gone.example/v1", "kind": "Gone", "metadata": {"name": "g"}}
     provider.delete(gone, "g", gone)  # with its CRD
+
+
+def test_terminating_object_is_replaced_by_our_own(provider: Client, objects: Objects) -> None:
+    held = config_map(objects, immutable=True)
+    held["metadata"]["finalizers"] = ["test/hold"]
+    objects.create(held)
+    objects.delete("v1", "ConfigMap", "c")
+    patch = {"metadata": {"finalizers": None}}
+    thread = soon(lambda: objects.patch("v1", "ConfigMap", "c", patch))
+    provider.create(config_map(objects, data={"a": "2"}))  # refused as long as the old one is there
+    thread.join()
+    assert objects.get("v1", "ConfigMap", "c")["data"] == {"a": "2"}
+
+
+def test_many_at_once(provider: Client, objects: Objects) -> None:
+    many = [config_map(objects, name=f"c{i}") for i in range(150)]
+    with ThreadPoolExecutor(32) as pool:
+        states = list(pool.map(lambda obj: provider.create(obj)[1], many))
+        start = time.monotonic()
+        same = pool.map(lambda o, s: provider.diff(provider.check(o, o), s, o), many, states)
+        assert {d.changes for d in same} == {1}
+    assert time.monotonic() - start < 5
+
+
+def test_logs_of_what_crashed() -> None:
+    class Kubelet:
+        def path(self, *_: str) -> str:
+            return "/pod"
+
+        def request(self, method: str, path: str, query: Any) -> str:
+            assert (path, query["container"], query["previous"]) == ("/pod/log", "main", "true")
+            return "no such table: users\n"
+
+    ended = {"terminated": {"exitCode": 3, "reason": "Error"}}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    container = {"name": "main", "state": waiting, "lastState": ended}
+    metadata = {"name": "p", "namespace": "n", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    pod = {"metadata": metadata, "status": {"containerStatuses": [container]}}
+    assert awaits.pod_troubles([pod]) == [
+        "pod p: container main: CrashLoopBackOff",
+        "pod p: container main: Error, exit code 3",
+    ]
+    logs: Any = awaits._logs(Kubelet(), [pod])  # pyright: ignore
+    assert logs == ["log of p/main:\n    no such table: users"]
 
 
 def test_yaml_decode(provider: Client) -> None:

@@ -39,6 +39,12 @@ class ApiError(Exception):
         super().__init__("\n".join([message, *fields]))
 
     @property
+    def owners(self) -> bool:
+        """Whether it refused because other field managers own what was to be changed."""
+        causes = (self.body.get("details") or {}).get("causes") or []
+        return self.status == 409 and any(c.get("reason") == "FieldManagerConflict" for c in causes)
+
+    @property
     def immutable(self) -> bool:
         """Whether it refused to change a field that cannot be changed."""
         return self.status == 422 and bool(

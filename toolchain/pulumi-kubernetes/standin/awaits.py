@@ -247,7 +247,6 @@ def until_ready(
 
     Raises `NotReady` when it fails, is gone, `timeout_s` have passed or `stop` is set.
     """
-    metadata = live["metadata"]
     deadline = time.monotonic() + timeout_s
     pause, told = 0.2, ""
     while True:
@@ -270,12 +269,20 @@ def until_ready(
         if stop.wait(pause):
             raise NotReady(live, [f"canceled: {state.message}"])
         pause = min(pause * 1.3, 2.0)
-        found = cluster.get(
-            live["apiVersion"], live["kind"], metadata.get("namespace", ""), metadata["name"]
-        )
-        if found is None or found["metadata"]["uid"] != metadata["uid"]:
-            raise NotReady(live, ["it was deleted while we waited for it"])
-        live = found
+        with suppress(Unreachable):  # a server that restarts; the deadline holds
+            found = _same(cluster, live)
+            if found is None:
+                raise NotReady(live, ["it was deleted while we waited for it"])
+            live = found
+
+
+def _same(cluster: Cluster, obj: Object) -> Object | None:
+    """The object as it is now; None where it is gone, or another of the same name."""
+    metadata = obj["metadata"]
+    found = cluster.get(
+        obj["apiVersion"], obj["kind"], metadata.get("namespace", ""), metadata["name"]
+    )
+    return found if found and found["metadata"]["uid"] == metadata["uid"] else None
 
 
 def until_gone(
@@ -283,19 +290,18 @@ def until_gone(
 ) -> Object | None:
     """Waits until the object (by its uid) is gone; its last state if it is still there after
     `timeout_s`, or when `stop` is set."""
-    metadata = live["metadata"]
-    deadline, pause = time.monotonic() + timeout_s, 0.05
+    deadline, pause, left = time.monotonic() + timeout_s, 0.05, live
     while True:
-        try:
-            found = cluster.get(
-                live["apiVersion"], live["kind"], metadata.get("namespace", ""), metadata["name"]
-            )
-        except NoKind:
-            return None
-        if found is None or found["metadata"]["uid"] != metadata["uid"]:
-            return None
+        with suppress(Unreachable):
+            try:
+                found = _same(cluster, live)
+            except NoKind:
+                return None
+            if found is None:
+                return None
+            left = found
         if time.monotonic() > deadline or stop.wait(pause):
-            return found
+            return left
         pause = min(pause * 1.5, 1.0)
 
 

@@ -245,6 +245,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: Any, context: Context) -> Any:
         return self._answer(context, self._delete, request)
 
+    def Construct(self, request: Any, context: Context) -> Any:
+        context.abort(
+            grpc.StatusCode.UNIMPLEMENTED,
+            f"{request.type} needs the official pulumi-kubernetes plugin",
+        )
+
     def Invoke(self, request: Any, context: Context) -> Any:
         return self._answer(context, self._invoke, request)
 
@@ -465,7 +471,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         except ApiError as error:
             if error.status == 404:
                 return Empty()
-            raise
+            answer = cluster.get(api_version, kind, namespace, name) or {"metadata": {}}
+            if not answer["metadata"].get("deletionTimestamp"):
+                raise
         if awaits.annotation(state, "skipAwait").lower() == "true":
             return Empty()
         # The answer is the object while something holds it, else a Status about it.
@@ -535,15 +543,18 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
                     return live
                 # It was being deleted when we found it, so it is not ours: wait and make our own.
                 why: Exception = Failure("an object of this name is being deleted, and stays")
-                awaits.until_gone(cluster, live, deadline - time.monotonic(), self._stop)
+                self._until_gone(obj, deadline)
             except ApiError as error:
                 ending = "is being terminated" in str(error)
-                if error.status == 409 and error.reason == "Conflict":
+                refused = error.owners or error.immutable
+                if refused and not dry_run and self._until_gone(obj, deadline):
+                    continue
+                if error.owners:
                     raise Failure(
                         f"{error}\nother managers own these fields; the annotation"
                         ' pulumi.com/patchForce: "true" takes them over'
                     ) from None
-                if error.status != 404 and not ending:
+                if error.status not in (404, 409) and not ending:
                     raise
                 why = error
             except NoKind as error:
@@ -552,6 +563,14 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
                 raise why
             self._log.progress(urn, f"retrying: {why}")
             pause = min(pause * 2, 2.0)
+
+    def _until_gone(self, obj: Object, deadline: float) -> bool:
+        """Whether an object of this name was being deleted, and now is gone."""
+        live = self._api().get(obj["apiVersion"], obj["kind"], _namespace(obj), _name(obj))
+        if live is None or not live["metadata"].get("deletionTimestamp"):
+            return False
+        left = deadline - time.monotonic()
+        return awaits.until_gone(self._api(), live, left, self._stop) is None
 
     def _with_ignored(self, inputs: Object, ignored: list[str]) -> Object:
         """The inputs with the live values of ignored fields, so that applying changes none."""
