@@ -350,7 +350,7 @@ def down(*, erase: bool = False, progress: Callable[[str], None] = lambda _: Non
 
 def _stop_containers() -> None:
     """Ends every container as a shutdown would: TERM, time to finish, then KILL."""
-    shims = list(_our_processes("-address", f"{RUN}/containerd.sock"))
+    shims = list(our_processes("-address", f"{RUN}/containerd.sock"))
     inside = [p for shim in shims for p in _children(shim)]
     # The store goes last: who writes to it may finish first. The API server waits for its clients.
     last = [p for p in inside if _name(p) in ("etcd", "kube-apiserver")]
@@ -383,7 +383,7 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-def _our_processes(*arguments: str) -> Iterator[psutil.Process]:
+def our_processes(*arguments: str) -> Iterator[psutil.Process]:
     """Processes whose command line holds these arguments, which only ours can hold."""
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
@@ -391,7 +391,7 @@ def _our_processes(*arguments: str) -> Iterator[psutil.Process]:
             yield process
 
 
-def _orphans() -> list[psutil.Process]:
+def orphans() -> list[psutil.Process]:
     state = paths.state()
     kubelet = "--kubeconfig=/etc/kubernetes/kubelet.conf"
     lines = [
@@ -401,7 +401,7 @@ def _orphans() -> list[psutil.Process]:
         (kubelet,),
         ("-address", f"{RUN}/containerd.sock"),
     ]
-    found = [p for line in lines for p in _our_processes(*line) if p.pid != os.getpid()]
+    found = [p for line in lines for p in our_processes(*line) if p.pid != os.getpid()]
     return [*found, *(child for p in found for child in _children(p))]
 
 
@@ -412,7 +412,7 @@ def clean_remains() -> None:
     """
     if running():
         return
-    orphans = _orphans()
+    orphans = orphans()
     for process in orphans:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(orphans, timeout=10)

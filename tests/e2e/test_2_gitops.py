@@ -1,0 +1,107 @@
+"""Git decides what runs: a merge arrives, a hand edit is undone, a bad release hurts nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from slipway import cluster, release, serving
+from slipway.endpoints import Cluster
+from slipway.forge import Gitea
+
+from .conftest import ENV, MODEL
+
+PATH = str(release.path(ENV, MODEL))
+
+
+def wait(what: Callable[[], bool], seconds: float, message: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.3)
+
+
+def replicas() -> int:
+    query = ("-n", ENV, "get", "deployment", release.service(MODEL), "-o")
+    return int(cluster.kubectl(*query, "jsonpath={.spec.replicas}"))
+
+
+def test_a_push_is_synced_at_once(platform: Cluster, forge: Gitea) -> None:
+    """By the webhook: without it the change would wait for the next poll, a minute away."""
+    before = forge.read(PATH)
+    two = before.replace(b"replicas: 1", b"replicas: 2")
+    assert two != before
+    forge.write("main", {PATH: two}, "Two replicas")
+    try:
+        wait(lambda: replicas() == 2, 30, "the push did not arrive")
+    finally:
+        forge.write("main", {PATH: before}, "One replica")
+    wait(lambda: replicas() == 1, 30, "the second push did not arrive")
+
+
+def test_a_hand_edit_is_put_back() -> None:
+    cluster.kubectl("-n", ENV, "scale", f"deployment/{release.service(MODEL)}", "--replicas=3")
+    wait(lambda: replicas() == 1, 60, "the edit stayed")
+
+
+def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str]
+) -> None:
+    before = forge.read(PATH)
+    good = release.parse(before, PATH)
+    ghost = f"sha256:{'0' * 64}"
+    bad = before.replace(good.bento.digest.encode(), ghost.encode()).replace(
+        good.bento.digest.removeprefix("sha256:").encode(), b"0" * 64
+    )
+    forge.write("main", {PATH: bad}, "A bento that nobody made")
+    try:
+        wait(lambda: "0" * 64 in serving.trouble(platform, ENV, MODEL), 90, "no clear error")
+        assert serving.answering(platform, ENV, MODEL) == good.bento.digest
+    finally:
+        forge.write("main", {PATH: before}, "Back to the bento that exists")
+    serving.wait_until_answering(platform, ENV, MODEL, good.bento.digest, timeout_s=90)
+
+
+def test_training_again_gives_the_same_bento(forge: Gitea, slipway: Callable[..., str]) -> None:
+    """Same data, same code: nothing to propose, whatever else the repository gained."""
+    assert "nothing to propose" in slipway("train", MODEL, "--wait")
+
+
+@pytest.mark.slow
+def test_a_second_model_needs_no_other_file(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str], tmp_path: object
+) -> None:
+    model = "second_model"
+    folder = _new(slipway, model)
+    forge.write("main", folder, "A second model")
+    output = slipway("train", model, "--wait")
+    number = int(output.split("/pulls/")[1].split()[0])
+    forge.merge(number)
+    path = release.path(ENV, model)
+    digest = release.parse(forge.read(str(path)), path).bento.digest
+    serving.wait_until_answering(platform, ENV, model, digest, timeout_s=180)
+    example = folder[f"bentos/{model}/example.json"].decode()
+    slipway("predict", model, "--env", ENV, "--data", example)
+    slipway("trace", model, "--env", ENV)
+
+    forge.write("main", {str(path): None, **dict.fromkeys(folder)}, "Without the second model")
+    query = ("-n", ENV, "get", "deployment", release.service(model), "--ignore-not-found")
+    wait(lambda: not cluster.kubectl(*query), 60, "the model is still there")
+    assert replicas() == 1
+
+
+def _new(slipway: Callable[..., str], model: str) -> dict[str, bytes]:
+    """What `slipway new` makes, by path; the checkout is left as it was."""
+    import shutil
+
+    from slipway import paths
+
+    folder = paths.REPOSITORY / "bentos" / model
+    try:
+        slipway("new", model)
+        files = [f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+        return {str(f.relative_to(paths.REPOSITORY)): f.read_bytes() for f in files}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""The Pulumi program as a platform engineer works with it, on the running cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway import cluster, paths
+from slipway.endpoints import Cluster
+
+
+def test_nothing_changed_is_no_diff(slipway: Callable[..., str]) -> None:
+    output = slipway("pulumi", "preview", "--non-interactive", "--expect-no-changes")
+    assert re.search(r"\d+ unchanged", output)
+
+
+def test_drift_is_repaired(slipway: Callable[..., str]) -> None:
+    where = ("-n", "mlflow", "get", "service", "mlflow", "-o", "jsonpath={.spec.ports[0].port}")
+    cluster.kubectl(
+        "-n", "mlflow", "label", "deployment/mlflow", "app.kubernetes.io/name=x", "--overwrite"
+    )
+    cluster.kubectl(
+        *("-n", "mlflow", "patch", "service", "mlflow", "--type=json"),
+        '-p=[{"op": "replace", "path": "/spec/ports/0/port", "value": 5999}]',
+    )
+    assert cluster.kubectl(*where) == "5999"
+    slipway("pulumi", "up", "--refresh", "--yes", "--skip-preview", "--non-interactive")
+    assert cluster.kubectl(*where) == "5000"
+    slipway("pulumi", "preview", "--non-interactive", "--expect-no-changes")
+
+
+def test_no_secret_is_in_the_state_or_a_log(slipway: Callable[..., str], platform: Cluster) -> None:
+    """Every generated secret, looked for as text and as Kubernetes encodes it."""
+    import base64
+
+    names = [("forge", "gitea-admin"), ("pipelines", "object-store"), ("pipelines", "forge")]
+    content = [
+        value
+        for name in names
+        for key, value in platform.secret(*name).items()
+        if "PASSWORD" in key.upper() or "SECRET" in key
+    ]
+    assert len(content) >= 3
+    wanted = [text for v in content for text in (v, base64.b64encode(v.encode()).decode())]
+    exported = slipway("pulumi", "stack", "export")
+    assert json.loads(exported)["deployment"]["resources"]
+    places = [*(paths.state() / "logs").rglob("*.log"), *(paths.state() / "logs").rglob("*.txt")]
+    texts = {"stack export": exported} | {str(f): f.read_text(errors="replace") for f in places}
+    for place, text in texts.items():
+        assert not any(secret in text for secret in wanted), f"a secret stands in {place}"
+
+
+def test_a_wrong_key_names_the_file_the_key_and_the_fix(
+    slipway: Callable[..., str], tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", paths.REPOSITORY, clone], check=True)
+    (clone / ".venv").symlink_to(paths.REPOSITORY / ".venv")
+    stack = clone / "environments" / "Pulumi.local.yaml"
+    stack.write_text(stack.read_text().replace("slipway:nodePorts", "slipway:nodePort"))
+    program = "import sys; sys.path[0] = '.'; from slipway.commands import pulumi; from slipway.cli import app; app()"
+    done = subprocess.run(
+        [clone / ".venv/bin/python", "-c", program, "pulumi", "preview", "--non-interactive"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode
+    assert "environments/Pulumi.local.yaml" in said
+    assert "did you mean 'nodePorts'" in said

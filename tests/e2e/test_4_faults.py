@@ -1,0 +1,74 @@
+"""Parts are killed while the platform works; what was asked for happens all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+
+from slipway import cluster, serving, training
+from slipway.endpoints import Cluster
+from slipway.forge import Gitea
+
+from .conftest import ENV, MODEL
+
+
+def kill(*arguments: str) -> None:
+    """Kills, by its process id, the one process of ours whose command line holds `arguments`."""
+    found = list(cluster.our_processes(*arguments))
+    assert len(found) == 1, found
+    os.kill(found[0].pid, signal.SIGKILL)
+
+
+def wait_ready(platform: Cluster) -> None:
+    deadline = time.monotonic() + 180
+    while not (cluster.is_up() and serving.answering(platform, ENV, MODEL)):
+        assert time.monotonic() < deadline, "the platform did not come back"
+        time.sleep(1)
+
+
+def test_a_killed_api_server_comes_back(platform: Cluster) -> None:
+    kill("kube-apiserver", f"--advertise-address={cluster.addresses().node_ip}")
+    time.sleep(1)
+    wait_ready(platform)
+
+
+def test_a_killed_kubelet_comes_back(platform: Cluster) -> None:
+    kill("--kubeconfig=/etc/kubernetes/kubelet.conf")
+    time.sleep(1)
+    wait_ready(platform)
+
+
+def test_training_outlives_mlflow_and_containerd(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str]
+) -> None:
+    """New parameters, so that it truly trains; MLflow and the engine die in the middle of it."""
+    path = f"bentos/{MODEL}/model.yaml"
+    before = forge.read(path)
+    forge.write("main", {path: before + b"\n# trained under fire\n"}, "Train anew")
+    commit = forge.commit("main")
+    workflow = training.start(platform, MODEL, commit, ENV)
+    faults: list[Callable[[], object]] = [
+        lambda: cluster.kubectl("-n", "mlflow", "delete", "pod", "--all", "--force", "--now"),
+        lambda: kill("--config", f"{cluster.paths.state()}/containerd.toml"),
+    ]
+    try:
+        for seen in training.follow(platform, workflow.name):
+            begun = {s.name for s in seen.steps if s.phase == "Running"}
+            if faults and begun & {"train", "evaluate"}:
+                faults.pop(0)()
+                time.sleep(5)
+            workflow = seen
+    finally:
+        forge.write("main", {path: before}, "As before")
+    assert not faults, "training was over before its faults"
+    assert workflow.phase == "Succeeded", training.failure(platform, workflow)
+    wait_ready(platform)
+
+
+def test_supervised_processes_are_all_there_again() -> None:
+    assert cluster.running() == dict.fromkeys(cluster.PROGRAMS, True)
+    assert all(psutil.pid_exists(p.pid) for p in cluster.our_processes("serve"))

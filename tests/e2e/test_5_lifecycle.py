@@ -1,0 +1,67 @@
+"""Up again, crash, down: nothing lost, nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+
+from slipway import cluster
+
+from .conftest import ENV, MODEL
+
+
+def bento(slipway: Callable[..., str]) -> str:
+    board = json.loads(slipway("status", "-o", "json"))
+    row = next(r for r in board if (r["model"], r["environment"]) == (MODEL, ENV))
+    return str(row["answers"])
+
+
+def left_behind() -> dict[str, list[str]]:
+    """What a stopped platform must not leave, by kind."""
+    mounts = [line.split()[1] for line in open("/proc/self/mounts")]
+    shown = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout
+    places = (str(cluster.RUN), str(cluster.KUBELET), str(cluster.paths.data()))
+    return {
+        "processes": [str(p) for p in cluster.orphans()],
+        "mounts": [m for m in mounts if m.startswith(places)],
+        "interfaces": [
+            n
+            for n in os.listdir("/sys/class/net")
+            if n == cluster.addresses().bridge or n.startswith("veth")
+        ],
+        "rules": [line for line in shown.splitlines() if re.search("KUBE-|CNI-", line)],
+        "namespaces": [n for n in os.listdir("/run/netns") if n.startswith("cni-")]
+        if os.path.isdir("/run/netns")
+        else [],
+        "sockets": [str(cluster.RUN)] if cluster.RUN.exists() else [],
+    }
+
+
+def test_a_second_up_has_nothing_to_do(slipway: Callable[..., str]) -> None:
+    slipway("up")  # the tests before may have published
+    assert "nothing to do" in slipway("up")
+
+
+def test_everything_killed_at_once_comes_back_with_its_data(slipway: Callable[..., str]) -> None:
+    before = bento(slipway)
+    for process in cluster.orphans():
+        try:
+            os.kill(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    slipway("up")
+    assert bento(slipway) == before
+    slipway("trace", MODEL, "--env", ENV)
+
+
+def test_down_leaves_nothing_and_up_brings_the_data_back(slipway: Callable[..., str]) -> None:
+    before = bento(slipway)
+    slipway("down")
+    assert not any(left_behind().values()), left_behind()
+    slipway("up")
+    assert bento(slipway) == before
+    slipway("trace", MODEL, "--env", ENV)
