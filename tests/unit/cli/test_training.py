@@ -1,0 +1,140 @@
+"""Starting, finding and following the training workflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from slipway import release, training
+from slipway.errors import BadInput, SlipwayError
+from slipway.forge import PullRequest
+
+COMMIT = "d4" * 20
+WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/pipelines/workflows"
+
+
+def node(name: str, phase: str, kind: str = "Pod", **more: Any) -> dict[str, Any]:
+    times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:07Z"}
+    return {"displayName": name, "type": kind, "phase": phase, **times, **more}
+
+
+def workflow(phase: str, name: str = "train-toy-x", **nodes: dict[str, Any]) -> dict[str, Any]:
+    tasks = [{"name": step} for step in ("ingest", "train", "propose")]
+    spec = {"entrypoint": "main", "templates": [{"name": "main", "dag": {"tasks": tasks}}]}
+    return {
+        "metadata": {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": {"phase": phase, "nodes": nodes, "storedWorkflowTemplateSpec": spec},
+    }
+
+
+def test_start_names_what_it_trains(platform: Any) -> None:
+    started = training.start(platform.cluster, "toy", COMMIT, "dev")
+    assert started.name == "train-toy-abcde"
+    (created,) = platform.created
+    assert created["spec"]["workflowTemplateRef"] == {"name": "train"}
+    values = {p["name"]: p["value"] for p in created["spec"]["arguments"]["parameters"]}
+    assert values == {"model": "toy", "commit": COMMIT, "environment": "dev"}
+    assert created["metadata"]["labels"]["slipway.dev/commit"] == COMMIT
+
+
+def test_no_template_says_what_to_do(platform: Any) -> None:
+    platform.objects.clear()
+    with pytest.raises(SlipwayError, match="no WorkflowTemplate pipelines/train"):
+        training.start(platform.cluster, "toy", COMMIT, "dev")
+
+
+@pytest.mark.parametrize(
+    ("phase", "found"),
+    [("Running", True), ("", True), ("Succeeded", True), ("Failed", False), ("Error", False)],
+)
+def test_a_failed_one_is_not_gone_on_with(platform: Any, phase: str, found: bool) -> None:
+    platform.objects[WORKFLOWS] = {"items": [workflow(phase)]}
+    assert bool(training.find(platform.cluster, "toy", COMMIT, "dev")) == found
+
+
+def test_steps_are_tasks_and_not_their_attempts(platform: Any) -> None:
+    nodes = {
+        "root": node("train-toy-x", "Running", "DAG"),
+        "a": node("ingest", "Succeeded", "Retry", children=["a0", "a1"]),
+        "a0": node("ingest(0)", "Failed"),
+        "a1": node("ingest(1)", "Succeeded"),
+    }
+    platform.objects[f"{WORKFLOWS}/train-toy-x"] = workflow("Succeeded", **nodes)
+    (last,) = training.follow(platform.cluster, "train-toy-x")
+    assert [(s.name, s.phase) for s in last.steps] == [
+        ("ingest", "Succeeded"),
+        ("train", ""),
+        ("propose", ""),
+    ]
+    assert last.steps[0].seconds == 7
+
+
+def test_follow_ends_with_the_workflow(platform: Any) -> None:
+    states = [workflow("Running"), workflow("Running"), workflow("Succeeded")]
+    platform.objects[f"{WORKFLOWS}/train-toy-x"] = states
+    seen = [w.phase for w in training.follow(platform.cluster, "train-toy-x", every_s=0)]
+    assert seen == ["Running", "Running", "Succeeded"]
+
+
+def test_a_failure_shows_the_last_attempts_log(platform: Any) -> None:
+    nodes = {
+        "a": node("train", "Failed", "Retry", children=["a0", "a1"], message="exit code 2"),
+        "a0": node("train(0)", "Failed"),
+        "a1": node("train(1)", "Failed"),
+    }
+    item = workflow("Failed", **nodes)
+    platform.objects[f"{WORKFLOWS}/train-toy-x"] = item
+    pods = [
+        {
+            "metadata": {
+                "name": f"pod-{key}",
+                "annotations": {"workflows.argoproj.io/node-id": key},
+            }
+        }
+        for key in ("a0", "a1")
+    ]
+    platform.objects["/api/v1/namespaces/pipelines/pods"] = {"items": pods}
+    platform.objects["/api/v1/namespaces/pipelines/pods/pod-a1/log"] = "corrupt partition 2013-02"
+    (last,) = training.follow(platform.cluster, "train-toy-x")
+    said = training.failure(platform.cluster, last)
+    assert "step train failed: exit code 2" in said
+    assert "corrupt partition 2013-02" in said
+
+
+def test_commit_must_be_on_the_forge(platform: Any) -> None:
+    with pytest.raises(BadInput, match="the forge has no commit 0123"):
+        training.commit_of(platform.forge, "0123")
+    assert training.commit_of(platform.forge, None) == platform.forge.head
+
+
+def test_model_must_be_in_the_commit(platform: Any) -> None:
+    training.check_model(platform.forge, "toy", COMMIT)
+    with pytest.raises(BadInput, match="has no bentos/other/model"):
+        training.check_model(platform.forge, "other", COMMIT)
+
+
+def proposed(platform: Any, number: int, *, merged: bool = False, state: str = "open") -> Any:
+    return PullRequest(
+        number=number,
+        url=f"http://forge/{number}",
+        title="",
+        body="",
+        head=release.branch("toy", 3),
+        base="main",
+        sha=platform.forge.head,
+        state="closed" if merged else state,  # type: ignore[arg-type]
+        merged=merged,
+        merge_sha=None,
+    )
+
+
+def test_the_proposal_is_the_newest_that_this_commit_made(platform: Any) -> None:
+    forge = platform.forge
+    forge.pull_requests = [proposed(platform, 9, state="closed"), proposed(platform, 8)]
+    found = training.proposal(forge, "toy", "dev", COMMIT)
+    assert found
+    assert found.number == 8
+    assert training.proposal(forge, "toy", "dev", "0" * 40) is None
+    forge.pull_requests = [proposed(platform, 7, merged=True)]
+    assert training.proposal(forge, "toy", "dev", COMMIT)
