@@ -15,15 +15,30 @@ from typing import Any
 from unittest import mock
 
 import pulumi
+import pytest
 import yaml
+from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 from pulumi.runtime.stack import run_pulumi_func
 
+from slipway import toolchain
+from slipway.errors import SlipwayError
+
+FILES = toolchain.files
 ROOT = Path(__file__).parents[2]
 NAMES = yaml.safe_load((ROOT / "toolchain" / "images.yaml").read_text())
 IMAGES = {
     name: f"localhost:5000/slipway/{name}@sha256:{hashlib.sha256(name.encode()).hexdigest()}"
     for name in NAMES
 }
+
+
+def read_yaml(file: Path) -> Any:
+    return yaml.safe_load(file.read_text())
+
+
+def password(name: str, length: int) -> str:
+    """What the mock of a RandomPassword gives."""
+    return (hashlib.sha256(name.encode()).hexdigest() * 2)[:length]
 
 
 def settings(file: Path) -> dict[str, str]:
@@ -34,25 +49,26 @@ def settings(file: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Registered:
-    """A resource as the engine would see it. Secrets in `inputs` are marked as Pulumi does."""
+    """A resource as the engine sees it; `secret`: the inputs that are encrypted in the state."""
 
     token: str
     name: str
     inputs: dict[str, Any]
+    secret: frozenset[str]
 
 
 @dataclass
 class Program(pulumi.runtime.Mocks):
     resources: list[Registered] = field(default_factory=list)
-    dependencies: dict[str, set[str]] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        self.resources.append(Registered(args.typ, args.name, args.inputs))
-        outputs = dict(args.inputs)
+        secret = frozenset(key for key, value in args.inputs.items() if is_rpc_secret(value))
+        inputs = {key: unwrap_rpc_secret(value) for key, value in args.inputs.items()}
+        self.resources.append(Registered(args.typ, args.name, inputs, secret))
+        outputs = dict(inputs)
         if args.typ.endswith(":RandomPassword"):
-            length = int(args.inputs["length"])
-            outputs["result"] = (hashlib.sha256(args.name.encode()).hexdigest() * 2)[:length]
+            outputs["result"] = password(args.name, int(args.inputs["length"]))
         return f"{args.name}-id", outputs
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
@@ -70,8 +86,7 @@ class Program(pulumi.runtime.Mocks):
         [found] = [
             m
             for m in self.all(kind)
-            if m["metadata"]["name"] == name
-            and namespace in (None, m["metadata"].get("namespace"))
+            if m["metadata"]["name"] == name and namespace in (None, m["metadata"].get("namespace"))
         ]
         return found
 
@@ -104,6 +119,7 @@ def run(config: Mapping[str, str], stack: str = "local") -> Program:
     def main() -> None:
         with (
             mock.patch("slipway.images.references", _references),
+            mock.patch("slipway.toolchain.files", _files),
             mock.patch("pulumi.export", exported),
         ):
             runpy.run_path(str(ROOT / "infra"), run_name="__main__")
@@ -113,6 +129,13 @@ def run(config: Mapping[str, str], stack: str = "local") -> Program:
     finally:
         sys.path[:] = path
     return program
+
+
+def _files(tool: str) -> Path:
+    try:
+        return FILES(tool)
+    except SlipwayError as error:
+        pytest.skip(str(error))
 
 
 def _references(embedded: bool) -> dict[str, str]:

@@ -1,0 +1,43 @@
+"""Stack files: what is accepted, and what is refused with which words."""
+
+from pathlib import Path
+
+import pytest
+
+from infra import config
+from slipway.errors import BadInput
+from tests.manifests import program
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("file", sorted(HERE.glob("valid/*.yaml")), ids=lambda f: f.stem)
+def test_valid(file: Path) -> None:
+    assert config.load(program.settings(file), "local").environments
+
+
+@pytest.mark.parametrize("file", sorted(HERE.glob("invalid/*.yaml")), ids=lambda f: f.stem)
+def test_invalid(file: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        config.load(program.settings(file), "local")
+    assert file.with_suffix(".expected").read_text().strip() in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(program.ROOT.glob("environments/Pulumi.*.yaml")), ids=lambda f: f.stem
+)
+def test_stacks_of_this_repository(file: Path) -> None:
+    assert config.load(program.settings(file), file.stem.removeprefix("Pulumi."))
+
+
+def test_project_file_and_model_name_the_same_keys() -> None:
+    project = program.read_yaml(program.ROOT / "Pulumi.yaml")
+    declared = {key.removeprefix("slipway:") for key in project["config"]}
+    assert declared == set(config.StackConfig.model_fields)
+    assert all(entry["description"] for entry in project["config"].values())
+
+
+def test_a_size_names_only_what_differs() -> None:
+    given = {"slipway:environments": '["dev"]', "slipway:components": '{"minio": {"cpu": "1"}}'}
+    size = config.load(given, "local").components.minio
+    assert (size.cpu, size.memory) == ("1", config.SIZES["minio"]["memory"])
