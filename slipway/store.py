@@ -55,7 +55,7 @@ class Store:
             retries={"mode": "standard", "max_attempts": 6},
             connect_timeout=5,
         )
-        return boto3.client("s3", config=config)  # pyright: ignore[reportUnknownMemberType]
+        return boto3.Session().client("s3", config=config)  # pyright: ignore[reportUnknownMemberType]
 
     def put(self, bucket: Bucket, data: bytes) -> Digest:
         """Stores `data` under its digest, unless it is there; returns the digest.
@@ -116,10 +116,8 @@ class Store:
         head = self._head(bucket, digest)
         if head is None or head["ContentLength"] != size:
             return False
-        recorded = head.get("ChecksumSHA256")
-        return recorded is None or base64.b64decode(recorded).hex() == digest.removeprefix(
-            "sha256:"
-        )
+        recorded = base64.b64decode(head.get("ChecksumSHA256", ""))
+        return recorded.hex() == digest.removeprefix("sha256:")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What the model sees of a flight: one definition, used in training and in serving.
 
-Everything here is known before departure. `columns` works on plain Python values, so serving needs
+Everything here is known before departure. `arrays` works on plain Python values, so serving needs
 no pandas; `frame` does the same to whole tables. A test holds the two to the same answer.
 """
 
@@ -41,18 +41,18 @@ class Flight(Protocol):
     def scheduled_departure(self) -> datetime: ...
 
 
-def columns(flights: Sequence[Flight]) -> dict[str, np.ndarray[Any, Any]]:
-    """The model's inputs, each of shape (n, 1): text as objects, numbers as float32 (None: NaN)."""
-    inputs: dict[str, np.ndarray[Any, Any]] = {
-        name: np.array([[getattr(flight, name)] for flight in flights], dtype=object)
-        for name in TEXT
-    }
-    for name in MEASURED:
-        inputs[name] = np.array([[getattr(flight, name)] for flight in flights], dtype=np.float32)
-    times = [flight.scheduled_departure for flight in flights]
-    inputs["minute_of_day"] = np.array([[t.hour * 60 + t.minute] for t in times], dtype=np.float32)
-    inputs["weekday"] = np.array([[t.weekday()] for t in times], dtype=np.float32)
-    return inputs
+def arrays(flights: Sequence[Flight]) -> dict[str, np.ndarray[Any, Any]]:
+    """The model's inputs: `text` (n, 3) of objects, `numbers` (n, 14) float32 with NaN for None."""
+    text = [[getattr(flight, name) for name in TEXT] for flight in flights]
+    numbers = [
+        [
+            *(getattr(flight, name) for name in MEASURED),
+            flight.scheduled_departure.hour * 60 + flight.scheduled_departure.minute,
+            flight.scheduled_departure.weekday(),
+        ]
+        for flight in flights
+    ]
+    return {"text": np.array(text, dtype=object), "numbers": np.array(numbers, dtype=np.float32)}
 
 
 def frame(flights: pd.DataFrame) -> pd.DataFrame:

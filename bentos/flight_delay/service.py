@@ -107,6 +107,8 @@ async def _refuse(send: Any) -> None:
     traffic={"timeout": 10},
     # One line a request costs more than the prediction; /metrics counts and times them all.
     logging={"access": {"enabled": False}},
+    # Spans that nothing collects were two fifths of the time of a request.
+    tracing={"excluded_urls": ".*"},
 )
 class FlightDelay:
     """Probability that a flight from New York lands 15 minutes late or more."""
@@ -123,7 +125,7 @@ class FlightDelay:
 
     def probabilities(self, flights: list[Flight]) -> list[float]:
         """Of landing late, one a flight."""
-        answer: Any = self.model.run(["probabilities"], features.columns(flights))[0]
+        answer: Any = self.model.run(["probabilities"], features.arrays(flights))[0]
         return np.asarray(answer)[:, 1].tolist()
 
     # Asynchronous though it never waits: BentoML hands a plain method to a thread pool.

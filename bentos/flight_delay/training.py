@@ -107,8 +107,11 @@ def fit(x: pd.DataFrame, y: np.ndarray[Any, Any], parameters: Mapping[str, Any])
     encoder = TargetEncoder(
         target_type="binary", cv=StratifiedKFold(folds, shuffle=True, random_state=seed)
     )
+    # By position: the exported model then takes two arrays, and not one input for each column.
+    text = len(inputs.TEXT)
+    numbers = list(range(text, text + len(inputs.NUMBERS)))
     encode = ColumnTransformer(
-        [("text", encoder, list(inputs.TEXT)), ("numbers", "passthrough", list(inputs.NUMBERS))]
+        [("text", encoder, list(range(text))), ("numbers", "passthrough", numbers)]
     )
     # No early stopping: it would hold out rows at random, and flights of one day share their fate.
     classifier = HistGradientBoostingClassifier(early_stopping=False, random_state=seed, **trees)
@@ -139,11 +142,12 @@ def export(model: Any) -> dict[str, bytes]:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
-    columns = [(name, StringTensorType([None, 1])) for name in inputs.TEXT]
-    columns += [(name, FloatTensorType([None, 1])) for name in inputs.NUMBERS]
     onnx = to_onnx(
         model,
-        initial_types=columns,
+        initial_types=[
+            ("text", StringTensorType([None, len(inputs.TEXT)])),
+            ("numbers", FloatTensorType([None, len(inputs.NUMBERS)])),
+        ],
         options={"zipmap": False},
         target_opset={"": 21, "ai.onnx.ml": 3},
         name="flight_delay",  # else a random one, and no two exports are equal
@@ -156,8 +160,8 @@ def predict(files: Mapping[str, bytes], x: pd.DataFrame) -> np.ndarray[Any, Any]
     from onnxruntime import InferenceSession
 
     session = InferenceSession(files["model.onnx"], providers=["CPUExecutionProvider"])
-    columns: dict[str, Any] = {
-        name: x[[name]].to_numpy(dtype=object if name in inputs.TEXT else np.float32)
-        for name in x.columns
+    arrays = {
+        "text": x[list(inputs.TEXT)].to_numpy(dtype=object),
+        "numbers": x[list(inputs.NUMBERS)].to_numpy(dtype=np.float32),
     }
-    return np.asarray(session.run(["probabilities"], columns)[0])[:, 1]
+    return np.asarray(session.run(["probabilities"], arrays)[0])[:, 1]

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from slipway import bento, paths
+from slipway.errors import BadInput
+
+FIXTURES = paths.REPOSITORY / "tests" / "fixtures" / "bentos"
+
+
+@pytest.mark.parametrize("folder", sorted(FIXTURES.glob("valid/*/")), ids=lambda p: p.name)
+def test_valid_folders_load(folder: Path) -> None:
+    loaded = bento.load(folder)
+    assert loaded.config.name == folder.name
+    assert loaded.training().SCHEMA is not None
+
+
+@pytest.mark.parametrize("expected", sorted(FIXTURES.glob("invalid/*.expected")), ids=lambda p: p.stem)
+def test_invalid_folders_say_what_to_do(expected: Path) -> None:
+    with pytest.raises(BadInput) as raised:
+        bento.load(expected.with_suffix("")).training()
+    for line in expected.read_text().splitlines():
+        assert line in str(raised.value)
+
+
+def test_every_bento_of_the_repository_is_valid() -> None:
+    folders = [path.parent for path in bento.BENTOS.glob("*/model.yaml")]
+    assert folders
+    for folder in folders:
+        bento.load(folder).training()
+
+
+def test_an_unknown_model_is_compared_with_the_known_ones() -> None:
+    with pytest.raises(BadInput, match="did you mean 'flight_delay'"):
+        bento.find("flight_dellay")
+
+
+def test_folders_do_not_see_each_others_modules() -> None:
+    first, second = (bento.load(FIXTURES / "valid" / name) for name in ("minimal", "second"))
+    assert first.training().WHO == "minimal"  # pyright: ignore
+    assert second.training().WHO == "second"  # pyright: ignore
+
+
+def test_prose_and_tests_are_no_part_of_the_code_digest(tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "minimal"
+    shutil.copytree(FIXTURES / "valid" / "minimal", copy)
+    before = bento.load(copy).code()
+    (copy / "README.md").write_text("other")
+    assert bento.load(copy).code() == before
+    (copy / "training.py").write_text((copy / "training.py").read_text() + "\n# other\n")
+    assert bento.load(copy).code() != before
