@@ -18,7 +18,7 @@ CLUSTER = "https://kubernetes.default.svc"
 CHART = "bentos/serving"
 # A model's name within an ApplicationSet's template, with dashes.
 MODEL = '{{ trimSuffix ".yaml" .path.filename | replace "_" "-" }}'
-FINALIZER = "resources-finalizer.argocd.argoproj.io"
+FINALIZER = "resources-finalizer.argocd.argoproj.io/foreground"
 # Kinds that the serving chart may hold, and those that workflows/ may.
 SERVING_KINDS = {
     "": ["ConfigMap", "Service"],
