@@ -129,6 +129,7 @@ class Minio(Component):
                 command=["python"],
                 settings={
                     "endpoint": f"{NAME}:{PORT}",
+                    "secrets": pods.SECRETS,
                     "buckets": list(args.buckets),
                     "users": {
                         user: {

@@ -39,6 +39,7 @@ from infra.platform.component import Resources
 USER = 10001
 NAME = "app.kubernetes.io/name"
 SCRIPTS = Path(__file__).parent / "scripts"
+SECRETS = "/run/secrets"
 SETUP = Resources(cpu="10m", memory="64Mi", limit="256Mi")
 
 
@@ -116,7 +117,7 @@ def container(
             VolumeMountArgs(
                 name=volume,
                 mount_path=path,
-                read_only=path.startswith(("/etc/", "/run/secrets", "/scripts")) or None,
+                read_only=path.startswith(("/etc/", SECRETS, "/scripts")) or None,
             )
             for path, volume in {"/tmp": "tmp", **(mounts or {})}.items()  # noqa: S108
         ],
@@ -255,7 +256,7 @@ def setup_job(
         *setup.volumes,
     ]
     if setup.secret:
-        mounts["/run/secrets"] = "secrets"
+        mounts[SECRETS] = "secrets"
         volumes.append(VolumeArgs(name="secrets", secret={"secret_name": setup.secret}))
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return k8s.batch.v1.Job(

@@ -42,6 +42,6 @@ for user, rights in settings["users"].items():
         owned = [f"arn:aws:s3:::{bucket}/*" for bucket in rights["delete"]]
         statements.append(allow(["s3:DeleteObject"], owned))
     admin.policy_add(policy_name=user, policy={"Version": "2012-10-17", "Statement": statements})
-    admin.user_add(access_key=user, secret_key=Path(f"/run/secrets/{user}").read_text())
+    admin.user_add(access_key=user, secret_key=Path(settings["secrets"], user).read_text())
     admin.policy_set(policy_name=user, user=user)
     print(f"user {user} is there")
