@@ -97,10 +97,10 @@ class Minio(Component):
                             NAME,
                             args.image,
                             args.resources,
-                            command=["minio", "server", "--certs-dir", "/data/.certs", "/data"],
+                            command=["minio", "server", "/data"],
                             env={
                                 **credentials,
-                                "HOME": "/data",
+                                "HOME": "/tmp",  # noqa: S108
                                 "MINIO_BROWSER": "off",
                                 "MINIO_UPDATE": "off",
                                 # Objects are few and named by their digest: nothing to look for.
