@@ -74,6 +74,6 @@ def test_what_it_copies_exists(file: Path) -> None:
 def test_images_of_one_runtime_share_their_first_layer() -> None:
     first = {
         re.split(r"\n(?=RUN|ENV)", (images.FOLDER / name / "Containerfile").read_text())[1]
-        for name in ("mlflow", "serving")
+        for name in ("mlflow", "serving", "training")
     }
     assert len({step.partition("\n#")[0] for step in first}) == 1
