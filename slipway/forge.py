@@ -6,6 +6,7 @@ import base64
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self, cast
 from urllib.parse import quote
@@ -18,7 +19,7 @@ State = Literal["pending", "success", "error", "failure"]
 
 # Answers that a second try may change; the forge restarts, or its database does.
 _TRANSIENT = {429, 500, 502, 503, 504}
-_MERGE_PATIENCE_S = 60.0
+_MERGE_PATIENCE_S = 30.0
 
 
 class ForgeError(SlipwayError):
@@ -105,6 +106,10 @@ class Forge(Protocol):
 
     def comment(self, number: int, marker: str, body: str) -> None:
         """The one comment on a pull request that carries `marker`, made or updated in place."""
+        ...
+
+    def delete_branch(self, branch: str) -> None:
+        """Removes a branch; one that is not there is no error."""
         ...
 
     def archive(self, ref: str = "main") -> Iterator[bytes]:
@@ -281,6 +286,10 @@ class Gitea:
         answer = self._send("POST", "branches", json=body, what=f"branch {branch}")
         return str(answer.json()["commit"]["id"])
 
+    def delete_branch(self, branch: str) -> None:
+        with suppress(NotFound):
+            self._send("DELETE", f"branches/{quote(branch)}", what=f"branch {branch}")
+
     def archive(self, ref: str = "main") -> Iterator[bytes]:
         sha = self.commit(ref)
         with self._client.stream("GET", f"archive/{sha}.tar.gz") as response:
@@ -345,6 +354,13 @@ class Gitea:
                 if not unsettled or time.monotonic() > deadline:
                     if self.pull(number).merged:
                         continue
+                    if error.status == 405:
+                        raise ForgeError(
+                            f"pull request {number} cannot be merged: {pull.url}",
+                            status=405,
+                            fix=f"see there: a conflict with {pull.base}, or a missing check or "
+                            f"approval ({error})",
+                        ) from None
                     raise
                 time.sleep(self._backoff_s)
 

@@ -1,0 +1,106 @@
+"""The forge client against the real Gitea, on branches of its own."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from slipway.forge import ForgeError, Gitea, NotFound
+
+
+@pytest.fixture
+def base(forge: Gitea) -> Iterator[str]:
+    """A branch to merge into, so that main stays as it is."""
+    name = f"test/{secrets.token_hex(4)}"
+    forge.write(name, {}, "none")
+    yield name
+    forge.delete_branch(name)
+
+
+def test_one_commit_for_several_files_and_none_for_no_change(forge: Gitea, base: str) -> None:
+    start = forge.commit(base)
+    assert start == forge.commit("main")
+    first = forge.write(base, {"t/a.txt": b"a", "t/b ä.txt": b"b"}, "Two files")
+    assert first == forge.commit(base) != start
+    assert forge.files("t", base) == ["t/a.txt", "t/b ä.txt"]
+    assert forge.read("t/b ä.txt", base) == b"b"
+    assert forge.write(base, {"t/a.txt": b"a"}, "Nothing") == first
+    second = forge.write(base, {"t/a.txt": None, "t/b ä.txt": b"c", "t/d.txt": b""}, "All three")
+    assert forge.files("t", base) == ["t/b ä.txt", "t/d.txt"]
+    assert forge.read("t/b ä.txt", first) == b"b"
+    assert forge.commit(second[:12]) == second
+
+
+def test_what_is_not_there(forge: Gitea) -> None:
+    assert forge.files("no-such-folder") == []
+    for missing in (
+        lambda: forge.commit("no-such-branch"),
+        lambda: forge.commit("0" * 40),
+        lambda: forge.files("", "no-such-branch"),
+        lambda: forge.read("no-such-file"),
+        lambda: forge.pull(10**6),
+    ):
+        with pytest.raises(NotFound):
+            missing()
+    assert forge.find("no-such-branch") is None
+
+
+def test_a_pull_request_from_open_to_merged(forge: Gitea, base: str) -> None:
+    head = f"{base}-change"
+    sha = forge.write(head, {"t/release.yaml": b"x: 1\n"}, "Propose", base=base)
+    pull = forge.open(head, "Propose", "body", base=base)
+    assert (pull.sha, pull.base, pull.state) == (sha, base, "open")
+    assert forge.open(head, "Propose it", "body", base=base).number == pull.number
+    assert forge.pull(pull.number).title == "Propose it"
+    assert next(forge.pulls()).number == pull.number
+
+    forge.set_status(sha, "gates", "pending", "looking")
+    forge.set_status(sha, "gates", "success", "fine")
+    assert forge.statuses(sha) == {"gates": "success"}
+    for text in ("first", "second"):
+        forge.comment(pull.number, "gates", text)
+
+    with pytest.raises(ForgeError, match="another head commit"):
+        forge.merge(pull.number, sha="0" * 40)
+    merged = forge.merge(pull.number, sha=sha)
+    assert merged.merged
+    assert merged.merge_sha == forge.commit(base)
+    assert forge.read("t/release.yaml", base) == b"x: 1\n"
+    assert forge.merge(pull.number).merge_sha == merged.merge_sha
+    found = forge.find(head, base=base)
+    assert found
+    assert found.number == pull.number
+    assert forge.read("t/release.yaml", pull.sha) == b"x: 1\n"
+    with pytest.raises(NotFound):
+        forge.commit(f"refs/heads/{head}")
+
+
+def test_a_conflict_is_said_and_merges_nothing(
+    forge: Gitea, base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge.write(base, {"t/x": b"1\n"}, "Start")
+    heads = [f"{base}-{side}" for side in ("left", "right")]
+    pulls = []
+    for head in heads:
+        forge.write(head, {"t/x": f"{head}\n".encode()}, "Change", base=base)
+        pulls.append(forge.open(head, head, "", base=base))
+    forge.merge(pulls[0].number)
+    # Gitea answers the same to a conflict as while it is still looking for one.
+    monkeypatch.setattr("slipway.forge._MERGE_PATIENCE_S", 5)
+    before = forge.commit(base)
+    with pytest.raises(ForgeError, match=r"cannot be merged.*\n.*conflict"):
+        forge.merge(pulls[1].number)
+    assert forge.commit(base) == before
+    forge.update(pulls[1].number, state="closed")
+    forge.delete_branch(heads[1])
+
+
+def test_archive(forge: Gitea, base: str) -> None:
+    forge.write(base, {"t/a.txt": b"a"}, "One file")
+    archive = io.BytesIO(b"".join(forge.archive(base)))
+    with tarfile.open(fileobj=archive, mode="r:gz") as tar:
+        assert any(name.endswith("/t/a.txt") for name in tar.getnames())
