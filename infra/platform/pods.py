@@ -181,14 +181,21 @@ def deployment(
     opts: pulumi.ResourceOptions,
     *,
     recreate: bool = False,
+    settle_seconds: int | None = None,
 ) -> k8s.apps.v1.Deployment:
-    """One replica. `recreate`: two at once would fight over a volume."""
+    """One replica.
+
+    Args:
+        recreate: two at once would fight over a volume, or over memory.
+        settle_seconds: how long a pod must have been ready to count.
+    """
     return k8s.apps.v1.Deployment(
-        f"{name}",
+        name,
         metadata=metadata(name, namespace),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             revision_history_limit=2,
+            min_ready_seconds=settle_seconds,
             strategy=DeploymentStrategyArgs(type="Recreate") if recreate else None,
             selector=LabelSelectorArgs(match_labels={NAME: name}),
             template=pod,

@@ -71,7 +71,12 @@ class StorageClass(Component):
                         args.image,
                         args.resources,
                         command=["local-path-provisioner"],
-                        args=["start", "--config", "/etc/local-path/config.json"],
+                        args=[
+                            "start",
+                            "--config=/etc/local-path/config.json",
+                            f"--configmap-name={NAME}",
+                            f"--service-account-name={NAME}",
+                        ],
                         env={
                             "POD_NAMESPACE": EnvVarSourceArgs(
                                 field_ref={"field_path": "metadata.namespace"}
@@ -85,6 +90,8 @@ class StorageClass(Component):
                 service_account=NAME,
             ),
             self.child(config, account),
+            # It answers no probe: it works when it has not ended at once.
+            settle_seconds=5,
         )
         k8s.storage.v1.StorageClass(
             NAME,
