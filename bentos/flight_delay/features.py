@@ -58,5 +58,7 @@ def arrays(flights: Sequence[Flight]) -> dict[str, np.ndarray[Any, Any]]:
 def frame(flights: pd.DataFrame) -> pd.DataFrame:
     """The same for a table of flights: columns TEXT then NUMBERS, one row a flight."""
     times = flights["scheduled_departure"].dt
-    derived = flights.assign(minute_of_day=times.hour * 60 + times.minute, weekday=times.dayofweek)
+    derived = flights.assign(
+        minute_of_day=times.hour * 60 + times.minute, weekday=times.day_of_week
+    )
     return derived[[*TEXT, *NUMBERS]].astype(dict.fromkeys(NUMBERS, np.float32))

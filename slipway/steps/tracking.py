@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ def client() -> MlflowClient:
     # MLflow's defaults ask for four minutes before they give up; the workflow retries the step.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Its warnings are of choices made here (cloudpickle), at a length that hides the step's own.
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
     return MlflowClient()

@@ -104,7 +104,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     command += ["--port", str(port), "--backend-store-uri", "sqlite:///mlflow.db"]
     command += ["--artifacts-destination", "artifacts"]
     os.environ["MLFLOW_TRACKING_URI"] = url
-    server = _serve(command, f"{url}/health", folder, 180, {})
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = _serve(command, f"{url}/health", folder, 180, quiet)
     next(server)
     yield url
     server.close()

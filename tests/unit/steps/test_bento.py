@@ -15,7 +15,9 @@ def test_valid_folders_load(folder: Path) -> None:
     assert loaded.training().SCHEMA is not None
 
 
-@pytest.mark.parametrize("expected", sorted(FIXTURES.glob("invalid/*.expected")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "expected", sorted(FIXTURES.glob("invalid/*.expected")), ids=lambda p: p.stem
+)
 def test_invalid_folders_say_what_to_do(expected: Path) -> None:
     with pytest.raises(BadInput) as raised:
         bento.load(expected.with_suffix("")).training()
