@@ -12,7 +12,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods, upstream
-from infra.platform.component import Component, Resources, secret_data
+from infra.platform.component import NO_WAIT, Component, Resources, secret_data
 from infra.platform.random_password import RandomPassword
 
 PATCHES = Path(__file__).parent / "patches" / "argo-cd.yaml"
@@ -69,7 +69,8 @@ class ArgoCd(Component):
     def _patches(self, args: ArgoCdArgs) -> list[upstream.Manifest]:
         settings = {"timeout.reconciliation": f"{args.poll_seconds}s", "url": args.url}
         patches: list[upstream.Manifest] = [
-            {"kind": "ConfigMap", "metadata": {"name": "argocd-cm"}, "data": settings}
+            {"kind": "Service", "metadata": {"name": "*", "annotations": NO_WAIT}},
+            {"kind": "ConfigMap", "metadata": {"name": "argocd-cm"}, "data": settings},
         ]
         for workload, kind in WORKLOADS.items():
             resources = args.resources[workload]

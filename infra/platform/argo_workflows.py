@@ -13,7 +13,7 @@ import pulumi_kubernetes as k8s
 import yaml
 
 from infra.platform import pods, upstream
-from infra.platform.component import Component, Resources, secret_data
+from infra.platform.component import NO_WAIT, Component, Resources, secret_data
 from infra.platform.minio import REGION
 
 PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
@@ -127,7 +127,9 @@ class ArgoWorkflows(Component):
                 args.server_resources,
             ),
         }
-        patches: list[upstream.Manifest] = []
+        patches: list[upstream.Manifest] = [
+            {"kind": "Service", "metadata": {"name": "*", "annotations": NO_WAIT}}
+        ]
         for workload, (words, resources) in arguments.items():
             container = {
                 "name": workload,

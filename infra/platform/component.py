@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 import pulumi
 
+# A service is ready when a pod behind it is, which is waited for by itself. Waiting here as well
+# would take the places of Pulumi's few parallel operations, and leave none to make the pods.
+NO_WAIT = {"pulumi.com/skipAwait": "true"}
+
 
 @dataclass(frozen=True)
 class Resources:

@@ -33,7 +33,7 @@ from pulumi_kubernetes.core.v1 import (
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
-from infra.platform.component import Resources
+from infra.platform.component import NO_WAIT, Resources
 
 # The user of Slipway's images; the official ones accept any.
 USER = 10001
@@ -215,7 +215,7 @@ def service(
     """A service on the port that its pods listen on."""
     return k8s.core.v1.Service(
         name,
-        metadata=metadata(name, namespace),
+        metadata=metadata(name, namespace, **NO_WAIT),
         spec=ServiceSpecArgs(
             type="NodePort" if node_port else "ClusterIP",
             selector={NAME: name},

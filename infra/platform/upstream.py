@@ -177,13 +177,7 @@ def register_all(
         options: makes a child's options from the resources that it waits for.
         before: further resources that workloads wait for.
     """
-    workloads = [m for m in objects if pod_spec(m) and m["kind"] in WORKLOADS]
-    first = [register(prefix, m, options()) for m in objects if m not in workloads]
-    # A service counts as ready when it has endpoints, which need the workload.
-    waited = [
-        r
-        for r, m in zip(first, (m for m in objects if m not in workloads), strict=True)
-        if m["kind"] != "Service"
-    ]
+    workloads = [m for m in objects if m["kind"] in WORKLOADS]
+    first = [register(prefix, m, options()) for m in objects if m["kind"] not in WORKLOADS]
     for manifest in workloads:
-        register(prefix, manifest, options(*waited, *before))
+        register(prefix, manifest, options(*first, *before))
