@@ -39,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         process = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
         try:
             client: Any = boto3.client("s3")
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while True:
                 try:
                     client.create_bucket(Bucket="bentos")
