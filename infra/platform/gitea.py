@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pulumi
 import pulumi_kubernetes as k8s
-from pulumi_kubernetes.core.v1 import VolumeArgs
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources, secret_data
@@ -118,8 +117,8 @@ class Gitea(Component):
                 )
             ],
             volumes=[
-                VolumeArgs(name="data", persistent_volume_claim={"claim_name": NAME}),
-                VolumeArgs(name="config", secret={"secret_name": NAME}),
+                pods.volume("data", claim=NAME),
+                pods.volume("config", secret=NAME),
             ],
         )
 
@@ -169,8 +168,8 @@ class Gitea(Component):
                     )
                 ],
                 volumes=[
-                    VolumeArgs(name="data", empty_dir={}),
-                    VolumeArgs(name="config", secret={"secret_name": NAME}),
+                    pods.volume("data"),
+                    pods.volume("config", secret=NAME),
                 ],
             ),
             self.child(*after),

@@ -13,11 +13,14 @@ import pulumi_kubernetes as k8s
 from pulumi_kubernetes.apps.v1 import DeploymentStrategyArgs
 from pulumi_kubernetes.core.v1 import (
     CapabilitiesArgs,
+    ConfigMapVolumeSourceArgs,
     ContainerArgs,
     ContainerPortArgs,
+    EmptyDirVolumeSourceArgs,
     EnvVarArgs,
     EnvVarSourceArgs,
     HTTPGetActionArgs,
+    PersistentVolumeClaimVolumeSourceArgs,
     PodSecurityContextArgs,
     PodSpecArgs,
     PodTemplateSpecArgs,
@@ -25,6 +28,7 @@ from pulumi_kubernetes.core.v1 import (
     ResourceRequirementsArgs,
     SeccompProfileArgs,
     SecretKeySelectorArgs,
+    SecretVolumeSourceArgs,
     SecurityContextArgs,
     ServicePortArgs,
     ServiceSpecArgs,
@@ -72,6 +76,24 @@ def environment(
         else EnvVarArgs(name=name, value=value)
         for name, value in values.items()
     ]
+
+
+def volume(
+    name: str,
+    *,
+    secret: str | None = None,
+    config_map: str | None = None,
+    claim: str | None = None,
+) -> VolumeArgs:
+    """A volume of what is named, or an empty one."""
+    if secret:
+        return VolumeArgs(name=name, secret=SecretVolumeSourceArgs(secret_name=secret))
+    if config_map:
+        return VolumeArgs(name=name, config_map=ConfigMapVolumeSourceArgs(name=config_map))
+    if claim:
+        source = PersistentVolumeClaimVolumeSourceArgs(claim_name=claim)
+        return VolumeArgs(name=name, persistent_volume_claim=source)
+    return VolumeArgs(name=name, empty_dir=EmptyDirVolumeSourceArgs())
 
 
 def http_probe(
@@ -148,15 +170,15 @@ def template(
     grace_seconds: int = 30,
     restart: str | None = None,
     user: int = USER,
-    **annotations: pulumi.Input[str],
+    annotations: dict[str, pulumi.Input[str]] | None = None,
 ) -> PodTemplateSpecArgs:
     """A restricted pod. It gets an API token only where it names a service account."""
     return PodTemplateSpecArgs(
-        metadata=ObjectMetaArgs(labels=labels(name), annotations=annotations or None),
+        metadata=ObjectMetaArgs(labels=labels(name), annotations=annotations),
         spec=PodSpecArgs(
             init_containers=list(init) or None,
             containers=list(containers),
-            volumes=[VolumeArgs(name="tmp", empty_dir={}), *volumes],
+            volumes=[volume("tmp"), *volumes],
             service_account_name=service_account,
             automount_service_account_token=service_account is not None,
             enable_service_links=False,
@@ -259,12 +281,12 @@ def setup_job(
     )
     mounts = {"/scripts": "scripts"}
     volumes = [
-        VolumeArgs(name="scripts", config_map={"name": setup.name}),
+        volume("scripts", config_map=setup.name),
         *setup.volumes,
     ]
     if setup.secret:
         mounts[SECRETS] = "secrets"
-        volumes.append(VolumeArgs(name="secrets", secret={"secret_name": setup.secret}))
+        volumes.append(volume("secrets", secret=setup.secret))
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return k8s.batch.v1.Job(
         setup.name,
@@ -288,7 +310,7 @@ def setup_job(
                 volumes=volumes,
                 restart="OnFailure",
                 # A Job cannot be changed: another digest here makes Pulumi run a new one.
-                **{"slipway/settings": digest},
+                annotations={"slipway/settings": digest},
             ),
         ),
         opts=pulumi.ResourceOptions.merge(

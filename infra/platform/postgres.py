@@ -12,7 +12,6 @@ from pulumi_kubernetes.core.v1 import (
     PersistentVolumeClaimArgs,
     PersistentVolumeClaimSpecArgs,
     ProbeArgs,
-    VolumeArgs,
     VolumeResourceRequirementsArgs,
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
@@ -140,8 +139,8 @@ class Postgres(Component):
                         )
                     ],
                     volumes=[
-                        VolumeArgs(name="run", empty_dir={}),
-                        VolumeArgs(name="password", secret={"secret_name": NAME}),
+                        pods.volume("run"),
+                        pods.volume("password", secret=NAME),
                     ],
                     grace_seconds=60,
                 ),

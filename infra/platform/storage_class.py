@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 import yaml
-from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, VolumeArgs
+from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, ObjectFieldSelectorArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
@@ -79,14 +79,14 @@ class StorageClass(Component):
                         ],
                         env={
                             "POD_NAMESPACE": EnvVarSourceArgs(
-                                field_ref={"field_path": "metadata.namespace"}
+                                field_ref=ObjectFieldSelectorArgs(field_path="metadata.namespace")
                             ),
                             "CONFIG_MOUNT_PATH": "/etc/local-path/",
                         },
                         mounts={"/etc/local-path/": "config"},
                     )
                 ],
-                volumes=[VolumeArgs(name="config", config_map={"name": NAME})],
+                volumes=[pods.volume("config", config_map=NAME)],
                 service_account=NAME,
             ),
             self.child(config, account),

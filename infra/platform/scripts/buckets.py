@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from minio import Minio
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from minio.minioadmin import MinioAdmin
 
 settings = json.loads(Path(__file__).with_name("settings.json").read_text())
@@ -14,11 +14,11 @@ client = Minio(endpoint=settings["endpoint"], access_key=root[0], secret_key=roo
 admin = MinioAdmin(endpoint=settings["endpoint"], credentials=StaticProvider(*root), secure=False)
 
 
-def allow(actions, resources):
+def allow(actions: list[str], resources: list[str]) -> dict[str, object]:
     return {"Effect": "Allow", "Action": actions, "Resource": resources}
 
 
-def policy(read, write):
+def policy(read: list[str], write: list[str]) -> list[dict[str, object]]:
     """Rights on whole buckets. Nothing may be deleted where `write` alone is given."""
     buckets = [f"arn:aws:s3:::{bucket}" for bucket in {*read, *write}]
     statements = [

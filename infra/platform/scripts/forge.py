@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -17,14 +18,14 @@ api = httpx.Client(
 )
 
 
-def ask(method, path, **body):
+def ask(method: str, path: str, **body: object) -> Any:
     response = api.request(method, path, json=body or None)
     if response.is_error:
         raise SystemExit(f"{method} {path}: {response.status_code} {response.text}")
     return response.json() if response.content else None
 
 
-def exists(path):
+def exists(path: str) -> bool:
     return api.get(path).status_code == 200
 
 
