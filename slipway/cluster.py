@@ -412,10 +412,10 @@ def clean_remains() -> None:
     """
     if running():
         return
-    orphans = orphans()
-    for process in orphans:
+    left = orphans()
+    for process in left:
         _signal(process, signal.SIGKILL)
-    psutil.wait_procs(orphans, timeout=10)
+    psutil.wait_procs(left, timeout=10)
     for _ in range(3):  # mounts may be stacked
         for place in _mounts():
             _run("umount", "--lazy", place, check=False)

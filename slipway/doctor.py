@@ -156,7 +156,9 @@ def _toolchain() -> Finding:
 
 
 def _images() -> Finding:
-    todo = [name for name, image in images.images().items() if not image.layout.is_dir()]
+    # An image is known by what goes into it, so programs yet to be built hide what is there.
+    unknown = bool(toolchain.missing())
+    todo = [n for n, image in images.images().items() if unknown or not image.layout.is_dir()]
     if not todo:
         return Finding("images", "ok", "every image is built")
     return Finding("images", "todo", ", ".join(todo), seconds=25 * len(todo))

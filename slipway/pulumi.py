@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -104,25 +105,41 @@ def _unlock(stack: str) -> None:
             lock.unlink(missing_ok=True)
 
 
-def run(stack: str, *arguments: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
-    """Runs `pulumi ARGUMENTS --stack STACK`; the caller reads the exit code.
-
-    Args:
-        stack: name of the stack.
-        arguments: the engine's own command and flags.
-        capture: return the output instead of showing it.
-    """
-    config = ["--config-file", str(_stack_file(stack))] if _takes_config(arguments) else []
+def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
     install_plugin()
     _unlock(stack)
-    return subprocess.run(
-        [toolchain.binary("pulumi"), *arguments, "--stack", stack, *config],
-        cwd=paths.REPOSITORY,
-        env={**os.environ, **environment()},
-        stdout=subprocess.PIPE if capture else None,
-        stderr=subprocess.STDOUT if capture else None,
-        text=True,
-    )
+    config = ["--config-file", str(_stack_file(stack))] if _takes_config(arguments) else []
+    return [str(toolchain.binary("pulumi")), *arguments, "--stack", stack, *config]
+
+
+def run(stack: str, *arguments: str) -> int:
+    """Runs `pulumi ARGUMENTS --stack STACK` on this terminal; returns its exit code."""
+    merged = {**os.environ, **environment()}
+    command = _command(stack, arguments)
+    return subprocess.run(command, cwd=paths.REPOSITORY, env=merged).returncode
+
+
+def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None]) -> int:
+    """Runs the engine, hands its lines on as they come and keeps them in `log`."""
+    merged = {**os.environ, **environment()}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        log.open("w") as out,
+        subprocess.Popen(
+            _command(stack, arguments),
+            cwd=paths.REPOSITORY,
+            env=merged,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as engine,
+    ):
+        assert engine.stdout  # noqa: S101  # a pipe was asked for
+        for line in engine.stdout:
+            out.write(line)
+            out.flush()
+            on_line(line.rstrip())
+    return engine.returncode
 
 
 def _takes_config(arguments: tuple[str, ...]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Generator
@@ -157,17 +158,27 @@ def _cluster(report: Report) -> None:
 
 
 def _platform(report: Report) -> None:
+    log = paths.state() / "logs" / "pulumi.log"
+    changes: list[str] = []
+
+    def hear(line: str) -> None:
+        # "+  kubernetes:apps/v1:Deployment mlflow created (12s)"; the engine repeats "@ updating".
+        if found := re.match(r"\s*(?:[-+~]+|\+-) +\S+ (\S+) (\w+(?: \(\d+s\))?)", line):
+            say(" ".join(found.groups()))
+            changes.append(found[1])
+
     with report.step("platform") as say:
         say("pulumi up")
-        log = paths.state() / "logs" / "pulumi.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        done = pulumi.run(STACK, "up", "--yes", "--skip-preview", "--non-interactive", capture=True)
-        log.write_text(done.stdout)
-        if done.returncode:
-            tail = "\n".join(done.stdout.splitlines()[-25:])
-            raise SlipwayError(f"pulumi up failed\n{tail}", fix=f"see {log}, then `make up` again")
-        changes = [line.strip() for line in done.stdout.splitlines() if line.startswith("    ")]
-        say(", ".join(c for c in changes if c[:1] in "+~-±" or c[:1].isdigit()) or "no changes")
+        code = pulumi.follow(
+            *(STACK, "up", "--yes", "--skip-preview", "--non-interactive"), log=log, on_line=hear
+        )
+        if code:
+            text = log.read_text()
+            tail = text[text.rfind("Diagnostics:") :].strip().splitlines()[:30]
+            raise SlipwayError(
+                "pulumi up failed\n" + "\n".join(tail), fix=f"see {log}, then `make up` again"
+            )
+        say(f"{len(set(changes))} resources changed" if changes else "nothing to change")
 
 
 def _publish(report: Report, platform: Cluster) -> str:
