@@ -136,11 +136,10 @@ class Folder:
     def training(self) -> Training:
         """Imports `training.py`. `BadInput` when it fails to import or lacks a function."""
         file = self.path / "training.py"
-        # Siblings import each other by bare name, as they do inside the bento. Those of another
-        # folder must not be mistaken for ours.
-        names = {p.stem for p in self.path.glob("*.py")}
-        for name in names & set(sys.modules):
-            del sys.modules[name]
+        # Siblings import each other by bare name (at their top), as they do inside the bento. Such
+        # a name may be a library's too (`schema` is), so ours are gone again afterwards.
+        names = {"training", *(p.stem for p in self.path.glob("*.py"))}
+        others = {name: sys.modules.pop(name) for name in names & set(sys.modules)}
         sys.path.insert(0, str(self.path))
         try:
             importlib.invalidate_caches()
@@ -151,6 +150,9 @@ class Folder:
             )
         finally:
             sys.path.remove(str(self.path))
+            for name in names & set(sys.modules):
+                del sys.modules[name]
+            sys.modules.update(others)
         wanted = [n for n in (*Training.__annotations__, *vars(Training)) if not n.startswith("_")]
         if missing := [name for name in wanted if not hasattr(module, name)]:
             raise BadInput(

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def test_folders_do_not_see_each_others_modules() -> None:
     first, second = (bento.load(FIXTURES / "valid" / name) for name in ("minimal", "second"))
     assert first.training().WHO == "minimal"  # pyright: ignore
     assert second.training().WHO == "second"  # pyright: ignore
+    assert "names" not in sys.modules
 
 
 def test_prose_and_tests_are_no_part_of_the_code_digest(tmp_path: Path) -> None:
