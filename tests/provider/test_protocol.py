@@ -453,6 +453,13 @@ def test_terminating_object_is_replaced_by_our_own(provider: Client, objects: Ob
     assert objects.get("v1", "ConfigMap", "c")["data"] == {"a": "2"}
 
 
+def test_deep_objects(provider: Client, objects: Objects) -> None:
+    deep: Any = "leaf"
+    for _ in range(80):
+        deep = {"properties": [deep]}
+    assert provider.check(config_map(objects, extra=deep))["extra"] == deep
+
+
 def test_many_at_once(provider: Client, objects: Objects) -> None:
     many = [config_map(objects, name=f"c{i}") for i in range(150)]
     with ThreadPoolExecutor(32) as pool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import suppress
 from types import ModuleType
 
 
@@ -33,6 +34,14 @@ from pulumi.runtime.proto import (  # noqa: E402
     provider_pb2_grpc,
     status_pb2,
 )
+
+# A deep object, such as a large CRD, is deeper than protobuf reads unless told so.
+with suppress(ImportError):
+    from google._upb._message import (  # pyright: ignore[reportMissingModuleSource]
+        SetAllowOversizeProtos,
+    )
+
+    SetAllowOversizeProtos(True)
 
 __all__ = [
     "engine_pb2",
