@@ -95,10 +95,14 @@ class ArgoCd(Component):
 
     def _secrets(self, args: ArgoCdArgs) -> list[pulumi.Resource]:
         redis = RandomPassword("argocd-redis", opts=self.child())
-        # Argo CD adds its own keys to argocd-secret: the password and what signs sessions.
-        contents = {
+        # Argo CD's server would make one, but its other parts may start before it has.
+        sessions = RandomPassword("argocd-sessions", 44, opts=self.child())
+        contents: dict[str, dict[str, pulumi.Input[str]]] = {
             "argocd-redis": {"auth": redis.result},
-            "argocd-secret": {"webhook.gogs.secret": args.webhook_secret},
+            "argocd-secret": {
+                "webhook.gogs.secret": args.webhook_secret,
+                "server.secretkey": sessions.result,
+            },
         }
         return [
             k8s.core.v1.Secret(
@@ -107,6 +111,8 @@ class ArgoCd(Component):
                     name=name,
                     namespace=args.namespace,
                     labels={"app.kubernetes.io/part-of": "argocd", pods.NAME: name},
+                    # Argo CD adds keys of its own to argocd-secret; these stay ours.
+                    annotations={"pulumi.com/patchForce": "true"},
                 ),
                 data=secret_data(data),
                 opts=self.child(),

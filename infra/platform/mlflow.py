@@ -46,7 +46,7 @@ class Mlflow(Component):
                 {
                     **args.object_store,
                     "MLFLOW_BACKEND_STORE_URI": pulumi.Output.concat(
-                        "postgresql://mlflow:",
+                        "postgresql+psycopg2://mlflow:",
                         args.database_password,
                         "@",
                         args.database_host,
