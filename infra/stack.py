@@ -57,6 +57,9 @@ def build() -> None:
         "kubernetes",
         kubeconfig=str(paths.kubeconfig()) if config.embedded else None,
         enable_server_side_apply=True,
+        # Updated in place: Argo CD keeps keys of its own in the Secret that we share with it.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
     )
     Stack(config, references, pulumi.ResourceOptions(providers=[provider])).register()
 
