@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -144,7 +149,8 @@ def test_a_batch_is_the_single_predictions(call: Any) -> None:
     flights = [flight()["flight"], flight(carrier="B6", temperature_f=None)["flight"]]
     singles = [call("POST", "/predict", json={"flight": one}).json() for one in flights]
     answer = call("POST", "/predict_batch", json={"flights": flights})
-    assert answer.json() == pytest.approx(singles)
+    probabilities = [one["probability_late"] for one in singles]
+    assert [one["probability_late"] for one in answer.json()] == pytest.approx(probabilities)
     assert call("POST", "/predict_batch", json={"flights": []}).status_code < 500
 
 
@@ -197,5 +203,28 @@ def test_ready_is_a_real_prediction(
     assert call("GET", "/readyz").status_code == 503
 
 
-def test_metrics_are_served(call: Any) -> None:
-    assert call("GET", "/metrics").status_code == 200
+@pytest.mark.slow
+def test_the_served_process_answers_and_counts(service: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "bentoml", "serve", "service:FlightDelay"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--working-dir", str(Path(service.__file__).parent)]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                deadline = time.monotonic() + 120
+                while time.monotonic() < deadline:
+                    try:
+                        if client.get("/readyz").status_code == 200:
+                            break
+                    except httpx.TransportError:
+                        time.sleep(0.2)
+                assert client.post("/predict", json=EXAMPLE).status_code == 200
+                assert client.post("/predict", content=b"x" * (10 << 20)).status_code == 413
+                metrics = client.get("/metrics")
+                assert metrics.headers["x-slipway-bento"] == BENTO
+                assert 'endpoint="/predict",http_response_code="200"' in metrics.text
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
