@@ -12,7 +12,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods, upstream
-from infra.platform.component import NO_WAIT, Component, Resources, secret_data
+from infra.platform.component import NO_WAIT, Component, Resources, fingerprint, secret_data
 from infra.platform.random_password import RandomPassword
 
 PATCHES = Path(__file__).parent / "patches" / "argo-cd.yaml"
@@ -64,6 +64,16 @@ class ArgoCd(Component):
             "quay.io/argoproj/argocd": args.image,
             "public.ecr.aws/docker/library/redis": args.redis_image,
         }
+        settings = {
+            key: value
+            for manifest in patched
+            if manifest["kind"] == "ConfigMap"
+            for key, value in manifest.get("data", {}).items()
+        }
+        for manifest in patched:
+            if manifest["kind"] in upstream.WORKLOADS:
+                annotations = {"slipway/settings": fingerprint(settings)}
+                manifest["spec"]["template"]["metadata"]["annotations"] = annotations
         return upstream.in_namespace(upstream.with_images(patched, images), args.namespace)
 
     def _patches(self, args: ArgoCdArgs) -> list[upstream.Manifest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,14 @@ class Component(pulumi.ComponentResource):
         return pulumi.ResourceOptions.merge(
             pulumi.ResourceOptions(depends_on=self._depends_on), own
         )
+
+
+def fingerprint(values: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[str]:
+    """A digest of what pods read at their start only; in their template, it restarts them."""
+    text = pulumi.Output.json_dumps(dict(values), sort_keys=True)
+    digest = text.apply(lambda known: hashlib.sha256(known.encode()).hexdigest())
+    # It tells nothing of the secrets among them, each of which is long and random.
+    return pulumi.Output.unsecret(digest)
 
 
 def secret_data(values: Mapping[str, pulumi.Input[str]]) -> dict[str, pulumi.Output[str]]:

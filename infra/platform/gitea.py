@@ -9,7 +9,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.platform import pods
-from infra.platform.component import Component, Resources, secret_data
+from infra.platform.component import Component, Resources, fingerprint, secret_data
 from infra.platform.postgres import claim
 from infra.platform.random_password import RandomPassword
 
@@ -71,10 +71,11 @@ class Gitea(Component):
             data=secret_data({"bot": bot.result, "webhook": webhook.result}),
             opts=self.child(),
         )
+        settings = {"app.ini": self._ini(args)}
         config = k8s.core.v1.Secret(
             NAME,
             metadata=pods.metadata(NAME, args.namespace),
-            data=secret_data({"app.ini": self._ini(args)}),
+            data=secret_data(settings),
             opts=self.child(),
         )
         volume = k8s.core.v1.PersistentVolumeClaim(
@@ -84,7 +85,11 @@ class Gitea(Component):
             opts=self.child(),
         )
         server = pods.deployment(
-            NAME, args.namespace, self._pod(args), self.child(config, volume), recreate=True
+            NAME,
+            args.namespace,
+            self._pod(args, settings),
+            self.child(config, volume),
+            recreate=True,
         )
         service = pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
         self._setup(args, [server, service, credentials, setup])
@@ -99,7 +104,9 @@ class Gitea(Component):
             url=self.url, host=args.database_host, password=args.database_password, **keys
         ).apply(lambda known: _app_ini(known, args.static_root))
 
-    def _pod(self, args: GiteaArgs) -> pods.PodTemplateSpecArgs:
+    def _pod(
+        self, args: GiteaArgs, settings: dict[str, pulumi.Output[str]]
+    ) -> pods.PodTemplateSpecArgs:
         return pods.template(
             NAME,
             [
@@ -120,6 +127,7 @@ class Gitea(Component):
                 pods.volume("data", claim=NAME),
                 pods.volume("config", secret=NAME),
             ],
+            annotations={"slipway/settings": fingerprint(settings)},
         )
 
     def _setup(self, args: GiteaArgs, after: Sequence[pulumi.Resource]) -> None:

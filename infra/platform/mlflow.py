@@ -9,7 +9,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.platform import pods
-from infra.platform.component import Component, Resources, secret_data
+from infra.platform.component import Component, Resources, fingerprint, secret_data
 
 NAME = "mlflow"
 PORT = 5000
@@ -39,24 +39,19 @@ class Mlflow(Component):
         super().__init__("Mlflow", name, opts)
         host = pulumi.Output.concat(NAME, ".", args.namespace, ".svc")
         self.url = pulumi.Output.concat("http://", host, f":{PORT}")
+        login = pulumi.Output.concat("mlflow:", args.database_password)
+        settings = {
+            **args.object_store,
+            "MLFLOW_BACKEND_STORE_URI": pulumi.Output.concat(
+                "postgresql+psycopg2://", login, "@", args.database_host, "/mlflow"
+            ),
+        }
         secret = k8s.core.v1.Secret(
             NAME,
             metadata=pods.metadata(NAME, args.namespace),
-            data=secret_data(
-                {
-                    **args.object_store,
-                    "MLFLOW_BACKEND_STORE_URI": pulumi.Output.concat(
-                        "postgresql+psycopg2://mlflow:",
-                        args.database_password,
-                        "@",
-                        args.database_host,
-                        "/mlflow",
-                    ),
-                }
-            ),
+            data=secret_data(settings),
             opts=self.child(),
         )
-        names = [*args.object_store, "MLFLOW_BACKEND_STORE_URI"]
         # Names that its clients use; a page elsewhere that rebinds its own name is refused.
         hosts = "mlflow,mlflow:*,mlflow.*,localhost:*,127.0.0.1:*"
         pod = pods.template(
@@ -76,7 +71,7 @@ class Mlflow(Component):
                         f"--allowed-hosts={hosts}",
                     ],
                     env={
-                        **{key: pods.from_secret(NAME, key) for key in names},
+                        **{key: pods.from_secret(NAME, key) for key in settings},
                         "HOME": "/tmp",  # noqa: S108
                         # Jobs serve evaluation of language models; their workers cost 300 MiB.
                         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -89,6 +84,7 @@ class Mlflow(Component):
                     liveness=pods.http_probe("/health", PORT, period=30, timeout=10),
                 )
             ],
+            annotations={"slipway/settings": fingerprint(settings)},
         )
         pods.deployment(NAME, args.namespace, pod, self.child(secret), recreate=True)
         pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
