@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -27,7 +26,7 @@ from slipway.errors import SlipwayError
 class _Commands(TyperGroup):
     """Shows what a user can act on as a message, and everything else as the bug that it is."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # of the click that typer brings along, a private module
         try:
             return super().invoke(ctx)
         except SlipwayError as error:

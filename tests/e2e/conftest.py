@@ -1,4 +1,4 @@
-"""The flows of the platform, through its front door: commands, git, HTTP. In the order of the files."""
+"""The platform's flows through its front door: commands, git, HTTP. In the order of the files."""
 
 from __future__ import annotations
 

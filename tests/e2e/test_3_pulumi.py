@@ -61,7 +61,7 @@ def test_a_wrong_key_names_the_file_the_key_and_the_fix(
     (clone / ".venv").symlink_to(paths.REPOSITORY / ".venv")
     stack = clone / "environments" / "Pulumi.local.yaml"
     stack.write_text(stack.read_text().replace("slipway:nodePorts", "slipway:nodePort"))
-    program = "import sys; sys.path[0] = '.'; from slipway.commands import pulumi; from slipway.cli import app; app()"
+    program = "import sys; sys.path[0] = '.'; from slipway.cli import app; app()"
     done = subprocess.run(
         [clone / ".venv/bin/python", "-c", program, "pulumi", "preview", "--non-interactive"],
         cwd=clone,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from slipway import cluster
 
@@ -22,7 +24,7 @@ def bento(slipway: Callable[..., str]) -> str:
 
 def left_behind() -> dict[str, list[str]]:
     """What a stopped platform must not leave, by kind."""
-    mounts = [line.split()[1] for line in open("/proc/self/mounts")]
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     shown = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout
     places = (str(cluster.RUN), str(cluster.KUBELET), str(cluster.paths.data()))
     return {
@@ -49,10 +51,8 @@ def test_a_second_up_has_nothing_to_do(slipway: Callable[..., str]) -> None:
 def test_everything_killed_at_once_comes_back_with_its_data(slipway: Callable[..., str]) -> None:
     before = bento(slipway)
     for process in cluster.orphans():
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     slipway("up")
     assert bento(slipway) == before
     slipway("trace", MODEL, "--env", ENV)
