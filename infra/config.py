@@ -44,7 +44,7 @@ class Size(_Model):
 SIZES: dict[str, dict[str, str]] = {
     "postgres": {"cpu": "20m", "memory": "64Mi", "limit": "256Mi"},
     "minio": {"cpu": "20m", "memory": "128Mi", "limit": "512Mi"},
-    "mlflow": {"cpu": "20m", "memory": "256Mi", "limit": "768Mi"},
+    "mlflow": {"cpu": "20m", "memory": "384Mi", "limit": "768Mi"},
     "gitea": {"cpu": "20m", "memory": "96Mi", "limit": "384Mi"},
     "argocdController": {"cpu": "30m", "memory": "128Mi", "limit": "512Mi"},
     "argocdRepoServer": {"cpu": "20m", "memory": "64Mi", "limit": "384Mi"},

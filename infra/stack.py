@@ -94,7 +94,8 @@ class Stack:
             # Its helper pods make folders on the node.
             levels["local-path-storage"] = "privileged"
         self.names = Namespaces("namespaces", NamespacesArgs(levels), self._opts).names
-        network = Network(
+        # Nothing waits for it: rules take hold when they come, and pods outlive their absence.
+        Network(
             "network",
             flows(
                 self.names,
@@ -104,14 +105,14 @@ class Stack:
             ),
             self._opts,
         )
-        base: list[pulumi.Resource] = [network, *self._cluster(network)]
+        base = self._cluster()
         postgres = self._postgres(base)
         minio = self._minio(base)
         mlflow = self._mlflow(postgres, minio)
         gitea = self._gitea(postgres)
-        argo_cd = self._argo_cd(network, gitea)
+        argo_cd = self._argo_cd(gitea)
         workflows = self._argo_workflows(postgres, minio)
-        self._namespaces_content(network, minio, mlflow, gitea)
+        self._namespaces_content(minio, mlflow, gitea)
         Applications(
             "applications",
             ApplicationsArgs(
@@ -137,7 +138,7 @@ class Stack:
     def _node_port(self, service: str) -> int | None:
         return NODE_PORTS[service] if self.config.nodePorts else None
 
-    def _cluster(self, network: Network) -> list[pulumi.Resource]:
+    def _cluster(self) -> list[pulumi.Resource]:
         """What a bare cluster lacks and a managed one brings."""
         if not self.config.embedded:
             return []
@@ -150,7 +151,7 @@ class Stack:
                 path=str(paths.data() / "volumes"),
                 resources=self._size("localPath"),
             ),
-            self._after(network),
+            self._opts,
         )
         MetricsServer(
             "metrics-server",
@@ -231,7 +232,7 @@ class Stack:
             self._after(postgres),
         )
 
-    def _argo_cd(self, network: Network, gitea: Gitea) -> ArgoCd:
+    def _argo_cd(self, gitea: Gitea) -> ArgoCd:
         managed = ["pipelines", *self.config.environments]
         return ArgoCd(
             "argocd",
@@ -247,7 +248,7 @@ class Stack:
                 url=f"http://127.0.0.1:{NODE_PORTS['argocd']}",
                 node_port=self._node_port("argocd"),
             ),
-            self._after(network),
+            self._opts,
         )
 
     def _argo_workflows(self, postgres: Postgres, minio: Minio) -> ArgoWorkflows:
@@ -275,9 +276,7 @@ class Stack:
             self._after(postgres, minio),
         )
 
-    def _namespaces_content(
-        self, network: Network, minio: Minio, mlflow: Mlflow, gitea: Gitea
-    ) -> None:
+    def _namespaces_content(self, minio: Minio, mlflow: Mlflow, gitea: Gitea) -> None:
         Pipelines(
             "pipelines",
             PipelinesArgs(
@@ -292,7 +291,7 @@ class Stack:
                     "SERVING_IMAGE": self.images["serving"],
                 },
             ),
-            self._after(network),
+            self._opts,
         )
         for environment in self.config.environments:
             Environment(
@@ -301,7 +300,7 @@ class Stack:
                     namespace=self.names[environment],
                     object_store=client_environment(minio, f"models-{environment}"),
                 ),
-                self._after(network),
+                self._opts,
             )
 
     def _export(self, minio: Minio, mlflow: Mlflow, gitea: Gitea) -> None:
