@@ -136,7 +136,7 @@ class FlightDelay:
 
     @bentoml.api(batchable=True, max_batch_size=MAXIMUM_FLIGHTS, max_latency_ms=1000)
     def predict_batch(
-        self, flights: Annotated[list[Flight], Field(max_length=MAXIMUM_FLIGHTS)]
+        self, flights: Annotated[list[Flight], Field(min_length=1, max_length=MAXIMUM_FLIGHTS)]
     ) -> list[Prediction]:
         """The probabilities for up to 1,000 flights; requests that wait together run together."""
         return [Prediction(probability_late=p) for p in self.probabilities(flights)]

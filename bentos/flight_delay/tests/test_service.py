@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -72,25 +71,16 @@ def service(training: Any, model: Any, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def call(service: Any) -> Callable[..., httpx.Response]:
+def call(service: Any) -> Generator[Callable[..., httpx.Response]]:
     """Sends one request to the whole ASGI application, middleware included."""
     app = service.FlightDelay.to_asgi()
-
-    @asynccontextmanager
-    async def running() -> AsyncGenerator[httpx.AsyncClient]:
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app=app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
-                yield client
-
-    def send(method: str, path: str, **arguments: Any) -> httpx.Response:
-        async def once() -> httpx.Response:
-            async with running() as client:
-                return await client.request(method, path, **arguments)
-
-        return asyncio.run(once())
-
-    return send
+    lifespan = app.router.lifespan_context(app)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model")
+    with asyncio.Runner() as runner:  # one loop: the batching queue belongs to it
+        runner.run(lifespan.__aenter__())
+        yield lambda *arguments, **options: runner.run(client.request(*arguments, **options))
+        runner.run(client.aclose())
+        runner.run(lifespan.__aexit__(None, None, None))
 
 
 def flight(**changes: Any) -> dict[str, Any]:
@@ -151,7 +141,13 @@ def test_a_batch_is_the_single_predictions(call: Any) -> None:
     answer = call("POST", "/predict_batch", json={"flights": flights})
     probabilities = [one["probability_late"] for one in singles]
     assert [one["probability_late"] for one in answer.json()] == pytest.approx(probabilities)
-    assert call("POST", "/predict_batch", json={"flights": []}).status_code < 500
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_a_batch_too_small_or_too_large_is_refused(call: Any, count: int) -> None:
+    answer = call("POST", "/predict_batch", json={"flights": [EXAMPLE["flight"]] * count})
+    assert answer.status_code == 400
+    assert "flights" in answer.text
 
 
 @pytest.mark.parametrize(
