@@ -628,7 +628,10 @@ def _timeout(request: Any, obj: Object) -> float:
 def _state(inputs: Object, live: Object, manager: str, initial: Any = None) -> Object:
     """The resource's outputs: the live object, and what the official plugin keeps beside it."""
     outputs = mark_secrets(json.loads(json.dumps(live)), inputs)
-    outputs["__inputs"] = inputs
+    if live.get("kind") != "CustomResourceDefinition":
+        # These can be a megabyte, the engine writes the state after every step, and the official
+        # plugin needs old inputs only to tell what to replace, which of a definition is nothing.
+        outputs["__inputs"] = inputs
     outputs["__initialApiVersion"] = plain(initial or inputs.get("apiVersion"))
     outputs["__fieldManager"] = manager
     return outputs
