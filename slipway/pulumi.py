@@ -67,6 +67,8 @@ def environment() -> dict[str, str]:
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        # What the program declares wins over a hand's edit; without it, repairing drift is a conflict.
+        "PULUMI_K8S_ENABLE_PATCH_FORCE": "true",
         "PYTHONPATH": str(paths.REPOSITORY),
     }
 
@@ -149,10 +151,10 @@ def _takes_config(arguments: tuple[str, ...]) -> bool:
 
 
 def install_plugin() -> None:
-    """Installs the stand-in for the Kubernetes plugin where the official one cannot be had."""
+    """Installs the stand-in for the Kubernetes plugin, unless the official one is installed."""
     script = paths.REPOSITORY / "toolchain" / "pulumi-kubernetes" / "install"
     done = subprocess.run(
-        [sys.executable, script],
+        [sys.executable, script, "--offline"],
         env={**os.environ, **environment()},
         capture_output=True,
         text=True,
