@@ -96,12 +96,24 @@ class Tool:
 
     @functools.cached_property
     def version(self) -> str:
-        """The pinned version of the tool's module, as go.mod has it (with its leading v)."""
+        """The pinned version of the tool's module, as go.mod has it (with its leading v).
+
+        Raises:
+            BadInput: go.mod does not require that module.
+        """
         required = dict(re.findall(r"^\s*(?:require )?([^\s(]+) (v\S+)", self.gomod, re.M))
         module = self.config.module or max(
             (m for m in required if any(p == m or p.startswith(m + "/") for p in self.packages)),
             key=len,
+            default=" ".join(self.packages),
         )
+        if module not in required:
+            raise BadInput(
+                f"{module!r} is not required",
+                file=self.folder / "go.mod",
+                field="require",
+                fix=did_you_mean(module, required),
+            )
         return required[module]
 
     @functools.cached_property
