@@ -67,7 +67,7 @@ def environment() -> dict[str, str]:
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
-        # What the program declares wins over a hand's edit; without it, repairing drift is a conflict.
+        # What the program declares wins over a hand edit; repairing drift would be a conflict.
         "PULUMI_K8S_ENABLE_PATCH_FORCE": "true",
         "PYTHONPATH": str(paths.REPOSITORY),
     }
