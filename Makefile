@@ -10,6 +10,7 @@ help: ## what there is to make
 env:
 	@toolchain/bootstrap
 
+up: export SLIPWAY_BEGUN := $(shell date +%s)
 up: env ## the whole platform, from nothing, until a model answers
 	@$(SLIPWAY) up
 

@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from slipway.commands import (
+    bench,
     clean,
     doctor,
     down,
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Models promoted by pull request. Exit codes: 0 done, 1 failed, 2 bad input.",
 )
-for module in (up, down, doctor, status, train, predict, trace, new, clean):
+for module in (up, down, doctor, status, train, predict, trace, new, bench, clean):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.command("pulumi", context_settings=pulumi.SETTINGS)(pulumi.command)
 

@@ -15,7 +15,7 @@ from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, NotFound, PullRequest
 
 NAMESPACE, TEMPLATE = "pipelines", "train"
-_API = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}"
+API = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}"
 _LABELS = ("model", "commit", "environment")
 RUNNING, SUCCEEDED = ("", "Pending", "Running"), "Succeeded"
 
@@ -51,7 +51,7 @@ def start(cluster: Cluster, model: str, commit: str, environment: str) -> Workfl
     Raises:
         SlipwayError: the platform has no such workflow yet.
     """
-    if cluster.find(f"{_API}/workflowtemplates/{TEMPLATE}") is None:
+    if cluster.find(f"{API}/workflowtemplates/{TEMPLATE}") is None:
         raise SlipwayError(
             f"the cluster has no WorkflowTemplate {NAMESPACE}/{TEMPLATE}",
             fix="see whether Argo CD has synced the application `workflows`, or run `make up`",
@@ -71,14 +71,14 @@ def start(cluster: Cluster, model: str, commit: str, environment: str) -> Workfl
             },
         },
     }
-    return _workflow(cluster.create(f"{_API}/workflows", body))
+    return _workflow(cluster.create(f"{API}/workflows", body))
 
 
 def find(cluster: Cluster, model: str, commit: str, environment: str) -> Workflow | None:
     """The newest workflow for the same model, commit and environment, if one runs or succeeded."""
     values = dict(zip(_LABELS, (model, commit, environment), strict=True))
     selector = ",".join(f"slipway.dev/{key}={value}" for key, value in values.items())
-    found = cluster.items(f"{_API}/workflows", labelSelector=selector)
+    found = cluster.items(f"{API}/workflows", labelSelector=selector)
     found.sort(key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)
     workflows = map(_workflow, found)
     return next((w for w in workflows if not w.ended or w.phase == SUCCEEDED), None)
@@ -87,7 +87,7 @@ def find(cluster: Cluster, model: str, commit: str, environment: str) -> Workflo
 def follow(cluster: Cluster, name: str, *, every_s: float = 1.0) -> Iterator[Workflow]:
     """The workflow as it stands, again and again; the last one has ended."""
     while True:
-        found = cluster.find(f"{_API}/workflows/{name}")
+        found = cluster.find(f"{API}/workflows/{name}")
         if found is None:
             raise SlipwayError(f"workflow {name} is gone", fix="start it again: slipway train")
         workflow = _workflow(found)
@@ -190,7 +190,7 @@ def _seconds(timestamp: str | None) -> float:
 
 def _log(cluster: Cluster, workflow: str, node: str, lines: int) -> str | None:
     """The step's last attempt's log: from its pod, or from the store once the pod is gone."""
-    nodes = _nodes(cluster.find(f"{_API}/workflows/{workflow}"))
+    nodes = _nodes(cluster.find(f"{API}/workflows/{workflow}"))
     if part(nodes.get(node), "type") == "Retry":
         node = (parts(nodes[node], "children") or [node])[-1]
     selector = f"workflows.argoproj.io/workflow={workflow}"

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -35,6 +37,8 @@ from slipway.publish import Remote, head, publish
 
 STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
+# First runs, whose time is kept: nothing there at all; the toolchain there, but no cluster.
+KINDS = ("cold", "cached")
 
 
 @dataclass
@@ -77,10 +81,11 @@ def up(console: Console) -> None:
     report = Report(console)
     embedded = pulumi.is_embedded(STACK)
     started = time.monotonic()
-    if embedded and _nothing_to_do():
+    if embedded and nothing_to_do():
         console.print(f"[green]✓[/] nothing to do: it runs ({time.monotonic() - started:.1f} s)")
         summary(console)
         return
+    kind = _kind() if embedded else None
     examine(console, embedded=embedded)
     if embedded:
         _machine(report)
@@ -90,6 +95,7 @@ def up(console: Console) -> None:
     commit = _publish(report, platform)
     _first_release(report, platform, commit)
     _remember()
+    _remember_time(kind, time.monotonic() - started)
     console.print(f"\nthe platform is up ({time.monotonic() - started:.0f} s)")
     summary(console)
 
@@ -262,7 +268,36 @@ def _remember() -> None:
     (paths.state() / "up").write_text(_inputs())
 
 
-def _nothing_to_do() -> bool:
+def times_file() -> Path:
+    """JSON: how long the last run of each of KINDS took. See `slipway bench`."""
+    return paths.cache() / "up-times.json"  # outlives `make down ERASE=1`, which one kind needs
+
+
+def _kind() -> str | None:
+    """Which first run this is; None when there is a cluster, or some of the toolchain."""
+    if (cluster.KUBERNETES / "admin.conf").exists():
+        return None
+    if not toolchain.missing():
+        return "cached"
+    return None if any(tool.built for tool in toolchain.tools().values()) else "cold"
+
+
+def _remember_time(kind: str | None, seconds: float) -> None:
+    if kind is None:
+        return
+    # Began with `make`, whose first step is the Python environment.
+    begun = float(os.environ.get("SLIPWAY_BEGUN") or 0)
+    ended = datetime.now(UTC)
+    times = json.loads(times_file().read_text()) if times_file().exists() else {}
+    times[kind] = {
+        "seconds": round(ended.timestamp() - begun if begun else seconds, 1),
+        "ended": ended.isoformat(timespec="seconds"),
+        "commit": head(),
+    }
+    times_file().write_text(json.dumps(times, indent=2))
+
+
+def nothing_to_do() -> bool:
     """True when the last `make up` ended well on these inputs and everything still answers."""
     mark = paths.state() / "up"
     if not mark.exists() or mark.read_text() != _inputs() or not all_ready():

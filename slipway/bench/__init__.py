@@ -1,0 +1,86 @@
+"""Speed and memory of the platform beside their targets. Each measurement gives some figures."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from slipway import paths
+from slipway.bench import command, prediction, push, rest, train
+from slipway.bench.figures import TARGETS, Figure
+from slipway.endpoints import Cluster
+from slipway.errors import BadInput, SlipwayError, did_you_mean
+from slipway.publish import head
+
+Measure = Callable[[Cluster, Callable[[str], None]], list[Figure]]
+
+# What rests is measured before anything is asked of it.
+MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
+    command.installs: ("up-cold", "up-cached"),
+    rest.rest: ("memory", "cpu"),
+    rest.disk: ("disk",),
+    command.no_op_up: ("up",),
+    command.pulumi_up: ("pulumi-up",),
+    push.push: ("push",),
+    train.train: ("training", "step-overhead"),
+    prediction.prediction: ("throughput", "p99", "in-cluster"),
+}
+
+
+def check_names(names: Collection[str]) -> None:
+    """`BadInput` unless all are names of figures."""
+    for name in names:
+        if name not in TARGETS:
+            raise BadInput(f"no figure {name!r}", field="FIGURE", fix=did_you_mean(name, TARGETS))
+
+
+def measure(
+    platform: Cluster, names: Collection[str], say: Callable[[str, str], None]
+) -> Iterator[Figure]:
+    """The named figures, all by default; one that cannot be measured says why.
+
+    `say` gets the figure's name and what is done for it.
+    """
+    for measurement, given in MEASUREMENTS.items():
+        wanted = [name for name in given if not names or name in names]
+        if not wanted:
+            continue
+        try:
+            figures = measurement(platform, functools.partial(say, wanted[0]))
+            found = {figure.name: figure for figure in figures}
+        except (SlipwayError, OSError) as error:
+            problem = str(error) or type(error).__name__
+            found = {name: Figure(name, None, problem=problem) for name in wanted}
+        yield from (found[name] for name in wanted if name in found)
+
+
+def document(figures: list[Figure]) -> dict[str, Any]:
+    """What was measured, on what, when."""
+    return {
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": head(),
+        "machine": {
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+            "load_average": os.getloadavg(),
+        },
+        "figures": [figure.document() for figure in figures],
+    }
+
+
+def default_file() -> Path:
+    """Where the last run's figures are."""
+    return paths.state() / "bench.json"
+
+
+def write(file: Path, content: dict[str, Any]) -> None:
+    """Writes the document as JSON."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2) + "\n")

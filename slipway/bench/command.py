@@ -1,0 +1,77 @@
+"""Commands that have nothing to do, timed; and how long the runs of `make up` took that had."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway import paths, up
+from slipway.bench.figures import Figure
+from slipway.endpoints import Cluster
+from slipway.errors import SlipwayError
+
+
+def installs(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
+    """What the last `make up` of each kind recorded: no bench can begin with nothing."""
+    say("reading what make up recorded")
+    file = up.times_file()
+    times = json.loads(file.read_text()) if file.exists() else {}
+    figures: list[Figure] = []
+    for kind in up.KINDS:
+        found = times.get(kind)
+        if found:
+            how = f"make up that ended {found['ended']}, commit {found['commit'][:12]}"
+            figures.append(Figure(f"up-{kind}", found["seconds"], how))
+        else:
+            figures.append(Figure(f"up-{kind}", None, "not measured yet"))
+    return figures
+
+
+def no_op_up(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
+    """`slipway up` on a platform that runs."""
+    say("slipway up")
+    if not up.nothing_to_do():
+        raise SlipwayError("`slipway up` has something to do", fix="run `make up` first")
+    seconds, output = timed("up")
+    if "nothing to do" not in output:
+        raise SlipwayError(f"`slipway up` had something to do:\n{output[-500:]}")
+    return [Figure("up", seconds, "wall clock of the process, Python's start included")]
+
+
+def pulumi_up(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
+    """`pulumi up` as an engineer runs it, preview included, without any change."""
+    options = ("--non-interactive", "--suppress-progress")
+    say("pulumi preview: is there nothing to change?")
+    preview_s, _output = timed("pulumi", "preview", "--expect-no-changes", *options)
+    say("pulumi up")
+    seconds, _output = timed("pulumi", "up", "--yes", "--expect-no-changes", *options)
+    say("pulumi up --skip-preview")
+    update_s, _output = timed(
+        *("pulumi", "up", "--yes", "--expect-no-changes", "--skip-preview"), *options
+    )
+    how = f"pulumi up --yes with its preview; {update_s:.1f} s with --skip-preview"
+    details = {"preview_seconds": preview_s, "skip_preview_seconds": update_s}
+    return [Figure("pulumi-up", seconds, how, "", details)]
+
+
+def timed(*arguments: str) -> tuple[float, str]:
+    """Runs `slipway ARGUMENTS`: seconds, and what it said.
+
+    Raises:
+        SlipwayError: it failed.
+    """
+    command = [Path(sys.executable).with_name("slipway"), *arguments]
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True)
+    seconds = time.monotonic() - began
+    output = done.stdout + done.stderr
+    if done.returncode:
+        raise SlipwayError(
+            f"slipway {' '.join(arguments[:2])} failed\n{output.strip()[-1500:]}",
+            fix="run `make up` first",
+        )
+    return seconds, output
