@@ -25,7 +25,14 @@ from pathlib import Path
 from string import Template
 
 import psutil
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from slipway import images, paths, toolchain
 from slipway.errors import BadInput, SlipwayError, from_validation
@@ -35,8 +42,9 @@ RUN = Path("/run/slipway")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
 REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
-# The chains that Kubernetes' components and the CNI plugins make, by their documented prefixes.
-CHAINS = re.compile(r"\b(KUBE|CNI)-")
+# Lines of iptables-save with chains that Kubernetes' components and the CNI plugins make, by their
+# documented prefixes: a chain, a rule in it, a jump to it.
+OUR_RULES = re.compile(r"^:(KUBE|CNI)-|^-A (KUBE|CNI)-| -[jg] (KUBE|CNI)-")
 
 
 class Addresses(BaseModel):
@@ -44,11 +52,32 @@ class Addresses(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    bridge: str
+    # An interface's name has at most 15 characters.
+    bridge: str = Field(pattern=r"^[a-z][a-z0-9-]{0,14}$")
     node_ip: ipaddress.IPv4Address
     pod_subnet: ipaddress.IPv4Network
     service_subnet: ipaddress.IPv4Network
-    api_port: int
+    api_port: int = Field(ge=1024, le=65535)
+
+    @field_validator("pod_subnet")
+    @classmethod
+    def _holds_the_node(
+        cls, subnet: ipaddress.IPv4Network, known: ValidationInfo
+    ) -> ipaddress.IPv4Network:
+        node = known.data.get("node_ip")
+        if node and node not in subnet:
+            raise ValueError(f"does not hold node_ip {node}")
+        return subnet
+
+    @field_validator("service_subnet")
+    @classmethod
+    def _is_apart_from_the_pods(
+        cls, subnet: ipaddress.IPv4Network, known: ValidationInfo
+    ) -> ipaddress.IPv4Network:
+        pods = known.data.get("pod_subnet")
+        if pods and pods.overlaps(subnet):
+            raise ValueError(f"overlaps pod_subnet {pods}")
+        return subnet
 
 
 @functools.cache
@@ -78,6 +107,11 @@ def logs() -> Path:
 def _initialised() -> Path:
     """Exists once kubeadm has finished; a first attempt that was interrupted starts afresh."""
     return paths.data() / "cluster-initialised"
+
+
+def _is_ours() -> bool:
+    """Whether the Kubernetes node on this machine, if there is one, is Slipway's."""
+    return _initialised().exists() or (paths.data() / "kubeadm-started").exists()
 
 
 def _run(*command: str | Path, check: bool = True, **options: object) -> str:
@@ -122,7 +156,8 @@ def configure() -> None:
         "containerd": shutil.which("containerd") or "/usr/bin/containerd",
         "registry": toolchain.binary("registry"),
         "kubelet": toolchain.binary("kubelet"),
-        "path": f"/usr/sbin:/usr/bin:/sbin:/bin:{os.environ.get('PATH', '')}",
+        # supervisord expands percent signs.
+        "path": f"/usr/sbin:/usr/bin:/sbin:/bin:{os.environ.get('PATH', '')}".replace("%", "%%"),
         "resolv_conf": _resolv_conf(),
         "restrict_oom_score_adj": str(not _has_sys_resource()).lower(),
     }
@@ -263,9 +298,8 @@ def _wait(ready: Callable[[], bool], what: str, seconds: float) -> None:
 
 
 def _refuse_foreign_cluster() -> None:
-    ours = _initialised().exists() or (paths.data() / "kubeadm-started").exists()
     for place in (KUBERNETES / "admin.conf", KUBELET / "config.yaml"):
-        if place.exists() and not ours:
+        if place.exists() and not _is_ours():
             raise BadInput(
                 "this machine already runs a Kubernetes node that Slipway did not start",
                 file=place,
@@ -344,7 +378,8 @@ def down(*, erase: bool = False, progress: Callable[[str], None] = lambda _: Non
     progress("removing what is left")
     clean_remains()
     if erase:
-        for place in (KUBERNETES, KUBELET, paths.data(), paths.state()):
+        kubernetes = (KUBERNETES, KUBELET) if _is_ours() else ()
+        for place in (*kubernetes, paths.data(), paths.state()):
             shutil.rmtree(place, ignore_errors=True)
 
 
@@ -420,19 +455,24 @@ def clean_remains() -> None:
         for place in _mounts():
             _run("umount", "--lazy", place, check=False)
     _remove_network_namespaces()
-    _remove_rules()
+    if _is_ours():  # another Kubernetes calls its chains the same
+        _remove_rules()
     if Path(f"/sys/class/net/{addresses().bridge}").exists():
         _run("ip", "link", "delete", addresses().bridge, check=False)
     shutil.rmtree(RUN, ignore_errors=True)
     _remove_cgroups()
 
 
-def _mounts() -> list[str]:
-    roots = (f"{RUN}/", f"{KUBELET}/", f"{paths.data()}/")
-    lines = Path("/proc/self/mounts").read_text().splitlines()
-    points = [line.split()[1].encode().decode("unicode_escape") for line in lines]
-    # The kubelet mounts its folder on itself.
-    ours = [p for p in points if p.startswith(roots) or p == str(KUBELET)]
+def _mounts(table: Path = Path("/proc/self/mounts")) -> list[str]:
+    """Our mount points, the innermost first."""
+    # Blanks in a path are written as octal numbers.
+    points = [
+        re.sub(r"\\(\d{3})", lambda blank: chr(int(blank[1], 8)), line.split()[1])
+        for line in table.read_text().splitlines()
+    ]
+    ours = [p for p in points if p.startswith((f"{RUN}/", f"{paths.data()}/"))]
+    if _is_ours():  # the kubelet mounts its folder on itself
+        ours += [p for p in points if f"{p}/".startswith(f"{KUBELET}/")]
     return sorted(ours, reverse=True)
 
 
@@ -446,14 +486,19 @@ def _remove_network_namespaces() -> None:
             place.unlink(missing_ok=True)
 
 
+def without_our_rules(saved: str) -> str:
+    """What `iptables-save` said, less our chains and the rules in and to them."""
+    kept = [line for line in saved.splitlines() if not OUR_RULES.search(line)]
+    return "".join(f"{line}\n" for line in kept)
+
+
 def _remove_rules() -> None:
     for family in ("iptables", "ip6tables"):
         if not shutil.which(f"{family}-save"):
             continue
         saved = _run(f"{family}-save", check=False)
-        kept = [line for line in saved.splitlines() if not CHAINS.search(line)]
-        if len(kept) != len(saved.splitlines()):
-            subprocess.run([f"{family}-restore"], input="\n".join(kept) + "\n", text=True)
+        if (kept := without_our_rules(saved)) != saved:
+            subprocess.run([f"{family}-restore"], input=kept, text=True)
 
 
 def _remove_cgroups() -> None:
