@@ -301,12 +301,14 @@ class Gitea:
     # Pull requests
 
     def pull(self, number: int) -> PullRequest:
-        return _pull(self._send("GET", f"pulls/{number}", what=f"pull request {number}").json())
+        return self._pull(
+            self._send("GET", f"pulls/{number}", what=f"pull request {number}").json()
+        )
 
     def find(self, head: str, *, base: str = "main") -> PullRequest | None:
         try:
             answer = self._send("GET", f"pulls/{quote(base, safe='')}/{quote(head)}").json()
-            return _pull(answer)
+            return self._pull(answer)
         except NotFound:
             pass
         closed = self.pulls("closed")
@@ -314,14 +316,14 @@ class Gitea:
 
     def pulls(self, state: Literal["open", "closed", "all"] = "open") -> Iterator[PullRequest]:
         # Without a sort Gitea gives the newest first.
-        return map(_pull, self._pages("pulls", {"state": state}))
+        return map(self._pull, self._pages("pulls", {"state": state}))
 
     def open(self, head: str, title: str, body: str, *, base: str = "main") -> PullRequest:
         found = self.find(head, base=base)
         if found is None or found.state != "open":
             request = {"head": head, "base": base, "title": title, "body": body}
             what = f"pull request for {head}"
-            return _pull(self._send("POST", "pulls", json=request, what=what).json())
+            return self._pull(self._send("POST", "pulls", json=request, what=what).json())
         if (found.title, found.body) == (title, body):
             return found
         return self.update(found.number, title=title, body=body)
@@ -329,7 +331,7 @@ class Gitea:
     def update(self, number: int, **fields: str) -> PullRequest:
         """Changes `title`, `body` or `state` of a pull request."""
         what = f"pull request {number}"
-        return _pull(self._send("PATCH", f"pulls/{number}", json=fields, what=what).json())
+        return self._pull(self._send("PATCH", f"pulls/{number}", json=fields, what=what).json())
 
     def merge(self, number: int, *, sha: str | None = None) -> PullRequest:
         deadline = time.monotonic() + _MERGE_PATIENCE_S
@@ -364,6 +366,21 @@ class Gitea:
                     raise
                 time.sleep(self._backoff_s)
 
+    def _pull(self, item: Any) -> PullRequest:
+        return PullRequest(
+            number=item["number"],
+            # Not the forge's own name for it, which need not mean anything where the reader is.
+            url=f"{self.url}/{self.repository}/pulls/{item['number']}",
+            title=item["title"],
+            body=item["body"] or "",
+            head=item["head"]["label"],
+            base=item["base"]["label"],
+            sha=item["head"]["sha"],
+            state=item["state"],
+            merged=bool(item["merged"]),
+            merge_sha=item["merge_commit_sha"] if item["merged"] else None,
+        )
+
     # Reports
 
     def set_status(
@@ -388,21 +405,6 @@ class Gitea:
                     self._send("PATCH", f"issues/comments/{item['id']}", json=text)
                 return
         self._send("POST", path, json=text, what=f"comment on pull request {number}")
-
-
-def _pull(item: Any) -> PullRequest:
-    return PullRequest(
-        number=item["number"],
-        url=item["html_url"],
-        title=item["title"],
-        body=item["body"] or "",
-        head=item["head"]["label"],
-        base=item["base"]["label"],
-        sha=item["head"]["sha"],
-        state=item["state"],
-        merged=bool(item["merged"]),
-        merge_sha=item["merge_commit_sha"] if item["merged"] else None,
-    )
 
 
 def _error(response: httpx.Response, what: str) -> ForgeError:
