@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from slipway import (
     cluster,
@@ -325,7 +324,6 @@ def _is_ready(item: dict[str, Any]) -> bool:
 def summary(console: Console) -> None:
     """Addresses, where the credentials are, and what to try next."""
     platform = Cluster.connect()
-    table = Table(box=None, show_header=False, padding=(0, 2))
     local = "no login: reachable from this machine only"
     consoles = {
         "git forge": ("forge", "gitea", "login: Secret forge/gitea-admin"),
@@ -342,7 +340,6 @@ def summary(console: Console) -> None:
         found = platform.find(f"/api/v1/namespaces/{namespace}/services/{name}") or {}
         port = part(found, "spec", "ports")[0].get("nodePort") if found else None
         address = f"http://127.0.0.1:{port}" if port else f"service {namespace}/{name}"
-        table.add_row(what, address, credentials)
-    console.print(table)
+        console.print(f"{what:<15} {address:<24} {credentials}", soft_wrap=True)
     console.print(f"kubeconfig: {endpoints.kubeconfig()}", soft_wrap=True)
     console.print(f"next: .venv/bin/slipway trace {FIRST_MODEL} --env {FIRST_ENVIRONMENT}")
