@@ -12,6 +12,7 @@ from slipway.commands import (
     clean,
     doctor,
     down,
+    env,
     err,
     new,
     predict,
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Models promoted by pull request. Exit codes: 0 done, 1 failed, 2 bad input.",
 )
-for module in (up, down, doctor, status, train, predict, trace, new, bench, clean):
+for module in (up, down, doctor, status, train, predict, trace, new, env, bench, clean):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.command("pulumi", context_settings=pulumi.SETTINGS)(pulumi.command)
 

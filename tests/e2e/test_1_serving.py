@@ -20,8 +20,8 @@ REQUESTS = Path(__file__).parent.parent / "fixtures" / "requests"
 def test_status_says_what_truly_answers(slipway: Callable[..., str]) -> None:
     board = json.loads(slipway("status", "-o", "json"))
     row = next(r for r in board if (r["model"], r["environment"]) == (MODEL, ENV))
-    assert row["synced"] is True
-    assert row["healthy"] is True
+    assert (row["sync"], row["health"]) == ("Synced", "Healthy")
+    assert row["serving"] is True
     assert row["answers"] == row["bento"]
 
 
