@@ -12,7 +12,6 @@ import functools
 import ipaddress
 import os
 import re
-import secrets
 import shutil
 import signal
 import socket
@@ -138,10 +137,6 @@ def configure() -> None:
     for folder in (paths.data() / "volumes", paths.state(), logs(), RUN / "cni"):
         folder.mkdir(parents=True, exist_ok=True)
     paths.data().chmod(0o711)
-    secret = paths.data() / "registry-secret"
-    if not secret.exists():
-        secret.touch(mode=0o600)
-        secret.write_text(secrets.token_hex(32))
     values = {
         "registry_address": f"127.0.0.1:{registry_port()}",
         **addresses().model_dump(mode="json"),
@@ -152,7 +147,7 @@ def configure() -> None:
         "state": paths.state(),
         "logs": logs(),
         "run": RUN,
-        "registry_secret": secret.read_text(),
+        "registry_secret": paths.secret(paths.data() / "registry-secret"),
         "containerd": shutil.which("containerd") or "/usr/bin/containerd",
         "registry": toolchain.binary("registry"),
         "kubelet": toolchain.binary("kubelet"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,3 +36,13 @@ def images_file() -> Path:
 def kubeconfig() -> Path:
     """Kubeconfig of the embedded cluster."""
     return state() / "kubeconfig"
+
+
+def secret(file: Path) -> str:
+    """A secret of this machine's: made at first use, all of it or nothing, for its owner only."""
+    if not file.exists():
+        partial = file.with_name(f"{file.name}.partial")
+        partial.touch(mode=0o600)
+        partial.write_text(secrets.token_hex(32))
+        partial.rename(file)
+    return file.read_text()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import yaml
 
 from slipway import paths, toolchain
@@ -19,27 +20,35 @@ from slipway.errors import BadInput, SlipwayError, did_you_mean
 PROJECT = "slipway"
 # Where the language host and the helpers that it starts are found.
 LANGUAGE_HOST = paths.REPOSITORY / "toolchain" / "pulumi-language-python"
+WITH_CONFIG = {*("up", "update", "preview", "refresh", "destroy", "config", "watch", "import")}
+WITH_STACK = {*WITH_CONFIG, *("about", "cancel", "console", "logs", "stack", "state")}
 
 
 def is_embedded(stack: str) -> bool:
     """Whether the stack runs on the cluster that Slipway starts: no KUBECONFIG names another.
 
     Raises:
-        BadInput: there is no such stack.
+        BadInput: there is no such stack, or its file is malformed.
     """
     named = os.environ.get("KUBECONFIG")
     if named and Path(named).resolve() != paths.kubeconfig().resolve():
         return False
-    config = yaml.safe_load(_committed(stack).read_text()) or {}
-    return (config.get("config") or {}).get("slipway:cluster") == "embedded"
+    return _committed(stack)["config"].get("slipway:cluster") == "embedded"
 
 
-def _committed(stack: str) -> Path:
+def _committed(stack: str) -> dict[str, Any]:
+    """The stack file in the checkout. What its values may be is the program's to say."""
     file = paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml"
     if not file.exists():
         known = [f.name.split(".")[1] for f in file.parent.glob("Pulumi.*.yaml")]
         raise BadInput(f"no such stack: {stack}", file=file, fix=did_you_mean(stack, known))
-    return file
+    try:
+        document = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise BadInput(f"not YAML: {error}", file=file) from error
+    if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
+        raise BadInput("a mapping of keys to values is needed", file=file, field="config")
+    return document
 
 
 def _home() -> Path:
@@ -49,11 +58,8 @@ def _home() -> Path:
 def environment() -> dict[str, str]:
     """Variables with which `pulumi` itself (and `slipway pulumi`) works on this project."""
     home = _home()
-    passphrase = home / "passphrase"
-    if not passphrase.exists():
-        (home / "state").mkdir(parents=True, exist_ok=True)
-        passphrase.touch(mode=0o600)
-        passphrase.write_text(secrets.token_urlsafe(32))
+    (home / "state").mkdir(parents=True, exist_ok=True)
+    paths.secret(home / "passphrase")
     folders = [
         Path(sys.executable).parent,
         LANGUAGE_HOST / "bin",
@@ -64,7 +70,7 @@ def environment() -> dict[str, str]:
         "PATH": ":".join([*map(str, dict.fromkeys(folders)), os.environ.get("PATH", "")]),
         "PULUMI_HOME": str(home / "home"),
         "PULUMI_BACKEND_URL": f"file://{home}/state",
-        "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
+        "PULUMI_CONFIG_PASSPHRASE_FILE": f"{home}/passphrase",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         # What the program declares wins over a hand edit; repairing drift would be a conflict.
@@ -78,40 +84,55 @@ def _stack_file(stack: str) -> Path:
 
     Pulumi would write the salt into the committed file, where every machine would change it.
     """
-    document = yaml.safe_load(_committed(stack).read_text())
+    document = _committed(stack)
     if not is_embedded(stack):
         document["config"] |= {"slipway:cluster": "kubeconfig", "slipway:nodePorts": False}
-    salt_file = _home() / f"salt.{stack}"
-    if not salt_file.exists():
+    file = _home() / f"Pulumi.{stack}.yaml"
+    file.write_text(yaml.safe_dump({"encryptionsalt": _salt(stack), **document}, sort_keys=False))
+    return file
+
+
+def _salt(stack: str) -> str:
+    """Salt with which the stack's state is encrypted; makes the stack where there is none."""
+    state = _home() / "state" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    if not state.exists():
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
             command = ["pulumi", "stack", "init", stack, "--non-interactive"]
             merged = {**os.environ, **environment()}
             done = subprocess.run(command, cwd=folder, env=merged, capture_output=True, text=True)
-            if done.returncode:
-                raise SlipwayError(f"pulumi stack init {stack}: {done.stderr.strip()}")
-            written = yaml.safe_load(Path(folder, f"Pulumi.{stack}.yaml").read_text())
-        salt_file.write_text(written["encryptionsalt"])
-    merged_file = _home() / f"Pulumi.{stack}.yaml"
-    merged_file.write_text(
-        yaml.safe_dump({"encryptionsalt": salt_file.read_text(), **document}, sort_keys=False)
-    )
-    return merged_file
+        if done.returncode:
+            raise SlipwayError(f"pulumi stack init {stack}: {done.stderr.strip()}")
+    return json.loads(state.read_text())["checkpoint"]["latest"]["secrets_providers"]["state"][
+        "salt"
+    ]
 
 
 def _unlock(stack: str) -> None:
     """Drops locks whose process is gone (a killed update leaves one); a living one stays."""
     for lock in (_home() / "state" / ".pulumi" / "locks").glob(f"**/{stack}/*.json"):
-        owner = json.loads(lock.read_text() or "{}")
-        if not Path(f"/proc/{owner.get('pid', 0)}").exists():
+        try:
+            process = psutil.Process(json.loads(lock.read_text())["pid"])
+            alive = "pulumi" in process.name()  # the number may be another process's by now
+        except (ValueError, KeyError, psutil.NoSuchProcess):
+            alive = False
+        if not alive:
             lock.unlink(missing_ok=True)
 
 
 def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
+    command, words = arguments[0] if arguments else "", set(arguments[1:])
+    file = f"environments/Pulumi.{stack}.yaml"
+    if command == "config" and words & {"set", "set-all", "rm", "rm-all", "refresh", "cp"}:
+        raise BadInput("Pulumi works on a copy of this file here", file=file, fix="edit the file")
     install_plugin()
     _unlock(stack)
-    config = ["--config-file", str(_stack_file(stack))] if _takes_config(arguments) else []
-    return [str(toolchain.binary("pulumi")), *arguments, "--stack", stack, *config]
+    added = ["--stack", stack] if command in WITH_STACK else []
+    if command in WITH_CONFIG:
+        added += ["--config-file", str(_stack_file(stack))]
+    if command == "stack" and "rm" in words:
+        added.append("--preserve-config")  # Pulumi would remove the committed file
+    return [str(toolchain.binary("pulumi")), *arguments, *added]
 
 
 def run(stack: str, *arguments: str) -> int:
@@ -142,12 +163,6 @@ def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None
             out.flush()
             on_line(line.rstrip())
     return engine.returncode
-
-
-def _takes_config(arguments: tuple[str, ...]) -> bool:
-    return bool(arguments) and arguments[0] in {
-        *("up", "update", "preview", "refresh", "destroy", "config", "watch", "import")
-    }
 
 
 def install_plugin() -> None:
