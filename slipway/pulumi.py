@@ -76,6 +76,8 @@ def environment() -> dict[str, str]:
         # What the program declares wins over a hand edit; repairing drift would be a conflict.
         "PULUMI_K8S_ENABLE_PATCH_FORCE": "true",
         "PYTHONPATH": str(paths.REPOSITORY),
+        # The SDK has thousands of modules: compiled once and not, where this is set, at each run.
+        "PYTHONDONTWRITEBYTECODE": "",
     }
 
 

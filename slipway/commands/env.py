@@ -16,7 +16,7 @@ def command() -> None:
     tools = [str(toolchain.binary(name).parent) for name in ("kubectl", "argocd", "argo", "helm")]
     variables["PATH"] = ":".join([*tools, variables["PATH"]])
     variables["KUBECONFIG"] = str(endpoints.kubeconfig())
-    del variables["PYTHONPATH"]
+    del variables["PYTHONPATH"], variables["PYTHONDONTWRITEBYTECODE"]
     for key, value in variables.items():
         if os.environ.get(key) != value:
             typer.echo(f"export {key}={shlex.quote(value)}")
