@@ -1,0 +1,252 @@
+"""How the engine is called: on which stack and cluster, and with what beside the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slipway import paths, pulumi, toolchain
+from slipway.errors import BadInput, SlipwayError
+
+FIXTURES = paths.REPOSITORY / "tests" / "fixtures" / "stacks"
+# An engine in name only: it makes stacks as the real one does, and repeats what it is told.
+ENGINE = """#!/bin/sh
+echo "$*" >>"$ENGINE_LOG"
+if [ "$1 $2" = "stack init" ]; then
+    place=${PULUMI_BACKEND_URL#file://}/.pulumi/stacks/slipway
+    [ ! -e "$place/$3.json" ] || { echo "error: stack '$3' already exists" >&2; exit 255; }
+    [ "$3" != broken ] || { echo "error: no space left on device" >&2; exit 255; }
+    mkdir -p "$place"
+    echo "$ENGINE_STATE" >"$place/$3.json"
+    exit
+fi
+echo "to $1"
+echo "error: none" >&2
+exit 3
+"""
+STATE = {"secrets_providers": {"type": "passphrase", "state": {"salt": "v1:salt"}}}
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with one stack, on a machine that has an engine."""
+    for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("ENGINE_LOG", str(tmp_path / "engine.log"))
+    monkeypatch.setenv("ENGINE_STATE", json.dumps({"checkpoint": {"latest": STATE}}))
+    monkeypatch.setattr(paths, "REPOSITORY", tmp_path / "checkout")
+    monkeypatch.setattr(pulumi, "install_plugin", lambda: None)
+    engine = tmp_path / "bin" / "pulumi"
+    engine.parent.mkdir()
+    engine.write_text(ENGINE)
+    engine.chmod(0o755)
+    monkeypatch.setattr(toolchain, "binary", lambda name: tmp_path / "bin" / name)
+    committed(tmp_path / "checkout").parent.mkdir(parents=True)
+    committed(tmp_path / "checkout").write_text((FIXTURES / "valid" / "embedded.yaml").read_text())
+    return tmp_path / "checkout"
+
+
+def committed(checkout: Path) -> Path:
+    return checkout / "environments" / "Pulumi.local.yaml"
+
+
+def calls(checkout: Path) -> list[str]:
+    log = checkout.parent / "engine.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def merged(arguments: tuple[str, ...] = ("preview",), stack: str = "local") -> dict[str, Any]:
+    """The stack file that the engine is given."""
+    command = pulumi._command(stack, arguments)
+    return yaml.safe_load(Path(command[command.index("--config-file") + 1]).read_text())
+
+
+# --- stack files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", sorted(FIXTURES.glob("valid/*.yaml")), ids=lambda f: f.stem)
+def test_valid(checkout: Path, file: Path) -> None:
+    committed(checkout).write_text(file.read_text())
+    assert pulumi.is_embedded("local") == (file.stem == "embedded")
+    assert merged()["encryptionsalt"] == "v1:salt"
+    assert committed(checkout).read_text() == file.read_text()
+
+
+@pytest.mark.parametrize("file", sorted(FIXTURES.glob("invalid/*.yaml")), ids=lambda f: f.stem)
+def test_invalid(checkout: Path, file: Path) -> None:
+    committed(checkout).write_text(file.read_text())
+    for ask in (lambda: pulumi.is_embedded("local"), lambda: pulumi.run("local", "preview")):
+        with pytest.raises(BadInput) as error:
+            ask()
+        assert file.with_suffix(".expected").read_text().strip() in str(error.value)
+    assert calls(checkout) == []
+
+
+def test_an_unknown_stack_is_answered_with_the_known_one() -> None:
+    with pytest.raises(BadInput, match=r"no such stack: locl\n  fix: did you mean 'local'\?"):
+        pulumi.run("locl", "preview")
+
+
+def test_the_salt_stays_outside_the_checkout(checkout: Path) -> None:
+    before = committed(checkout).read_text()
+    found = merged()
+    assert found["config"]["slipway:environments"] == ["dev"]
+    assert next(iter(found)) == "encryptionsalt"
+    assert committed(checkout).read_text() == before
+    assert [f.name for f in checkout.rglob("*") if f.is_file()] == ["Pulumi.local.yaml"]
+    assert paths.data() in pulumi._stack_file("local").parents
+
+
+def test_a_stack_is_made_once(checkout: Path) -> None:
+    for _ in range(2):
+        merged()
+    assert calls(checkout) == ["stack init local --non-interactive"]
+
+
+def test_a_first_run_that_was_interrupted_after_the_stack_was_made_goes_on(checkout: Path) -> None:
+    merged()
+    (paths.data() / "pulumi" / "Pulumi.local.yaml").unlink()
+    assert merged()["encryptionsalt"] == "v1:salt"
+
+
+def test_a_stack_that_cannot_be_made_says_why(checkout: Path) -> None:
+    committed(checkout).with_name("Pulumi.broken.yaml").write_text("config: {}")
+    with pytest.raises(SlipwayError, match="stack init broken: error: no space left on device"):
+        merged(stack="broken")
+
+
+# --- whose cluster ----------------------------------------------------------------------------
+
+
+def test_a_kubeconfig_of_the_user_s_turns_the_embedded_cluster_off(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed(checkout).write_text(committed(checkout).read_text() + "  slipway:nodePorts: true\n")
+    before = committed(checkout).read_text()
+    assert pulumi.is_embedded("local")
+    assert merged()["config"]["slipway:nodePorts"] is True
+    monkeypatch.setenv("KUBECONFIG", str(checkout.parent / "kind.yaml"))
+    assert not pulumi.is_embedded("local")
+    config = merged()["config"]
+    assert (config["slipway:cluster"], config["slipway:nodePorts"]) == ("kubeconfig", False)
+    assert config["slipway:environments"] == ["dev"]
+    assert committed(checkout).read_text() == before
+
+
+@pytest.mark.parametrize("value", ["", "ours"])
+def test_our_own_kubeconfig_does_not(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", value and str(paths.kubeconfig()))
+    assert pulumi.is_embedded("local")
+
+
+# --- calling the engine -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "added"),
+    [
+        (("preview", "--diff"), "--stack local --config-file FILE"),
+        (("up",), "--stack local --config-file FILE"),
+        (("config", "get", "x"), "--stack local --config-file FILE"),
+        (("stack", "export"), "--stack local"),
+        (("stack", "rm", "--yes"), "--stack local --preserve-config"),
+        (("cancel",), "--stack local"),
+        (("version",), ""),
+        (("plugin", "ls"), ""),
+        ((), ""),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, tuple) else "",
+)
+def test_each_command_is_given_what_it_takes(arguments: tuple[str, ...], added: str) -> None:
+    command = pulumi._command("local", arguments)
+    file = str(paths.data() / "pulumi" / "Pulumi.local.yaml")
+    said = " ".join(command[1 + len(arguments) :]).replace(file, "FILE")
+    assert command[1 : 1 + len(arguments)] == list(arguments)
+    assert said == added
+
+
+@pytest.mark.parametrize("word", ["set", "rm"])
+def test_configuration_is_changed_in_the_file_itself(checkout: Path, word: str) -> None:
+    """The engine would change its copy, and the change be gone at the next call."""
+    with pytest.raises(
+        BadInput, match=r"environments/Pulumi\.local\.yaml: .*\n  fix: edit the file"
+    ):
+        pulumi.run("local", "config", word, "slipway:cluster", "embedded")
+    assert calls(checkout) == []
+
+
+def test_the_exit_code_is_the_engine_s(checkout: Path) -> None:
+    assert pulumi.run("local", "whoami") == 3
+    assert calls(checkout) == ["whoami"]
+
+
+def test_lines_are_heard_as_they_come_and_kept(checkout: Path) -> None:
+    heard: list[str] = []
+    log = checkout.parent / "logs" / "pulumi.log"
+    assert pulumi.follow("local", "whoami", log=log, on_line=heard.append) == 3
+    assert heard == ["to whoami", "error: none"]
+    assert log.read_text().splitlines() == heard
+
+
+def test_the_engine_s_own_things_are_the_owner_s_only() -> None:
+    first = pulumi.environment()
+    passphrase = Path(first["PULUMI_CONFIG_PASSPHRASE_FILE"])
+    assert passphrase.stat().st_mode & 0o777 == 0o600
+    assert len(passphrase.read_text()) == 64
+    assert pulumi.environment() == first
+    assert passphrase.read_text() not in str(first)
+    assert first["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def test_a_secret_that_was_half_written_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "passphrase"
+    file.with_name("passphrase.partial").write_text("half")
+    secret = paths.secret(file)
+    assert len(secret) == 64
+    assert paths.secret(file) == secret
+
+
+# --- locks ------------------------------------------------------------------------------------
+
+
+def lock(name: str, text: str) -> Path:
+    folder = paths.data() / "pulumi/state/.pulumi/locks/organization/slipway/local"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(text)
+    return folder / f"{name}.json"
+
+
+def test_locks_of_the_dead_go(checkout: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    dead = [
+        lock("gone", json.dumps({"pid": gone.pid})),
+        lock("reused", json.dumps({"pid": os.getpid()})),
+        lock("half-written", '{"pid": 1'),
+        lock("empty", ""),
+        lock("of-nobody", "{}"),
+    ]
+    pulumi._command("local", ("cancel",))
+    assert [f.name for f in dead if f.exists()] == []
+
+
+def test_a_living_update_keeps_its_lock(checkout: Path) -> None:
+    program = checkout.parent / "pulumi"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as update:
+        held = lock("held", json.dumps({"pid": update.pid}))
+        other = held.parent.parent / "dev" / "held.json"
+        other.parent.mkdir()
+        other.write_text("{}")
+        pulumi._command("local", ("cancel",))
+        update.kill()
+    assert held.exists()
+    assert other.exists(), "another stack's lock is not this one's affair"
