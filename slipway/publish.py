@@ -13,6 +13,12 @@ from slipway.errors import SlipwayError
 
 # Credentials go by the environment: a command line is readable by every process of the machine.
 _HELPER = '!f() { echo "username=$SLIPWAY_GIT_USER"; echo "password=$SLIPWAY_GIT_PASSWORD"; }; f'
+# This commit and this push are not the user's: neither hooks nor signatures, and no proxy, as the
+# forge is always reached at an address of this machine's own.
+_PLAIN = [
+    *("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "http.proxy="),
+    *("-c", "user.name=slipway", "-c", "user.email=slipway@localhost"),
+]
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Remote:
     password: str
 
 
-def _git(*arguments: str, remote: Remote | None = None, cwd: Path = paths.REPOSITORY) -> str:
+def _git(*arguments: str, remote: Remote | None = None, cwd: Path | None = None) -> str:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     helper: list[str] = []
     if remote:
@@ -35,7 +41,11 @@ def _git(*arguments: str, remote: Remote | None = None, cwd: Path = paths.REPOSI
         # The first, empty, helper drops the user's own: nothing of ours lands in a key ring.
         helper = ["-c", "credential.helper=", "-c", f"credential.helper={_HELPER}"]
     done = subprocess.run(
-        ["git", *helper, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+        ["git", *_PLAIN, *helper, *arguments],
+        cwd=cwd or paths.REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise SlipwayError(f"git {arguments[0]} failed: {(done.stderr or done.stdout).strip()}")
@@ -91,13 +101,12 @@ def _is_ancestor(older: str, newer: str) -> bool:
 
 
 def _merged(mine: str, theirs: str) -> str:
-    identity = ("-c", "user.name=slipway", "-c", "user.email=slipway@localhost")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "merge"
         _git("worktree", "add", "--quiet", "--detach", str(place), theirs)
         try:
             message = f"Merge {mine[:12]} from a checkout"
-            _git(*identity, "merge", "--quiet", "--no-edit", "-m", message, mine, cwd=place)
+            _git("merge", "--quiet", "--no-ff", "--no-edit", "-m", message, mine, cwd=place)
             return _git("rev-parse", "HEAD", cwd=place)
         except SlipwayError as error:
             raise SlipwayError(
