@@ -305,6 +305,8 @@ def _refuse_foreign_cluster() -> None:
 def foreign_routes() -> list[str]:
     """Routes of this machine that overlap the pods' network and are not ours."""
     a = addresses()
+    if not shutil.which("ip"):  # a package still to come, and this is asked again
+        return []
     routes = _run("ip", "-4", "route", "show", "root", str(a.pod_subnet), check=False)
     return [line.strip() for line in routes.splitlines() if f"dev {a.bridge}" not in line]
 

@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from slipway import cluster, images, paths, toolchain
+from slipway import cluster, images, paths, pulumi, toolchain
 
 PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
 MIB, GIB = 2**20, 2**30
@@ -63,10 +63,11 @@ def examine(*, embedded: bool = True) -> list[Finding]:
         embedded: whether Slipway is to run the cluster itself; a cluster that is there needs
             neither root nor Debian.
     """
-    found = [_system(embedded), _memory(), _disk()]
+    todo = toolchain.missing(None if embedded else pulumi.TOOLS)
+    found = [_system(embedded), _disk(todo)]
     if embedded:
-        found += [_packages(), *_ports(), _network()]
-    return [*found, _toolchain(), *([_images()] if embedded else [])]
+        found += [_memory(), _packages(), *_ports(), _network()]
+    return [*found, _toolchain(todo), *([_images()] if embedded else [])]
 
 
 def _system(embedded: bool) -> Finding:
@@ -88,13 +89,13 @@ def _memory() -> Finding:
     return Finding("memory", "failed", detail, fix="a larger machine, or a cluster that exists")
 
 
-def _disk() -> Finding:
+def _disk(todo: list[toolchain.Tool]) -> Finding:
     place = paths.cache()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     fresh = not paths.images_file().exists()
-    needed = DISK_TO_BUILD if toolchain.missing() else DISK_AT_REST if fresh else 3 * GIB
+    needed = DISK_TO_BUILD if todo else DISK_AT_REST if fresh else 3 * GIB
     detail = f"{free / GIB:.1f} GiB free at {place}, {needed / GIB:.0f} needed"
     if free >= needed:
         return Finding("disk", "ok", detail)
@@ -109,16 +110,18 @@ def _packages() -> Finding:
 
 
 def _ports() -> list[Finding]:
-    if cluster.running():
+    # What a crash has left of us holds them too, until `make up` clears it away.
+    if cluster.running() or cluster.orphans():
         return [Finding("ports", "ok", "in use by Slipway itself")]
     ports = {
         "registry": cluster.registry_port(),
         "API server": cluster.addresses().api_port,
-        "kubelet": 10250,
+        **{"etcd": 2379, "etcd's peers": 2380, "kubelet": 10250, "kube-proxy": 10256},
+        **{"controller manager": 10257, "scheduler": 10259},
     }
     taken = {what: port for what, port in ports.items() if _is_taken(port)}
     if not taken:
-        return [Finding("ports", "ok", ", ".join(str(p) for p in ports.values()) + " are free")]
+        return [Finding("ports", "ok", f"{', '.join(map(str, ports.values()))} are free")]
     return [
         Finding(
             "ports", "failed", f"{port} ({what}) is taken", fix=f"see `ss -ltnp sport = {port}`"
@@ -147,8 +150,7 @@ def _network() -> Finding:
     )
 
 
-def _toolchain() -> Finding:
-    todo = toolchain.missing()
+def _toolchain(todo: list[toolchain.Tool]) -> Finding:
     if not todo:
         return Finding("toolchain", "ok", "every program is built")
     seconds = sum(t.config.seconds for t in todo) * 2 // (os.cpu_count() or 2)

@@ -188,9 +188,10 @@ def _official(owner: Tool, name: str) -> Path | None:
     return Path(found) if re.search(rf"(?<![\d.]){pinned}(?![\d.-])", said) else None
 
 
-def missing() -> list[Tool]:
-    """The tools still to build, the longest first."""
-    todo = [t for t in tools().values() if not t.built and not _is_official(t)]
+def missing(names: Iterable[str] | None = None) -> list[Tool]:
+    """The tools (all by default) still to build, the longest first."""
+    wanted = tools().values() if names is None else [tool(name) for name in names]
+    todo = [t for t in wanted if not t.built and not _is_official(t)]
     return sorted(todo, key=lambda t: -t.config.seconds)
 
 
@@ -358,8 +359,7 @@ def build(
     Raises:
         SlipwayError: a build failed; what was built before stays.
     """
-    wanted = set(names) if names is not None else set(tools())
-    todo = [t for t in missing() if t.name in wanted]
+    todo = missing(names)
     logs = paths.state() / "logs" / "toolchain"
     logs.mkdir(parents=True, exist_ok=True)
     for index, owner in enumerate(todo):

@@ -86,8 +86,8 @@ def up(console: Console) -> None:
         return
     kind = _kind() if embedded else None
     examine(console, embedded=embedded)
+    _machine(report, embedded=embedded)
     if embedded:
-        _machine(report)
         _cluster(report)
     _platform(report)
     platform = Cluster.connect()
@@ -116,15 +116,16 @@ def examine(console: Console, *, embedded: bool) -> None:
 # --- the machine, the cluster -----------------------------------------------------------------
 
 
-def _machine(report: Report) -> None:
-    if missing := doctor.missing_packages():
+def _machine(report: Report, *, embedded: bool) -> None:
+    if embedded and (missing := doctor.missing_packages()):
         with report.step("packages") as say:
             say(f"apt-get install {' '.join(missing)}")
             _apt(missing)
     with report.step("toolchain") as say:
-        toolchain.build(progress=_news(say))
-    with report.step("images") as say:
-        images.build(progress=_news(say, "cached"))
+        toolchain.build(None if embedded else pulumi.TOOLS, progress=_news(say))
+    if embedded:
+        with report.step("images") as say:
+            images.build(progress=_news(say, "cached"))
 
 
 def _news(say: Callable[[str], None], known: str = "") -> Callable[[str, str], None]:
