@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime
 
 HERE = Path(__file__).parent
 MAXIMUM_BODY_BYTES = 1 << 20
+DROPPED_BODY_BYTES = 64 << 20
 MAXIMUM_FLIGHTS = 1000
 
 
@@ -72,28 +73,29 @@ class Envelope:
                 message["headers"] = [*message["headers"], self.header]
             await send(message)
 
-        if scope["method"] == "POST":
-            # Read here, so that a body without a length (chunked) is counted too.
-            body = b""
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return
-                body += message.get("body", b"")
-                if len(body) > MAXIMUM_BODY_BYTES:
-                    await _refuse(named)
-                    return
-                if not message.get("more_body"):
-                    break
-            whole = {"type": "http.request", "body": body, "more_body": False}
-            waiting: list[Any] = [whole]
-
-            async def again() -> Any:
-                return waiting.pop() if waiting else await receive()
-
-            await self.app(scope, again, named)
+        if scope["method"] != "POST":
+            await self.app(scope, receive, named)
             return
-        await self.app(scope, receive, named)
+        # Read here, so that a body without a length (chunked) is counted too. What is too much is
+        # read and dropped: a client that is still sending would not hear the refusal.
+        body, size, more = b"", 0, True
+        while more and size <= DROPPED_BODY_BYTES:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            body = body + chunk if size <= MAXIMUM_BODY_BYTES else b""
+            more = message.get("more_body", False)
+        if size > MAXIMUM_BODY_BYTES:
+            await _refuse(named)
+            return
+        whole: list[Any] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> Any:
+            return whole.pop() if whole else await receive()
+
+        await self.app(scope, again, named)
 
 
 async def _refuse(send: Any) -> None:

@@ -18,17 +18,15 @@ def test_nothing_changed_is_no_diff(slipway: Callable[..., str]) -> None:
 
 
 def test_drift_is_repaired(slipway: Callable[..., str]) -> None:
-    where = ("-n", "mlflow", "get", "service", "mlflow", "-o", "jsonpath={.spec.ports[0].port}")
-    cluster.kubectl(
-        "-n", "mlflow", "label", "deployment/mlflow", "app.kubernetes.io/name=x", "--overwrite"
-    )
-    cluster.kubectl(
-        *("-n", "mlflow", "patch", "service", "mlflow", "--type=json"),
-        '-p=[{"op": "replace", "path": "/spec/ports/0/port", "value": 5999}]',
-    )
-    assert cluster.kubectl(*where) == "5999"
+    """A hand edit, a deleted object; nobody else's objects are touched."""
+    replicas = ("-n", "mlflow", "get", "deployment", "mlflow", "-o", "jsonpath={.spec.replicas}")
+    cluster.kubectl("-n", "mlflow", "scale", "deployment/mlflow", "--replicas=0")
+    cluster.kubectl("-n", "mlflow", "delete", "service", "mlflow")
+    cluster.kubectl("-n", "mlflow", "create", "configmap", "somebody-else-s")
     slipway("pulumi", "up", "--refresh", "--yes", "--skip-preview", "--non-interactive")
-    assert cluster.kubectl(*where) == "5000"
+    assert cluster.kubectl(*replicas) == "1"
+    cluster.kubectl("-n", "mlflow", "get", "service", "mlflow")
+    cluster.kubectl("-n", "mlflow", "delete", "configmap", "somebody-else-s")
     slipway("pulumi", "preview", "--non-interactive", "--expect-no-changes")
 
 

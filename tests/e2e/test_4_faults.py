@@ -52,7 +52,7 @@ def test_training_outlives_mlflow_and_containerd(
     commit = forge.commit("main")
     workflow = training.start(platform, MODEL, commit, ENV)
     faults: list[Callable[[], object]] = [
-        lambda: cluster.kubectl("-n", "mlflow", "delete", "pod", "--all", "--force", "--now"),
+        lambda: cluster.kubectl("-n", "mlflow", "delete", "pod", "--all", "--force"),
         lambda: kill("--config", f"{cluster.paths.state()}/containerd.toml"),
     ]
     try:
