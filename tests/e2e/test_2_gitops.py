@@ -64,11 +64,6 @@ def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(
     serving.wait_until_answering(platform, ENV, MODEL, good.bento.digest, timeout_s=90)
 
 
-def test_training_again_gives_the_same_bento(forge: Gitea, slipway: Callable[..., str]) -> None:
-    """Same data, same code: nothing to propose, whatever else the repository gained."""
-    assert "nothing to propose" in slipway("train", MODEL, "--wait")
-
-
 @pytest.mark.slow
 def test_a_second_model_needs_no_other_file(
     platform: Cluster, forge: Gitea, slipway: Callable[..., str], tmp_path: object
