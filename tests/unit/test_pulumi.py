@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from slipway import paths, pulumi, toolchain
 from slipway.errors import BadInput, SlipwayError
 
+INFRA = paths.REPOSITORY / "infra"
 FIXTURES = paths.REPOSITORY / "tests" / "fixtures" / "stacks"
 # An engine in name only: it makes stacks as the real one does, and repeats what it is told.
 ENGINE = """#!/bin/sh
@@ -181,6 +183,15 @@ def test_configuration_is_changed_in_the_file_itself(checkout: Path, word: str) 
     ):
         pulumi.run("local", "config", word, "slipway:cluster", "embedded")
     assert calls(checkout) == []
+
+
+def test_what_the_program_takes_from_the_toolchain_is_built_on_any_cluster() -> None:
+    """Where the cluster is not ours, `make up` builds these and no more."""
+    sources = "".join(f.read_text() for f in INFRA.rglob("*.py"))
+    taken = set(re.findall(r'toolchain\.(?:files|binary)\("([\w-]+)"', sources))
+    assert taken
+    assert taken < set(pulumi.TOOLS)
+    assert set(pulumi.TOOLS) <= set(toolchain.tools())
 
 
 def test_the_exit_code_is_the_engine_s(checkout: Path) -> None:

@@ -1,0 +1,174 @@
+"""toolchain/bootstrap: where it refuses, before anything is changed, and what it does elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slipway import paths
+
+
+class Machine:
+    """A checkout and a PATH of its own; every program that would change something only says so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.checkout, self.log = folder, folder / "checkout", folder / "log"
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        self.release = folder / "debian_version"
+        self.release.touch()
+        (self.checkout / "toolchain").mkdir(parents=True)
+        for name in ("requirements/all.txt", "requirements/uv.txt", "pyproject.toml"):
+            (self.checkout / name).parent.mkdir(exist_ok=True)
+            (self.checkout / name).write_text(f"{name}\n")
+        script = (paths.REPOSITORY / "toolchain" / "bootstrap").read_text()
+        # Absolute paths are this machine's; these are the other one's.
+        for there, here in {
+            "/etc/debian_version": self.release,
+            "/usr/bin/python3": self.programs / "python3",
+        }.items():
+            assert there in script
+            script = script.replace(there, str(here))
+        self.script = self.program(self.checkout / "toolchain" / "bootstrap", script)
+        for name in ("sh", "dirname", "cat", "sha256sum", "cut", "mkdir", "cp"):
+            if found := shutil.which(name):
+                (self.programs / name).symlink_to(found)
+        self.system("Linux", "6.1")
+        self.says("id", "0")
+        self.logs(self.programs / "apt-get")
+        self.python(works=True)
+
+    def program(self, file: Path, text: str) -> Path:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+        return file
+
+    def says(self, name: str, text: str) -> None:
+        self.program(self.programs / name, f"#!/bin/sh\necho '{text}'\n")
+
+    def system(self, name: str, version: str) -> None:
+        words = f'[ "$1" = -s ] && echo {name} || echo {name} {version}'
+        self.program(self.programs / "uname", f"#!/bin/sh\n{words}\n")
+
+    def logs(self, file: Path) -> None:
+        self.program(file, f'#!/bin/sh\necho "{file.name} $*" >>{self.log}\n')
+
+    def python(self, *, works: bool) -> None:
+        """A python3 that has venv and ensurepip, or lacks them; it makes environments."""
+        made = f"{self.checkout}/.venv/bin"
+        venv = f'mkdir -p {made}; echo "venv" >>{self.log}; cp {self.folder}/tool {made}/pip; '
+        venv += f"cp {self.folder}/tool {made}/uv"
+        self.program(self.folder / "tool", f'#!/bin/sh\necho "${{0##*/}} $*" >>{self.log}\n')
+        self.program(
+            self.programs / "python3",
+            f'#!/bin/sh\n[ "$1" = -c ] && exit {0 if works else 1}\n{venv}\n',
+        )
+
+    def run(self, **environment: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [self.script],
+            env={"PATH": str(self.programs), "HOME": str(self.folder), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return done.returncode, done.stdout
+
+    @property
+    def changes(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def not_debian(machine: Machine) -> None:
+    machine.release.unlink()
+
+
+def not_linux(machine: Machine) -> None:
+    machine.system("Darwin", "25")
+
+
+def not_root(machine: Machine) -> None:
+    machine.says("id", "1000")
+
+
+FAULTS = {
+    not_debian: "runs on Debian and Ubuntu only, and this is Linux 6.1",
+    not_linux: "runs on Debian and Ubuntu only, and this is Darwin 25",
+    not_root: "needs root",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("works", [True, False], ids=["python", "no_python"])
+def test_refusals_change_nothing(machine: Machine, fault: object, works: bool) -> None:
+    machine.python(works=works)
+    fault(machine)  # type: ignore[operator]
+    code, said = machine.run()
+    assert code == 2
+    assert FAULTS[fault] in said  # type: ignore[index]
+    assert "KUBECONFIG=… make up" in said
+    assert machine.changes == []
+    assert not (machine.checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_with_a_cluster_that_exists_nobody_is_refused(machine: Machine, fault: object) -> None:
+    fault(machine)  # type: ignore[operator]
+    code, said = machine.run(KUBECONFIG="/some/where")
+    assert code == 0, said
+    assert machine.changes[0] == "venv"
+    assert not [change for change in machine.changes if change.startswith("apt-get")]
+
+
+def test_what_is_done_and_that_it_is_done_once(machine: Machine) -> None:
+    assert machine.run()[0] == 0
+    assert [change.split(" --")[0] for change in machine.changes] == [
+        *("venv", "pip install", "uv pip sync", "uv pip install")
+    ]
+    assert all("--require-hashes" in change for change in machine.changes[1:3])
+    assert machine.run() == (0, "")
+    assert len(machine.changes) == 4
+
+
+@pytest.mark.parametrize("file", ["requirements/all.txt", "requirements/uv.txt", "pyproject.toml"])
+def test_it_is_done_again_when_a_lock_changes(machine: Machine, file: str) -> None:
+    machine.run()
+    with (machine.checkout / file).open("a") as lock:
+        lock.write("more\n")
+    machine.run()
+    assert [change.split()[0] for change in machine.changes[4:]] == ["pip", "uv", "uv"]
+
+
+def test_a_run_that_was_interrupted_is_done_anew(machine: Machine) -> None:
+    machine.program(machine.folder / "tool", f"#!/bin/sh\necho broken >>{machine.log}\nexit 1\n")
+    assert machine.run()[0] == 1
+    assert not (machine.checkout / ".venv" / "slipway.lock").exists()
+    for name in ("pip", "uv"):
+        machine.logs(machine.checkout / ".venv" / "bin" / name)
+    assert machine.run()[0] == 0
+
+
+def test_python_is_installed_where_it_is_missing(machine: Machine) -> None:
+    machine.python(works=False)
+    machine.run()
+    assert machine.changes[0].startswith("apt-get update")
+    assert "python3 python3-venv" in machine.changes[1]
+
+
+def test_without_root_what_is_missing_is_named(machine: Machine) -> None:
+    machine.python(works=False)
+    not_root(machine)
+    code, said = machine.run(KUBECONFIG="/some/where")
+    assert code == 2
+    assert "needed and not there: python3 python3-venv" in said
+    assert "install Python 3.11 or newer" in said
+    assert machine.changes == []

@@ -1,0 +1,226 @@
+"""What the doctor finds on machines that lack something, and what it says then."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from slipway import cluster, doctor, images, paths, pulumi, toolchain, up
+from slipway.cli import app
+from slipway.doctor import GIB, Finding
+from slipway.errors import BadInput
+
+Usage = namedtuple("Usage", "total used free")  # as psutil and shutil have them
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: Patch) -> Path:
+    """Root on Debian with room for everything, where all is built and nothing runs."""
+    for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    (tmp_path / "packages.txt").write_text(f"# what and where\nmade-up {tmp_path}/packages.txt\n")
+    monkeypatch.setattr(doctor, "PACKAGES", tmp_path / "packages.txt")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(doctor, "on_debian", lambda: True)
+    memory(monkeypatch, 16 * GIB)
+    disk(monkeypatch, 100 * GIB)
+    for name, found in {"running": {}, "orphans": [], "foreign_routes": []}.items():
+        monkeypatch.setattr(cluster, name, lambda found=found: found)
+    monkeypatch.setattr(doctor, "_is_taken", lambda _: False)
+    monkeypatch.setattr(toolchain, "missing", lambda _=None: [])
+    monkeypatch.setattr(images, "images", dict)
+    return tmp_path
+
+
+def memory(monkeypatch: Patch, total: int) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=total))
+
+
+def disk(monkeypatch: Patch, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free, 0, free))
+
+
+def tool(name: str, seconds: int) -> SimpleNamespace:
+    return SimpleNamespace(name=name, config=SimpleNamespace(seconds=seconds))
+
+
+def only(findings: list[Finding], state: str) -> Finding:
+    """The one finding that is not ok."""
+    found = [f for f in findings if f.state != "ok"]
+    assert [f.state for f in found] == [state], found
+    return found[0]
+
+
+def test_a_machine_that_lacks_nothing() -> None:
+    findings = doctor.examine()
+    assert {f.state for f in findings} == {"ok"}
+    assert sum(f.seconds for f in findings) == 0
+    assert {f.what for f in findings} == {
+        *("system", "memory", "disk", "packages", "ports", "network", "toolchain", "images")
+    }
+
+
+def not_root(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+
+def other_system(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(doctor, "on_debian", lambda: False)
+
+
+def little_memory(monkeypatch: Patch) -> None:
+    memory(monkeypatch, 4 * GIB)
+
+
+def little_disk_to_build(monkeypatch: Patch) -> None:
+    disk(monkeypatch, 24 * GIB)
+    monkeypatch.setattr(toolchain, "missing", lambda _=None: [tool("etcd", 0)])
+    monkeypatch.setattr(doctor, "_toolchain", lambda _: Finding("toolchain", "ok", ""))
+
+
+def little_disk_to_run(monkeypatch: Patch) -> None:
+    disk(monkeypatch, 9 * GIB)
+
+
+def route(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(cluster, "foreign_routes", lambda: ["10.244.0.0/16 dev office"])
+
+
+FAULTS = [
+    (not_root, "system", "not root", "KUBECONFIG=… make up"),
+    (other_system, "system", "neither Debian nor Ubuntu", "KUBECONFIG=… make up"),
+    (little_memory, "memory", "4.0 GiB, 6 needed", "a cluster that exists"),
+    (little_disk_to_build, "disk", "24.0 GiB free", "slipway clean"),
+    (little_disk_to_run, "disk", "9.0 GiB free", "slipway clean"),
+    (route, "network", "10.244.0.0/24 is in use: 10.244.0.0/16 dev office", "pod_subnet"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "what", "detail", "fix"), FAULTS, ids=[fault.__name__ for fault, *_ in FAULTS]
+)
+def test_what_stops_make_up(
+    monkeypatch: Patch, fault: Callable[[Patch], None], what: str, detail: str, fix: str
+) -> None:
+    fault(monkeypatch)
+    found = only(doctor.examine(), "failed")
+    assert found.what == what
+    assert detail in found.detail
+    assert fix in found.fix
+
+    # `make up` stops there, before it changes anything.
+    with pytest.raises(BadInput, match="fix: "):
+        up.examine(Console(quiet=True), embedded=True)
+
+
+def test_a_port_that_is_taken(monkeypatch: Patch) -> None:
+    monkeypatch.undo()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert doctor._is_taken(port)
+    assert not doctor._is_taken(port)
+
+
+def test_taken_ports_are_named(monkeypatch: Patch) -> None:
+    taken = {cluster.registry_port(), 2379}
+    monkeypatch.setattr(doctor, "_is_taken", lambda port: port in taken)
+    found = [f for f in doctor.examine() if f.state == "failed"]
+    assert [f.detail for f in found] == ["5000 (registry) is taken", "2379 (etcd) is taken"]
+    assert found[0].fix == "see `ss -ltnp sport = 5000`"
+
+
+@pytest.mark.parametrize("of", ["running", "orphans"])
+def test_ports_that_slipway_itself_holds_are_fine(monkeypatch: Patch, of: str) -> None:
+    """Those of a platform that runs, and those that a crash left, which `make up` clears away."""
+    monkeypatch.setattr(doctor, "_is_taken", lambda _: True)
+    monkeypatch.setattr(cluster, of, lambda: {"kubelet": True})
+    assert {f.state for f in doctor.examine()} == {"ok"}
+
+
+def test_what_make_up_will_do_and_how_long_it_takes(monkeypatch: Patch, machine: Path) -> None:
+    with doctor.PACKAGES.open("a") as file:
+        file.write("other-package /no/such/file\n")
+    monkeypatch.setattr(toolchain, "missing", lambda _=None: [tool("kubernetes", 360)])
+    monkeypatch.setattr(images, "images", lambda: {"base": SimpleNamespace(layout=machine / "no")})
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    todo = {f.what: f for f in doctor.examine() if f.state == "todo"}
+    assert todo["packages"].detail == "apt-get install other-package"
+    assert (todo["toolchain"].detail, todo["toolchain"].seconds) == ("kubernetes", 360)
+    assert todo["images"].detail == "base"
+    with (console := Console(width=100)).capture() as shown:
+        doctor.show(list(todo.values()), console)
+    assert "apt-get install other-package" in shown.get()
+    assert "about 7 min" in shown.get()
+
+
+def test_a_cluster_that_exists_needs_neither_root_nor_debian_nor_much(monkeypatch: Patch) -> None:
+    for fault in (not_root, other_system, little_memory, route):
+        fault(monkeypatch)
+    monkeypatch.setattr(doctor, "_is_taken", lambda _: True)
+    asked: list[object] = []
+    monkeypatch.setattr(toolchain, "missing", lambda names=None: asked.append(names) or [])
+    findings = doctor.examine(embedded=False)
+    assert {f.what: f.state for f in findings} == dict.fromkeys(
+        ("system", "disk", "toolchain"), "ok"
+    )
+    assert asked == [pulumi.TOOLS]
+
+
+def test_the_packages_of_this_repository_are_well_formed(monkeypatch: Patch) -> None:
+    lines = (paths.REPOSITORY / "toolchain" / "packages.txt").read_text().splitlines()
+    entries = [line.split() for line in lines if not line.startswith("#")]
+    assert all(len(entry) == 2 and entry[1].startswith("/") for entry in entries)
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+def test_a_fine_machine_is_exit_code_0() -> None:
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    assert "✓" in result.stderr
+    assert "to do" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ["doctor", "-o", "json"]])
+def test_a_fault_is_exit_code_1(monkeypatch: Patch, arguments: list[str]) -> None:
+    little_memory(monkeypatch)
+    assert CliRunner().invoke(app, arguments).exit_code == 1
+
+
+def test_what_is_to_do_is_no_fault(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(toolchain, "missing", lambda _=None: [tool("etcd", 30)])
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 0
+    assert "about 1 min" in result.stderr
+
+
+def test_as_data(monkeypatch: Patch) -> None:
+    route(monkeypatch)
+    findings = json.loads(CliRunner().invoke(app, ["doctor", "-o", "json"]).stdout)
+    assert all(set(f) == {"what", "state", "detail", "fix", "seconds"} for f in findings)
+    network = next(f for f in findings if f["what"] == "network")
+    assert network["state"] == "failed"
+    assert "pod_subnet" in network["fix"]
+
+
+def test_a_bad_stack_file_is_exit_code_2(monkeypatch: Patch, machine: Path) -> None:
+    monkeypatch.setattr(paths, "REPOSITORY", machine)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert result.exit_code == 2
+    assert "no such stack: local" in result.stderr
