@@ -168,10 +168,9 @@ def _platform(report: Report) -> None:
     changes: list[str] = []
 
     def hear(line: str) -> None:
-        # "+  kubernetes:apps/v1:Deployment mlflow created (12s)"; the engine repeats "@ updating".
-        if found := re.match(r"\s*(?:[-+~]+|\+-) +\S+ (\S+) (\w+(?: \(\d+s\))?)", line):
-            say(" ".join(found.groups()))
-            changes.append(found[1])
+        if change := change_in(line):
+            say(" ".join(change))
+            changes.append(change[0])
 
     with report.step("platform") as say:
         say("pulumi up")
@@ -179,12 +178,25 @@ def _platform(report: Report) -> None:
             *(STACK, "up", "--yes", "--skip-preview", "--non-interactive"), log=log, on_line=hear
         )
         if code:
-            text = log.read_text()
-            tail = text[text.rfind("Diagnostics:") :].strip().splitlines()[:30]
-            raise SlipwayError(
-                "pulumi up failed\n" + "\n".join(tail), fix=f"see {log}, then `make up` again"
-            )
+            why = diagnostics(log.read_text())
+            raise SlipwayError(f"pulumi up failed\n{why}", fix=f"see {log}, then `make up` again")
         say(f"{len(set(changes))} resources changed" if changes else "nothing to change")
+
+
+def change_in(line: str) -> tuple[str, str] | None:
+    """Which resource changes and how, of a line in which the engine tells of a change.
+
+    `+  kubernetes:apps/v1:Deployment mlflow created (12s)` is `("mlflow", "created (12s)")`.
+    """
+    found = re.match(r"\s*(?:[-+~]+|\+-) +\S+ (\S+) (\w+(?: \(\d+s\))?)", line)
+    return (found[1], found[2]) if found else None
+
+
+def diagnostics(said: str) -> str:
+    """Why the engine failed, of all that it said."""
+    _, heading, tail = said.rpartition("Diagnostics:")
+    lines = tail.strip().splitlines()
+    return "\n".join(lines[:30] if heading else lines[-15:])
 
 
 def _publish(report: Report, platform: Cluster) -> str:
