@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from slipway import (
     cluster,
@@ -57,7 +58,7 @@ class Report:
             def say(text: str) -> None:
                 news.append(text)
                 self.changed = True
-                spinner.update(f"[bold]{name}[/] {text}")
+                spinner.update(f"[bold]{name}[/] {escape(text)}")
                 if not self.console.is_terminal:
                     self.console.print(f"    {name}: {text}", markup=False)
 
@@ -68,7 +69,8 @@ class Report:
                 raise
         took = time.monotonic() - started
         if news:
-            self.console.print(f"[green]✓[/] {name:<12} {took:6.1f} s  [dim]{news[-1]}[/]")
+            last = escape(news[-1])
+            self.console.print(f"[green]✓[/] {name:<12} {took:6.1f} s  [dim]{last}[/]")
 
 
 def up(console: Console) -> None:

@@ -1,0 +1,337 @@
+"""`make up` between its parts: what it hears, what it remembers, what it says at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from slipway import cluster, doctor, images, paths, pulumi, serving, toolchain, up
+from slipway.doctor import Finding
+from slipway.endpoints import Cluster
+from slipway.errors import BadInput, SlipwayError
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: Patch) -> Path:
+    """A checkout on a machine of its own, where nothing may be started."""
+    for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    folder = tmp_path / "checkout"
+    for name in ("infra/stack.py", "toolchain/etcd/go.mod", "environments/Pulumi.local.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("config: {'slipway:cluster': embedded}\n")
+    paths.state().mkdir(parents=True)
+    paths.images_file().write_text("{}")
+    monkeypatch.setattr(paths, "REPOSITORY", folder)
+    monkeypatch.setattr(up, "head", lambda: "d4" * 20)
+    for part, name in (
+        *((toolchain, "build"), (images, "build"), (images, "push"), (cluster, "up")),
+        *((cluster, "configure"), (cluster, "start_process"), (cluster, "clean_remains")),
+        *((pulumi, "follow"), (up, "publish"), (up, "train"), (Cluster, "connect")),
+    ):
+        monkeypatch.setattr(part, name, lambda *_, name=name, **__: pytest.fail(f"{name} called"))
+    return folder
+
+
+def heard(console: Console) -> str:
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def console() -> Console:
+    import io
+
+    return Console(file=io.StringIO(), width=120, highlight=False)
+
+
+# --- hearing the engine -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "change"),
+    [
+        (" +  kubernetes:apps/v1:Deployment mlflow creating (0s) ", ("mlflow", "creating (0s)")),
+        (" +  kubernetes:apps/v1:Deployment mlflow created (12s) ", ("mlflow", "created (12s)")),
+        (" +  kubernetes:core/v1:Namespace dev created (0.05s) ", ("dev", "created")),
+        (
+            " ~  kubernetes:core/v1:Service gitea updated (1s) [diff: ~spec]",
+            ("gitea", "updated (1s)"),
+        ),
+        (" -  kubernetes:core/v1:Secret old deleted (0.01s)", ("old", "deleted")),
+        (" ++ kubernetes:batch/v1:Job buckets created replacement (3s)", ("buckets", "created")),
+        (" +- kubernetes:batch/v1:Job buckets replaced (0.00s)", ("buckets", "replaced")),
+        (" -- kubernetes:batch/v1:Job buckets deleted original", ("buckets", "deleted")),
+        ("@ updating......", None),
+        ("    pulumi:pulumi:Stack slipway-local running ", None),
+        ("Resources:", None),
+        ("    + 3 created", None),
+        ("    +-1 replaced", None),
+        ("    223 unchanged", None),
+        ("", None),
+    ],
+)
+def test_changes_are_heard(line: str, change: tuple[str, str] | None) -> None:
+    assert up.change_in(line) == change
+
+
+def test_diagnostics_are_what_the_engine_says_last() -> None:
+    said = "Updating (local):\nDiagnostics:\n  mlflow:\n    error: no such image\n\nResources:\n"
+    assert up.diagnostics(said).splitlines()[:2] == ["mlflow:", "    error: no such image"]
+
+
+def test_a_failure_without_diagnostics_is_told_too() -> None:
+    assert up.diagnostics("error: no space left on device\n") == "error: no space left on device"
+    assert up.diagnostics("") == ""
+
+
+def platform_step(monkeypatch: Patch, console: Console, lines: list[str], code: int) -> None:
+    def follow(*_: str, log: Path, on_line: Callable[[str], None]) -> int:
+        log.parent.mkdir(parents=True)
+        log.write_text("\n".join(lines))
+        for line in lines:
+            on_line(line)
+        return code
+
+    monkeypatch.setattr(pulumi, "follow", follow)
+    up._platform(up.Report(console))
+
+
+def test_a_resource_counts_once(monkeypatch: Patch, console: Console) -> None:
+    lines = [f" +  kubernetes:apps/v1:Deployment mlflow {w}" for w in ("creating (0s)", "created")]
+    platform_step(monkeypatch, console, lines, 0)
+    assert "1 resources changed" in heard(console)
+    assert "platform: mlflow creating (0s)" in heard(console)
+
+
+def test_nothing_to_change(monkeypatch: Patch, console: Console) -> None:
+    platform_step(monkeypatch, console, ["Resources:", "    223 unchanged"], 0)
+    assert "nothing to change" in heard(console)
+
+
+def test_a_failing_engine_is_quoted(monkeypatch: Patch, console: Console) -> None:
+    with pytest.raises(SlipwayError, match=r"pulumi up failed\n.*no such image") as error:
+        platform_step(monkeypatch, console, ["Diagnostics:", "  error: no such image"], 1)
+    assert "then `make up` again" in str(error.value)
+    assert "✗ platform" in heard(console)
+
+
+# --- what is remembered -----------------------------------------------------------------------
+
+
+def test_inputs_are_what_decides_the_platform(checkout: Path, monkeypatch: Patch) -> None:
+    def write(name: str, text: str) -> None:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text(text)
+
+    seen = [up._inputs()]
+    write("README.md", "about")
+    write("infra/__pycache__/stack.pyc", "compiled")
+    assert up._inputs() == seen[0], "files that decide nothing"
+    for name in ("infra/stack.py", "toolchain/etcd/go.mod", "environments/Pulumi.local.yaml"):
+        write(name, "other")
+        seen.append(up._inputs())
+    write("infra/platform/new.py", "")
+    seen.append(up._inputs())
+    paths.images_file().write_text('{"base": "other"}')
+    seen.append(up._inputs())
+    monkeypatch.setattr(up, "head", lambda: "e5" * 20)
+    seen.append(up._inputs())
+    assert len(set(seen)) == len(seen) == 7
+
+
+@pytest.fixture
+def answering(monkeypatch: Patch) -> Iterator[dict[str, Any]]:
+    """A platform that is up and was brought up from these inputs."""
+    state: dict[str, Any] = {"ready": True, "answers": f"sha256:{'a' * 64}"}
+    monkeypatch.setattr(up, "all_ready", lambda: state["ready"])
+    monkeypatch.setattr(Cluster, "connect", lambda: None)
+    monkeypatch.setattr(serving, "answering", lambda *_: state["answers"])
+    up._remember()
+    return state
+
+
+def test_a_second_time_there_is_nothing_to_do(
+    answering: dict[str, Any], monkeypatch: Patch, console: Console
+) -> None:
+    monkeypatch.setattr(up, "summary", lambda _: None)
+    up.up(console)
+    assert "nothing to do" in heard(console)
+
+
+def test_there_is_something_to_do(answering: dict[str, Any], checkout: Path) -> None:
+    assert up.nothing_to_do()
+    answering["answers"] = None
+    assert not up.nothing_to_do(), "no model answers"
+    answering |= {"answers": "sha256:b", "ready": False}
+    assert not up.nothing_to_do(), "a pod is not ready"
+    answering["ready"] = True
+    (checkout / "infra" / "stack.py").write_text("other")
+    assert not up.nothing_to_do(), "the program changed"
+
+
+def test_the_first_time_nothing_is_asked(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(up, "all_ready", lambda: pytest.fail("there is no cluster to ask"))
+    assert not up.nothing_to_do()
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "ready"),
+    [
+        ({"replicas": 2}, {"readyReplicas": 2}, True),
+        ({"replicas": 2}, {"readyReplicas": 1}, False),
+        ({"replicas": 1}, {}, False),
+        ({"replicas": 0}, {}, True),
+        ({}, {"desiredNumberScheduled": 1, "numberReady": 1}, True),
+        ({}, {"desiredNumberScheduled": 1, "numberReady": 0}, False),
+    ],
+)
+def test_readiness(spec: dict[str, int], status: dict[str, int], ready: bool) -> None:
+    assert up._is_ready({"spec": spec, "status": status}) == ready
+
+
+# --- the way through --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def way(monkeypatch: Patch) -> list[str]:
+    """The parts that were gone through."""
+    gone: list[str] = []
+    monkeypatch.setattr(doctor, "examine", lambda *, embedded: [])
+    monkeypatch.setattr(doctor, "missing_packages", list)
+    monkeypatch.setattr(Cluster, "connect", lambda: None)
+    for name in ("_cluster", "_platform", "_publish", "_first_release", "summary"):
+        monkeypatch.setattr(up, name, lambda *_, name=name: gone.append(name))
+    for part in (toolchain, images):
+
+        def build(names: object = None, *, part: Any = part, **_: object) -> None:
+            gone.append(f"{part.__name__} {'all' if names is None else ' '.join(names)}")  # type: ignore[call-overload]
+
+        monkeypatch.setattr(part, "build", build)
+    return gone
+
+
+ALWAYS = ["_platform", "_publish", "_first_release", "summary"]
+
+
+def test_from_nothing(way: list[str], console: Console) -> None:
+    up.up(console)
+    assert way == ["slipway.toolchain all", "slipway.images all", "_cluster", *ALWAYS]
+    assert (paths.state() / "up").read_text() == up._inputs()
+
+
+def test_on_a_cluster_that_exists(way: list[str], console: Console, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/some/where")
+    up.up(console)
+    assert way == [f"slipway.toolchain {' '.join(pulumi.TOOLS)}", *ALWAYS]
+
+
+def test_what_fails_is_not_remembered(way: list[str], console: Console, monkeypatch: Patch) -> None:
+    def broken(*_: object) -> None:
+        raise SlipwayError("no")
+
+    monkeypatch.setattr(up, "_first_release", broken)
+    with pytest.raises(SlipwayError):
+        up.up(console)
+    assert not (paths.state() / "up").exists()
+
+
+def test_a_machine_that_cannot_is_left_as_it_is(console: Console, monkeypatch: Patch) -> None:
+    failed = Finding("memory", "failed", "2 GiB, 6 needed", fix="a larger machine")
+    monkeypatch.setattr(doctor, "examine", lambda *, embedded: [failed])
+    with pytest.raises(BadInput, match="2 GiB, 6 needed\n  fix: a larger machine"):
+        up.up(console)
+
+
+# --- waiting for Argo CD ----------------------------------------------------------------------
+
+
+def application(sync: str, health: str, *messages: str) -> dict[str, Any]:
+    conditions = [{"message": message} for message in messages]
+    return {
+        "status": {
+            **{"sync": {"status": sync}, "health": {"status": health}, "conditions": conditions}
+        }
+    }
+
+
+def api(answers: Iterator[dict[str, Any] | None], patches: list[Any]) -> Cluster:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "PATCH":
+            patches.append(json.loads(request.content))
+            return httpx.Response(200, json={})
+        found = next(answers)
+        return httpx.Response(200, json=found) if found else httpx.Response(404, json={})
+
+    client = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
+    return Cluster(client, embedded=True)
+
+
+def test_a_sync_is_asked_for_once_and_waited_for(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(up.time, "sleep", lambda _: None)
+    states = [None, {}, application("OutOfSync", "Missing"), application("Synced", "Healthy")]
+    patches: list[Any] = []
+    news: list[str] = []
+    up._wait_synced(api(iter(states), patches), news.append, "workflows")
+    assert len(patches) == 1
+    assert news[-1] == "Argo CD: workflows OutOfSync Missing"
+
+
+def test_a_sync_that_does_not_come_says_why(monkeypatch: Patch) -> None:
+    stuck = application("Unknown", "Healthy", "repository not found")
+    platform = api(iter([stuck]), [])
+    with pytest.raises(SlipwayError, match=r"Unknown Healthy repository not found\n  fix: kubectl"):
+        up._wait_synced(platform, lambda _: None, "workflows", seconds=-1)
+
+
+# --- what is said -----------------------------------------------------------------------------
+
+
+def services(**ports: int | None) -> Iterator[dict[str, Any] | None]:
+    for port in ports.values():
+        yield {"spec": {"ports": [{"port": 80, "nodePort": port} if port else {"port": 80}]}}
+
+
+def test_the_summary(console: Console, monkeypatch: Patch) -> None:
+    ports = services(gitea=30300, argocd=30080, mlflow=30500, argo=None, minio=30900)
+    monkeypatch.setattr(Cluster, "connect", lambda: api(ports, []))
+    up.summary(console)
+    said = heard(console)
+    for words in (
+        *("http://127.0.0.1:30300", "Secret forge/gitea-admin", "argocd-initial-admin-secret"),
+        *("http://127.0.0.1:30900", "service argo/argo-server", str(paths.kubeconfig())),
+        "slipway trace flight_delay --env dev",
+    ):
+        assert words in said
+
+
+def test_the_summary_of_a_platform_that_lacks_a_part(console: Console, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([None] * 5), []))
+    up.summary(console)
+    assert "service mlflow/mlflow" in heard(console)
+
+
+def test_steps_without_news_are_not_shown(console: Console) -> None:
+    report = up.Report(console)
+    with report.step("toolchain"):
+        pass
+    assert not report.changed
+    with report.step("images") as say:
+        say("base: built [in 3 s]")
+    assert report.changed
+    assert "toolchain" not in heard(console)
+    assert heard(console).count("base: built [in 3 s]") == 2
+
+
+def test_a_step_that_fails_is_marked(console: Console) -> None:
+    with pytest.raises(KeyboardInterrupt), up.Report(console).step("images"):
+        raise KeyboardInterrupt
+    assert "✗ images" in heard(console)
