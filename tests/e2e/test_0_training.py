@@ -1,4 +1,4 @@
-"""The model that serves is the one that this checkout makes, and making it twice changes nothing."""
+"""What serves is what this checkout makes, and making it twice changes nothing."""
 
 from __future__ import annotations
 
