@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import os
+import subprocess
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from slipway import paths
@@ -55,7 +57,7 @@ def measure(
         try:
             figures = measurement(platform, functools.partial(say, wanted[0]))
             found = {figure.name: figure for figure in figures}
-        except (SlipwayError, OSError) as error:
+        except (SlipwayError, OSError, subprocess.SubprocessError, httpx.HTTPError) as error:
             problem = str(error) or type(error).__name__
             found = {name: Figure(name, None, problem=problem) for name in wanted}
         yield from (found[name] for name in wanted if name in found)

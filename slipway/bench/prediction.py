@@ -114,12 +114,15 @@ def _fetch_bento(platform: Cluster, released: Release, place: Path) -> None:
 
 def _fetch_model(platform: Cluster, released: Release, place: Path) -> None:
     uri = f"models:/{MODEL}/{released.version}"
+    # Through the server: the store's own address means nothing outside the cluster.
+    proxied = {"MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false"}
     with platform.mlflow() as url:
         done = subprocess.run(
             [*_python("mlflow"), "artifacts", "download", "-u", uri, "-d", str(place)],
-            env={**_environment(), "MLFLOW_TRACKING_URI": url},
+            env={**_environment(), **proxied, "MLFLOW_TRACKING_URI": url},
             capture_output=True,
             text=True,
+            timeout=START_S,
         )
     if done.returncode:
         raise SlipwayError(f"{uri} cannot be downloaded\n{done.stderr.strip()[-1500:]}")

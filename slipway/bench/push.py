@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable
 
@@ -22,7 +21,9 @@ ANNOTATION = "slipway.dev/bench"
 def push(platform: Cluster, say: Callable[[str], None]) -> list[Figure]:
     """Pushes a changed annotation again and again; puts the file back as it was."""
     with platform.forge() as forge:
-        before = forge.read(FILE)
+        lines = forge.read(FILE).splitlines(keepends=True)
+        # Without what a bench that was killed has left.
+        before = b"".join(line for line in lines if ANNOTATION.encode() not in line)
         taken: list[float] = []
         try:
             for number in range(PUSHES):
@@ -40,12 +41,12 @@ def push(platform: Cluster, say: Callable[[str], None]) -> list[Figure]:
 
 
 def annotated(manifest: bytes, mark: str) -> bytes:
-    """The manifest with the annotation in its (first) metadata."""
-    own = f"metadata:\n  annotations: {{{ANNOTATION}: {mark}}}\n"
-    text, times = re.subn(r"^metadata:\n(?!  annotations:)", own, manifest.decode(), 1, re.M)
-    if not times:
+    """The manifest with the annotation; it must have none yet."""
+    top, _, rest = manifest.partition(b"\nmetadata:\n")
+    if not rest or rest.startswith(b"  annotations:"):
         raise SlipwayError(f"{FILE} has no place for an annotation")
-    return text.encode()
+    own = f"  annotations: {{{ANNOTATION}: {mark}}}\n".encode()
+    return b"%s\nmetadata:\n%s%s" % (top, own, rest)
 
 
 def seen_after(platform: Cluster, mark: str) -> float:
