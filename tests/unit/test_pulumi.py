@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from slipway import paths, pulumi, toolchain
+from slipway.cli import app
 from slipway.errors import BadInput, SlipwayError
 
 INFRA = paths.REPOSITORY / "infra"
@@ -215,6 +217,18 @@ def test_the_engine_s_own_things_are_the_owner_s_only() -> None:
     assert pulumi.environment() == first
     assert passphrase.read_text() not in str(first)
     assert first["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def test_a_shell_gets_what_it_needs_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(app, ["env"])
+    assert result.exit_code == 0, result.output
+    passphrase = Path(pulumi.environment()["PULUMI_CONFIG_PASSPHRASE_FILE"])
+    assert passphrase.read_text() not in result.stdout
+    typed = f'{result.stdout}\necho "$KUBECONFIG $PULUMI_BACKEND_URL"; command -v pulumi'
+    said = subprocess.run(["sh", "-euc", typed], capture_output=True, text=True, check=True)
+    engine = toolchain.binary("pulumi")
+    kubeconfig, state = paths.kubeconfig(), paths.data() / "pulumi" / "state"
+    assert said.stdout.splitlines() == [f"{kubeconfig} file://{state}", str(engine)]
 
 
 def test_a_secret_that_was_half_written_is_made_anew(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,8 +49,6 @@ def heard(console: Console) -> str:
 
 @pytest.fixture
 def console() -> Console:
-    import io
-
     return Console(file=io.StringIO(), width=120, highlight=False)
 
 
