@@ -9,12 +9,13 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.markup import escape
 
@@ -39,6 +40,20 @@ STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
 # First runs, whose time is kept: nothing there at all; the toolchain there, but no cluster.
 KINDS = ("cold", "cached")
+
+
+LOCAL = "no login: reachable from this machine only"
+# What a person opens: namespace and service, the path that tells that it works, how to get in.
+CONSOLES = {
+    "git forge": ("forge", "gitea", "/api/healthz", "login: Secret forge/gitea-admin"),
+    "Argo CD": (
+        *("argocd", "argocd-server", "/healthz"),
+        "login: admin, Secret argocd/argocd-initial-admin-secret",
+    ),
+    "MLflow": ("mlflow", "mlflow", "/health", LOCAL),
+    "Argo Workflows": ("argo", "argo-server", "/api/v1/version", LOCAL),
+    "MinIO (S3)": ("storage", "minio", "/minio/health/live", "keys: Secret storage/minio"),
+}
 
 
 @dataclass
@@ -93,6 +108,7 @@ def up(console: Console) -> None:
         _cluster(report)
     _platform(report)
     platform = Cluster.connect()
+    _answering(report, platform)
     commit = _publish(report, platform)
     _first_release(report, platform, commit)
     _remember()
@@ -199,6 +215,32 @@ def diagnostics(said: str) -> str:
     _, heading, tail = said.rpartition("Diagnostics:")
     lines = tail.strip().splitlines()
     return "\n".join(lines[:30] if heading else lines[-15:])
+
+
+def _answering(report: Report, platform: Cluster, seconds: float = 300) -> None:
+    """Waits until every console answers: after a restart, what the API server says of the pods is
+    for a while what was true before it."""
+    deadline = time.monotonic() + seconds
+    with report.step("consoles") as say:
+        for what, (namespace, name, path, _) in CONSOLES.items():
+            with platform.service(namespace, name) as url:
+                waiting = False
+                while not _answers(url + path):
+                    if not waiting:
+                        say(f"waiting for {what}")
+                        waiting = True
+                    if time.monotonic() > deadline:
+                        raise SlipwayError(
+                            f"{what} does not answer after {seconds:.0f} s",
+                            fix=f"kubectl -n {namespace} get pods,events",
+                        )
+                    time.sleep(0.5)
+
+
+def _answers(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    return False
 
 
 def _publish(report: Report, platform: Cluster) -> str:
@@ -339,19 +381,7 @@ def _is_ready(item: dict[str, Any]) -> bool:
 def summary(console: Console) -> None:
     """Addresses, where the credentials are, and what to try next."""
     platform = Cluster.connect()
-    local = "no login: reachable from this machine only"
-    consoles = {
-        "git forge": ("forge", "gitea", "login: Secret forge/gitea-admin"),
-        "Argo CD": (
-            "argocd",
-            "argocd-server",
-            "login: admin, Secret argocd/argocd-initial-admin-secret",
-        ),
-        "MLflow": ("mlflow", "mlflow", local),
-        "Argo Workflows": ("argo", "argo-server", local),
-        "MinIO (S3)": ("storage", "minio", "keys: Secret storage/minio"),
-    }
-    for what, (namespace, name, credentials) in consoles.items():
+    for what, (namespace, name, _, credentials) in CONSOLES.items():
         found = platform.find(f"/api/v1/namespaces/{namespace}/services/{name}") or {}
         port = part(found, "spec", "ports")[0].get("nodePort") if found else None
         address = f"http://127.0.0.1:{port}" if port else f"service {namespace}/{name}"

@@ -207,7 +207,7 @@ def way(monkeypatch: Patch) -> list[str]:
     monkeypatch.setattr(doctor, "examine", lambda *, embedded: [])
     monkeypatch.setattr(doctor, "missing_packages", list)
     monkeypatch.setattr(Cluster, "connect", lambda: None)
-    for name in ("_cluster", "_platform", "_publish", "_first_release", "summary"):
+    for name in ("_cluster", "_platform", "_answering", "_publish", "_first_release", "summary"):
         monkeypatch.setattr(up, name, lambda *_, name=name: gone.append(name))
     for part in (toolchain, images):
 
@@ -218,7 +218,7 @@ def way(monkeypatch: Patch) -> list[str]:
     return gone
 
 
-ALWAYS = ["_platform", "_publish", "_first_release", "summary"]
+ALWAYS = ["_platform", "_answering", "_publish", "_first_release", "summary"]
 
 
 def test_from_nothing(way: list[str], console: Console) -> None:
