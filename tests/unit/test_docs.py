@@ -9,7 +9,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from slipway import paths, pulumi, release, scaffold
+from slipway import doctor, paths, pulumi, release, scaffold
 from slipway.cli import app
 from slipway.commands import predict
 
@@ -177,11 +176,9 @@ def test_help(command: str) -> None:
 
 
 def test_doctor() -> None:
-    slipway = Path(sys.executable).with_name("slipway")
-    done = subprocess.run([slipway, "doctor", "-o", "json"], capture_output=True, text=True)
-    findings = json.loads(done.stdout)
-    failed = any(finding["state"] == "failed" for finding in findings)
-    assert done.returncode == (1 if failed else 0), done.stderr
+    result = CliRunner().invoke(app, ["doctor", "-o", "json"])
+    failed = any(finding["state"] == "failed" for finding in json.loads(result.stdout))
+    assert result.exit_code == (1 if failed else 0)
 
 
 def test_make_help_lists_every_target() -> None:
@@ -205,6 +202,28 @@ def test_every_target_does_something_that_exists() -> None:
 
 def phony() -> list[str]:
     return re.findall(r"^\.PHONY:(.*)$", text("Makefile"), re.M)
+
+
+def test_what_the_readme_says_is_needed_is_what_doctor_asks_for() -> None:
+    for words in (
+        f"{doctor.MEMORY // doctor.GIB} GiB of memory",
+        f"{doctor.DISK_TO_BUILD // doctor.GIB} GiB of free disk",
+    ):
+        assert words in text("README.md").replace("\n", " ")
+
+
+def test_what_the_readme_shows_is_what_is_shown() -> None:
+    """Its output is a real platform's, whose numbers change; its words and addresses do not."""
+    shown = "".join(re.findall(r"^```text\n(.*?)^```", text("README.md"), re.M | re.S))
+    program = "".join(f.read_text() for f in (ROOT / "infra").rglob("*.py"))
+    for port in re.findall(r"127\.0\.0\.1:(\d+)", shown):
+        assert re.search(rf"\b{port}\b", program)
+    for name in re.findall(r"^(\S.*?)  +http", shown, re.M):
+        assert f'"{name}"' in text("slipway/up.py")
+    for link in re.findall(r"^✓ +(\w+)", shown, re.M):
+        assert f'"{link}"' in text("slipway/lineage.py")
+    for column in re.findall(r"^MODEL.*$", shown, re.M)[0].split():
+        assert f'"{column}"' in text("slipway/commands/status.py")
 
 
 # --- paths and links --------------------------------------------------------------------------
