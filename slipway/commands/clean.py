@@ -10,6 +10,7 @@ from slipway.commands import err
 
 def command() -> None:
     """Free what can be rebuilt: compilers' caches, image layouts, programs of former pins."""
+    paths.cache().mkdir(parents=True, exist_ok=True)
     before = shutil.disk_usage(paths.cache()).free
     toolchain.drop_build_caches()
     toolchain.drop_former()

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from slipway import paths, toolchain
+from slipway import images, paths, toolchain
+from slipway.cli import app
 from slipway.errors import BadInput, SlipwayError
 from slipway.toolchain import Tool
 
@@ -339,16 +341,26 @@ def test_only_what_is_asked_for_is_built(make: Make, compiler: Path) -> None:
     assert (one.built, other.built) == (False, True)
 
 
-def test_clean_drops_former_pins_and_what_was_interrupted(make: Make, compiler: Path) -> None:
+def test_clean_drops_former_pins_and_what_was_interrupted(
+    make: Make, compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = make()
     toolchain.build()
     for name in ("tool/former", f"tool/{made.key}.partial", "removed/key"):
         (made.place.parent.parent / name).mkdir(parents=True)
-    toolchain.drop_former()
-    toolchain.drop_build_caches()
-    assert [f.name for f in made.place.parent.iterdir()] == [made.key]
-    assert not list((made.place.parent.parent / "removed").glob("*"))
-    assert sorted(f.name for f in paths.cache().iterdir()) == ["toolchain"]
+    (paths.cache() / "go-build").mkdir()
+    (paths.cache() / "images" / "base" / "key").mkdir(parents=True)
+    monkeypatch.setattr(images, "_drop_storage", lambda: None)
+    assert CliRunner().invoke(app, ["clean"]).exit_code == 0
+    left = {f.relative_to(paths.cache()) for f in paths.cache().rglob("*") if f.is_file()}
+    assert {str(f) for f in left} == {"images/.lock", f"toolchain/tool/{made.key}/bin/tool"}
+    assert not (paths.cache() / "go-build").exists()
+    assert not (paths.cache() / "images" / "base").exists()
+
+
+def test_clean_where_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_drop_storage", lambda: None)
+    assert CliRunner().invoke(app, ["clean"]).exit_code == 0
 
 
 @pytest.mark.skipif(not GO, reason="no Go compiler on this machine")
