@@ -75,7 +75,7 @@ class Report:
                 self.changed = True
                 spinner.update(f"[bold]{name}[/] {escape(text)}")
                 if not self.console.is_terminal:
-                    self.console.print(f"    {name}: {text}", markup=False)
+                    self.console.print(f"    {name}: {text}", markup=False, soft_wrap=True)
 
             try:
                 yield say
@@ -187,8 +187,10 @@ def _platform(report: Report) -> None:
 
     def hear(line: str) -> None:
         if change := change_in(line):
-            say(" ".join(change))
             changes.append(change[0])
+            # What begins is news only once it takes a while.
+            if not re.search(r"ing(?: \([0-3]s\))?$", change[1]):
+                say(" ".join(change))
 
     with report.step("platform") as say:
         say("pulumi up")
@@ -252,8 +254,18 @@ def _publish(report: Report, platform: Cluster) -> str:
             commit, moved = publish(remote)
         if moved:
             say(f"{commit[:12]} is on the forge's main")
+            _look_again(platform)
         _wait_synced(platform, say, "workflows")
         return commit
+
+
+def _look_again(platform: Cluster) -> None:
+    """Has the ApplicationSets read git now: after an error, such as a repository that was still
+    empty, they wait for minutes."""
+    where = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applicationsets"
+    for found in platform.items(where):
+        refresh = {"argocd.argoproj.io/application-set-refresh": "true"}
+        platform.annotate(f"{where}/{found['metadata']['name']}", refresh)
 
 
 def _wait_synced(
@@ -297,6 +309,7 @@ def _first_release(report: Report, platform: Cluster, commit: str) -> None:
                 with report.step("release") as say:
                     forge.merge(pull.number)
                     say(f"merged {pull.url}")
+                    _look_again(platform)
         digest = release.parse(forge.read(str(path)), path).bento.digest
     with report.step("serve") as say:
         serving.wait_until_answering(platform, env, model, digest, say=say)

@@ -108,7 +108,7 @@ def test_a_resource_counts_once(monkeypatch: Patch, console: Console) -> None:
     lines = [f" +  kubernetes:apps/v1:Deployment mlflow {w}" for w in ("creating (0s)", "created")]
     platform_step(monkeypatch, console, lines, 0)
     assert "1 resources changed" in heard(console)
-    assert "platform: mlflow creating (0s)" in heard(console)
+    assert "platform: mlflow created" in heard(console)
 
 
 def test_nothing_to_change(monkeypatch: Patch, console: Console) -> None:
