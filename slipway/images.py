@@ -226,13 +226,18 @@ def build(
             _each(builder.build, [i for i in todo if i not in bases], jobs, stop=builder.stop)
 
 
-def clean() -> None:
-    """Deletes every built image; they can be built again."""
+def clean(*, everything: bool = False) -> None:
+    """Deletes images of former keys, and what builds leave; they can be built again.
+
+    Args:
+        everything: the present images too.
+    """
+    kept = set[Path]() if everything else {i.layout for i in images().values() if i.built}
     with _locked(_silent):
         _drop_storage()
-        for entry in _cache().iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
+        for layout in _cache().glob("*/*"):
+            if layout.is_dir() and layout not in kept:
+                shutil.rmtree(layout)
 
 
 @contextlib.contextmanager

@@ -355,7 +355,7 @@ def test_clean_drops_former_pins_and_what_was_interrupted(
     left = {f.relative_to(paths.cache()) for f in paths.cache().rglob("*") if f.is_file()}
     assert {str(f) for f in left} == {"images/.lock", f"toolchain/tool/{made.key}/bin/tool"}
     assert not (paths.cache() / "go-build").exists()
-    assert not (paths.cache() / "images" / "base").exists()
+    assert not (paths.cache() / "images" / "base" / "key").exists()
 
 
 def test_clean_where_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
