@@ -23,15 +23,16 @@ NODE = "workflows.argoproj.io/node-name"
 
 @dataclass(frozen=True)
 class Cost:
-    """A step: seconds of wall clock until the next step begins, and of its own container."""
+    """A step in seconds: until its container runs, in its container, until the next step begins."""
 
     step: str
-    wall: float
+    before: float
     work: float
+    after: float
 
     @property
     def overhead(self) -> float:
-        return self.wall - self.work
+        return self.before + self.after
 
 
 def train(platform: Cluster, say: Callable[[str], None]) -> list[Figure]:
@@ -106,21 +107,20 @@ def costs(pods: list[Any], workflow: Any) -> list[Cost]:
     What a step spends on being scheduled, fetching the code, handing on its outputs and a retry is
     overhead; its own work is what its last pod's main container took, Python's start included.
     """
-    pods = sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
     begins: dict[str, float] = {}
-    works: dict[str, float] = {}
-    for pod in pods:
+    mains: dict[str, tuple[float, float]] = {}
+    for pod in sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]):
         step = step_of(pod)
         begins.setdefault(step, _seconds(pod["metadata"]["creationTimestamp"]))
         for container in parts(pod, "status", "containerStatuses"):
-            ended = part(container, "state", "terminated")
-            if container["name"] == "main" and ended:
-                works[step] = _seconds(ended["finishedAt"]) - _seconds(ended["startedAt"])
-    if unseen := [step for step in begins if step not in works]:
+            ran = part(container, "state", "terminated")
+            if container["name"] == "main" and ran:
+                mains[step] = _seconds(ran["startedAt"]), _seconds(ran["finishedAt"])
+    if unseen := [step for step in begins if step not in mains]:
         raise SlipwayError(f"the end of {', '.join(unseen)} was not seen", fix="measure again")
     ends = [*list(begins.values())[1:], _seconds(workflow["status"]["finishedAt"])]
     return [
-        Cost(step, end - begin, works[step])
+        Cost(step, mains[step][0] - begin, mains[step][1] - mains[step][0], end - mains[step][1])
         for (step, begin), end in zip(begins.items(), ends, strict=True)
     ]
 

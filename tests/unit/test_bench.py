@@ -288,9 +288,10 @@ def test_a_steps_overhead_is_all_but_its_own_container() -> None:
         pod("train-x.train(0)", 15, 18, 30),
     ]
     ingest, trained = train.costs(pods, {"status": {"finishedAt": at(95)}})
-    assert (ingest.step, ingest.wall, ingest.work, ingest.overhead) == ("ingest", 15, 10, 5)
+    assert ingest == train.Cost("ingest", before=3, work=10, after=2)
+    assert ingest.overhead == 5
     # The first try and the wait for the second are overhead too.
-    assert (trained.step, trained.wall, trained.work) == ("train", 80, 40)
+    assert trained == train.Cost("train", before=38, work=40, after=2)
 
 
 def test_a_step_whose_end_was_missed_is_not_guessed() -> None:
