@@ -152,6 +152,8 @@ def export(model: Any) -> dict[str, bytes]:
         target_opset={"": 21, "ai.onnx.ml": 3},
         name="flight_delay",  # else a random one, and no two exports are equal
     )
+    # The domains come in the order of a set, which is another one in each process.
+    onnx.opset_import.sort(key=lambda opset: opset.domain)
     return {"model.onnx": onnx.SerializeToString(deterministic=True)}
 
 
