@@ -15,6 +15,8 @@ def command() -> None:
     variables = pulumi.environment()
     tools = [str(toolchain.binary(name).parent) for name in ("kubectl", "argocd", "argo", "helm")]
     variables["PATH"] = ":".join([*tools, variables["PATH"]])
+    # MLflow would send clients to the object store by a name that only the cluster knows.
+    variables["MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD"] = "false"
     variables["KUBECONFIG"] = str(endpoints.kubeconfig())
     del variables["PYTHONPATH"], variables["PYTHONDONTWRITEBYTECODE"]
     for key, value in variables.items():
