@@ -223,11 +223,6 @@ def start_process(*names: str) -> None:
         time.sleep(0.2)
 
 
-def restart_process(name: str) -> None:
-    """Restarts one supervised process; containers go on running."""
-    _supervisorctl("restart", name)
-
-
 def _free_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

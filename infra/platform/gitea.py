@@ -10,7 +10,6 @@ import pulumi_kubernetes as k8s
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources, fingerprint, secret_data
-from infra.platform.postgres import claim
 from infra.platform.random_password import RandomPassword
 
 NAME = "gitea"
@@ -81,7 +80,7 @@ class Gitea(Component):
         volume = k8s.core.v1.PersistentVolumeClaim(
             NAME,
             metadata=pods.metadata(NAME, args.namespace),
-            spec=claim(args.storage).spec,
+            spec=pods.claim(args.storage).spec,
             opts=self.child(),
         )
         server = pods.deployment(

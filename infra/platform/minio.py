@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_kubernetes as k8s
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources, secret_data
-from infra.platform.postgres import claim
 from infra.platform.random_password import RandomPassword
 
 NAME = "minio"
@@ -83,42 +81,35 @@ class Minio(Component):
             "MINIO_ROOT_USER": pods.from_secret(NAME, "username"),
             "MINIO_ROOT_PASSWORD": pods.from_secret(NAME, "password"),
         }
-        server = k8s.apps.v1.StatefulSet(
+        server = pods.stateful_set(
             NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            spec=k8s.apps.v1.StatefulSetSpecArgs(
-                replicas=1,
-                service_name=NAME,
-                selector=LabelSelectorArgs(match_labels={pods.NAME: NAME}),
-                template=pods.template(
-                    NAME,
-                    [
-                        pods.container(
-                            NAME,
-                            args.image,
-                            args.resources,
-                            command=["minio", "server", "/data"],
-                            env={
-                                **credentials,
-                                "HOME": "/tmp",  # noqa: S108
-                                "MINIO_BROWSER": "off",
-                                "MINIO_UPDATE": "off",
-                                # Objects are few and named by their digest: nothing to look for.
-                                "MINIO_SCANNER_SPEED": "slowest",
-                            },
-                            port=PORT,
-                            mounts={"/data": "data"},
-                            startup=pods.http_probe(
-                                "/minio/health/ready", PORT, period=2, failures=60
-                            ),
-                            readiness=pods.http_probe("/minio/health/ready", PORT),
-                            liveness=pods.http_probe("/minio/health/live", PORT, period=30),
-                        )
-                    ],
-                ),
-                volume_claim_templates=[claim(args.storage)],
+            args.namespace,
+            pods.template(
+                NAME,
+                [
+                    pods.container(
+                        NAME,
+                        args.image,
+                        args.resources,
+                        command=["minio", "server", "/data"],
+                        env={
+                            **credentials,
+                            "HOME": "/tmp",  # noqa: S108
+                            "MINIO_BROWSER": "off",
+                            "MINIO_UPDATE": "off",
+                            # Objects are few and named by their digest: nothing to look for.
+                            "MINIO_SCANNER_SPEED": "slowest",
+                        },
+                        port=PORT,
+                        mounts={"/data": "data"},
+                        startup=pods.http_probe("/minio/health/ready", PORT, period=2, failures=60),
+                        readiness=pods.http_probe("/minio/health/ready", PORT),
+                        liveness=pods.http_probe("/minio/health/live", PORT, period=30),
+                    )
+                ],
             ),
-            opts=self.child(secret),
+            args.storage,
+            self.child(secret),
         )
         pods.setup_job(
             pods.Setup(

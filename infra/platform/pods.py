@@ -20,6 +20,8 @@ from pulumi_kubernetes.core.v1 import (
     EnvVarArgs,
     EnvVarSourceArgs,
     HTTPGetActionArgs,
+    PersistentVolumeClaimArgs,
+    PersistentVolumeClaimSpecArgs,
     PersistentVolumeClaimVolumeSourceArgs,
     PodSecurityContextArgs,
     PodSpecArgs,
@@ -34,6 +36,7 @@ from pulumi_kubernetes.core.v1 import (
     ServiceSpecArgs,
     VolumeArgs,
     VolumeMountArgs,
+    VolumeResourceRequirementsArgs,
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
@@ -223,6 +226,39 @@ def deployment(
             template=pod,
         ),
         opts=opts,
+    )
+
+
+def stateful_set(
+    name: str,
+    namespace: pulumi.Input[str],
+    pod: PodTemplateSpecArgs,
+    storage: pulumi.Input[str],
+    opts: pulumi.ResourceOptions,
+) -> k8s.apps.v1.StatefulSet:
+    """One replica, with a volume `data` of its own that outlives it."""
+    return k8s.apps.v1.StatefulSet(
+        name,
+        metadata=metadata(name, namespace),
+        spec=k8s.apps.v1.StatefulSetSpecArgs(
+            replicas=1,
+            service_name=name,
+            selector=LabelSelectorArgs(match_labels={NAME: name}),
+            template=pod,
+            volume_claim_templates=[claim(storage)],
+        ),
+        opts=opts,
+    )
+
+
+def claim(storage: pulumi.Input[str]) -> PersistentVolumeClaimArgs:
+    """A volume `data` of the default storage class."""
+    return PersistentVolumeClaimArgs(
+        metadata=ObjectMetaArgs(name="data"),
+        spec=PersistentVolumeClaimSpecArgs(
+            access_modes=["ReadWriteOnce"],
+            resources=VolumeResourceRequirementsArgs(requests={"storage": storage}),
+        ),
     )
 
 

@@ -9,12 +9,8 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.core.v1 import (
     ExecActionArgs,
-    PersistentVolumeClaimArgs,
-    PersistentVolumeClaimSpecArgs,
     ProbeArgs,
-    VolumeResourceRequirementsArgs,
 )
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources, secret_data
@@ -100,62 +96,46 @@ class Postgres(Component):
 
     def _server(self, args: PostgresArgs, secret: k8s.core.v1.Secret) -> k8s.apps.v1.StatefulSet:
         ready = ExecActionArgs(command=["pg_isready", "--quiet", "--username", "postgres"])
-        return k8s.apps.v1.StatefulSet(
+        return pods.stateful_set(
             NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            spec=k8s.apps.v1.StatefulSetSpecArgs(
-                replicas=1,
-                service_name=NAME,
-                selector=LabelSelectorArgs(match_labels={pods.NAME: NAME}),
-                template=pods.template(
-                    NAME,
-                    [
-                        pods.container(
+            args.namespace,
+            pods.template(
+                NAME,
+                [
+                    pods.container(
+                        NAME,
+                        args.image,
+                        args.resources,
+                        args=[
                             NAME,
-                            args.image,
-                            args.resources,
-                            args=[
-                                NAME,
-                                *(a for k, v in SETTINGS.items() for a in ("-c", f"{k}={v}")),
-                            ],
-                            env={
-                                "POSTGRES_PASSWORD_FILE": "/etc/postgres/password",
-                                "PGDATA": "/var/lib/postgresql/data/pgdata",
-                            },
-                            port=PORT,
-                            mounts={
-                                "/var/lib/postgresql/data": "data",
-                                "/var/run/postgresql": "run",
-                                "/etc/postgres": "password",
-                            },
-                            startup=ProbeArgs(exec_=ready, period_seconds=2, failure_threshold=150),
-                            readiness=ProbeArgs(exec_=ready, period_seconds=10, timeout_seconds=5),
-                            liveness=ProbeArgs(
-                                exec_=ready,
-                                period_seconds=30,
-                                timeout_seconds=10,
-                                failure_threshold=5,
-                            ),
-                        )
-                    ],
-                    volumes=[
-                        pods.volume("run"),
-                        pods.volume("password", secret=NAME),
-                    ],
-                    grace_seconds=60,
-                ),
-                volume_claim_templates=[claim(args.storage)],
+                            *(a for k, v in SETTINGS.items() for a in ("-c", f"{k}={v}")),
+                        ],
+                        env={
+                            "POSTGRES_PASSWORD_FILE": "/etc/postgres/password",
+                            "PGDATA": "/var/lib/postgresql/data/pgdata",
+                        },
+                        port=PORT,
+                        mounts={
+                            "/var/lib/postgresql/data": "data",
+                            "/var/run/postgresql": "run",
+                            "/etc/postgres": "password",
+                        },
+                        startup=ProbeArgs(exec_=ready, period_seconds=2, failure_threshold=150),
+                        readiness=ProbeArgs(exec_=ready, period_seconds=10, timeout_seconds=5),
+                        liveness=ProbeArgs(
+                            exec_=ready,
+                            period_seconds=30,
+                            timeout_seconds=10,
+                            failure_threshold=5,
+                        ),
+                    )
+                ],
+                volumes=[
+                    pods.volume("run"),
+                    pods.volume("password", secret=NAME),
+                ],
+                grace_seconds=60,
             ),
-            opts=self.child(secret),
+            args.storage,
+            self.child(secret),
         )
-
-
-def claim(storage: pulumi.Input[str]) -> PersistentVolumeClaimArgs:
-    """A volume `data` of the default storage class."""
-    return PersistentVolumeClaimArgs(
-        metadata=ObjectMetaArgs(name="data"),
-        spec=PersistentVolumeClaimSpecArgs(
-            access_modes=["ReadWriteOnce"],
-            resources=VolumeResourceRequirementsArgs(requests={"storage": storage}),
-        ),
-    )
