@@ -363,6 +363,7 @@ def _remember_time(kind: str | None, seconds: float) -> None:
         "ended": ended.isoformat(timespec="seconds"),
         "commit": head(),
     }
+    times_file().parent.mkdir(parents=True, exist_ok=True)
     times_file().write_text(json.dumps(times, indent=2))
 
 
