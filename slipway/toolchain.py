@@ -209,6 +209,8 @@ def _environment() -> dict[str, str]:
         "CGO_ENABLED": "0",
         "GOTOOLCHAIN": "local",
         "GOFLAGS": "-modcacherw -trimpath -buildvcs=false",
+        # The compiler trades memory, of which there is enough, for a tenth of its time.
+        "GOGC": "400",
     }
 
 
@@ -285,7 +287,8 @@ def _build(owner: Tool, log: Path) -> None:
     substituted = owner.config.ldflags.format(
         version=owner.version, major=numbers[0], minor=numbers[1]
     )
-    flags = ["-ldflags", f"-s -w {substituted}".strip()]
+    # What -s -w strips need not be made first.
+    flags = ["-gcflags=all=-dwarf=false", "-ldflags", f"-s -w {substituted}".strip()]
     install = {**_environment(), "GOBIN": str(partial / "bin")}
     if owner.config.overlay:
         _build_vendored(owner, partial, flags, log)
