@@ -165,8 +165,14 @@ class MLflow(Strict):
     run: Run
 
 
+class Signature(Strict):
+    """The model's MLflow signature: what callers send, and what they get."""
+
+    digest: Digest
+
+
 class Evidence(Strict):
-    """The evidence document, and the few of its numbers that a reviewer reads first."""
+    """The signed evidence (a DSSE envelope), and the few of its numbers that a reviewer reads first."""
 
     digest: Digest
     summary: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Finite] = {}
@@ -186,6 +192,12 @@ class Rollout(Strict):
     resources: Resources = Resources()
 
 
+class Approvals(Strict):
+    """Who must approve, by the name of a policy in policies/promotion/approvals.yaml."""
+
+    policy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")] = "none"
+
+
 class Release(Strict):
     """One model in one environment. `version` is MLflow's registered model version."""
 
@@ -196,8 +208,10 @@ class Release(Strict):
     data: Data
     code: Code
     mlflow: MLflow
+    signature: Signature
     evidence: Evidence
     rollout: Rollout = Rollout()
+    approvals: Approvals = Approvals()
 
     @property
     def service(self) -> str:
