@@ -18,8 +18,9 @@ from slipway import paths, toolchain
 from slipway.errors import BadInput, SlipwayError, did_you_mean
 
 PROJECT = "slipway"
-# What the engine and the program need on any cluster: the latter two for their manifests.
-TOOLS = ("pulumi", "pulumi-language-python", "argo-cd", "argo-workflows")
+# What the engine needs on any cluster, and whose manifests the program applies.
+TOOLS = ("pulumi", "pulumi-language-python")
+MANIFESTS = ("argo-cd", "argo-workflows")
 # Where the language host and the helpers that it starts are found.
 LANGUAGE_HOST = paths.REPOSITORY / "toolchain" / "pulumi-language-python"
 WITH_CONFIG = {*("up", "update", "preview", "refresh", "destroy", "config", "watch", "import")}

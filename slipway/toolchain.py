@@ -83,6 +83,11 @@ class Tool:
     def built(self) -> bool:
         return self.place.is_dir()
 
+    @property
+    def files(self) -> Path:
+        """Where the files kept from the module are: with the programs, or by themselves."""
+        return self.place / "files" if self.built else self.place.with_name(f"{self.key}.files")
+
     @functools.cached_property
     def gomod(self) -> str:
         return (self.folder / "go.mod").read_text()
@@ -169,11 +174,30 @@ def files(name: str) -> Path:
     """Folder that holds the files kept from a tool's module (its `files`), as the module has them.
 
     Raises:
-        SlipwayError: the tool has not been built.
+        SlipwayError: the tool has neither been built nor its files fetched.
     """
-    if not tool(name).built:
+    if not tool(name).files.is_dir():
         raise SlipwayError(f"{name} has not been built", fix="run `make up`")
-    return tool(name).place / "files"
+    return tool(name).files
+
+
+def fetch(
+    names: Iterable[str], *, progress: Callable[[str, str], None] = lambda _tool, _what: None
+) -> None:
+    """Keeps the files of these tools' modules without building their programs.
+
+    Raises:
+        SlipwayError: a module cannot be fetched.
+    """
+    todo = [owner for owner in map(tool, names) if not owner.files.is_dir()]
+    for owner in todo:
+        progress(owner.name, "fetching its files")
+        partial = owner.place.with_name(f"{owner.key}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _keep_files(owner, partial)
+        partial.rename(owner.files)
+    if todo:
+        drop_build_caches()
 
 
 def _official(owner: Tool, name: str) -> Path | None:
@@ -301,15 +325,18 @@ def _build(owner: Tool, log: Path) -> None:
     for target, names in owner.config.links.items():
         for name in names:
             (partial / "bin" / name).symlink_to(target)
+    _keep_files(owner, partial / "files")
+    partial.rename(owner.place)
+
+
+def _keep_files(owner: Tool, target: Path) -> None:
     for kept in owner.config.files:
-        source = _module_folder(owner) / kept
-        place = partial / "files" / kept
+        source, place = _module_folder(owner) / kept, target / kept
         place.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, place, symlinks=True)
         else:
             shutil.copy(source, place)
-    partial.rename(owner.place)
 
 
 def _build_vendored(owner: Tool, partial: Path, flags: list[str], log: Path) -> None:
@@ -344,7 +371,7 @@ def drop_former() -> None:
     """Removes programs of former pins, and what an interrupted build left."""
     for place in (paths.cache() / "toolchain").glob("*/*"):
         owner = tools().get(place.parent.name)
-        if owner is None or place != owner.place:
+        if owner is None or place not in (owner.place, owner.files):
             shutil.rmtree(place)
 
 

@@ -141,6 +141,7 @@ def _machine(report: Report, *, embedded: bool) -> None:
             _apt(missing)
     with report.step("toolchain") as say:
         toolchain.build(None if embedded else pulumi.TOOLS, progress=_news(say))
+        toolchain.fetch(pulumi.MANIFESTS, progress=_news(say))
     if embedded:
         with report.step("images") as say:
             images.build(progress=_news(say, "cached"))

@@ -303,6 +303,26 @@ def test_build_renames_links_and_keeps_files(
     assert "-X v=v1.2.4" in compiler.read_text()
 
 
+def test_files_are_fetched_without_a_build_and_kept_until_the_pins_change(
+    make: Make, place: Path, compiler: Path
+) -> None:
+    (place / "module" / "manifests").mkdir(parents=True)
+    made = make('module = "example.com/tool"\nfiles = ["manifests"]')
+    toolchain.fetch(["tool"])
+    assert (toolchain.files("tool") / "manifests").is_dir()
+    assert not made.built and "install" not in compiler.read_text()
+    compiler.unlink()
+    toolchain.fetch(["tool"])
+    assert not compiler.exists(), "they are there"
+    toolchain.drop_former()
+    assert toolchain.files("tool").is_dir()
+    (made.folder / "go.mod").write_text(GOMOD.replace("v1.2.3", "v1.2.4"))
+    _forget()
+    toolchain.drop_former()
+    with pytest.raises(SlipwayError, match="has not been built"):
+        toolchain.files("tool")
+
+
 def test_an_overlay_replaces_files_of_the_vendored_module(make: Make, compiler: Path) -> None:
     made = make('[overlay]\n"vendor/example.com/tool/a.go" = "a.go"', **{"a.go": "package a\n"})
     toolchain.build()
