@@ -1,0 +1,276 @@
+"""Reads a git repository, bare or not, by git's own command line. Nothing here writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Literal, Self, cast
+
+from slipway.errors import BadInput, SlipwayError
+
+Status = Literal["added", "modified", "deleted", "renamed", "retyped"]
+
+_STATUS: dict[str, Status] = {
+    "A": "added",
+    "M": "modified",
+    "D": "deleted",
+    "R": "renamed",
+    "T": "retyped",
+}
+# Of a commit, a field each: no message can hold a NUL, which also ends each commit.
+_FIELDS = ("%H", "%P", "%an", "%ae", "%cn", "%ct", "%s", "%b")
+
+
+class GitError(SlipwayError):
+    """Git failed."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A file that differs between two commits; `old_path` is where a renamed one was, else "".
+
+    `mode` is git's for the newer side: 100644, 100755, 120000 (a link), 160000 (a submodule), or
+    000000 where it is gone.
+    """
+
+    path: str
+    status: Status
+    old_path: str = ""
+    mode: str = "100644"
+
+    @property
+    def is_file(self) -> bool:
+        """A plain file on the newer side, whose content is what reads see."""
+        return self.mode in ("100644", "100755")
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit. `author` wrote it, `committer` put it there; `when` is the committer's, in UTC."""
+
+    sha: str
+    author: str
+    email: str
+    committer: str
+    when: datetime
+    subject: str
+    body: str
+    parents: tuple[str, ...]
+
+
+class Repository:
+    """A git repository on this machine. One process answers every read; `close` ends it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._batch: subprocess.Popen[bytes] | None = None
+        self._commits: dict[str, str] = {}
+        # A hook's GIT_DIR is another repository than the one asked for, and a replaced object
+        # another than the one that will be merged.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+        self._environment = {
+            **kept,
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_TERMINAL_PROMPT": "0",
+            "LC_ALL": "C",
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process that reads. A later read starts another."""
+        if self._batch:
+            self._batch.communicate()
+            self._batch = None
+
+    def git(self, *arguments: str, ok: tuple[int, ...] = (0,)) -> str:
+        """What one git command says; `GitError` where its exit status is not in `ok`."""
+        return self._run(arguments, ok).decode(errors="replace")
+
+    def _run(self, arguments: Sequence[str], ok: tuple[int, ...] = (0,)) -> bytes:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=self.path, env=self._environment, capture_output=True
+            )
+        except FileNotFoundError:
+            missing = "git is not installed" if self.path.is_dir() else f"no folder {self.path}"
+            raise GitError(missing) from None
+        if done.returncode not in ok:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip()
+            raise GitError(f"git {arguments[0]} failed in {self.path}: {said}")
+        return done.stdout
+
+    # Commits
+
+    def commit(self, rev: str) -> str:
+        """The commit, 40 hex digits, that a branch, tag or abbreviation names; else `BadInput`."""
+        if rev not in self._commits:
+            found = self._find(rev)
+            if found is None:
+                raise BadInput(
+                    f"no commit {rev!r} in {self.path}",
+                    fix="name a branch, a tag or a commit that this clone has (git fetch?)",
+                )
+            if found != rev:  # a name may come to mean another commit; a commit stays
+                return found
+            self._commits[rev] = found
+        return self._commits[rev]
+
+    def has(self, rev: str) -> bool:
+        """Whether there is such a commit."""
+        return self._find(rev) is not None
+
+    def _find(self, rev: str) -> str | None:
+        found = self.git(
+            *("rev-parse", "--verify", "--quiet", "--end-of-options", f"{rev}^{{commit}}"),
+            ok=(0, 1, 128),
+        )
+        if not found:
+            self.git("rev-parse", "--git-dir")  # or it would look like a mere unknown name
+        return found.strip() or None
+
+    def merge_base(self, a: str, b: str) -> str:
+        """The newest commit that both contain; `BadInput` when their histories never met."""
+        found = self.git("merge-base", self.commit(a), self.commit(b), ok=(0, 1)).strip()
+        if not found:
+            raise BadInput(
+                f"{a} and {b} have no commit in common",
+                fix="a shallow clone lacks it: git fetch --unshallow; else branch off again",
+            )
+        return found
+
+    def changed(self, a: str, b: str) -> list[Changed]:
+        """The files that differ between two commits, by path. Cost: linear in these files."""
+        raw = self._run(
+            [
+                "diff-tree",
+                "-r",
+                "-z",
+                "--raw",
+                "-M",
+                "--no-ext-diff",
+                self.commit(a),
+                self.commit(b),
+            ]
+        )
+        parts = iter(raw.decode(errors="surrogateescape").split("\0")[:-1])
+        found: list[Changed] = []
+        for head in parts:
+            _, mode, _, _, letter = head.split()
+            status = _STATUS.get(letter[0])
+            if status is None:
+                raise GitError(f"git diff-tree: a status that is not known here: {letter}")
+            old = next(parts) if status == "renamed" else ""
+            found.append(Changed(next(parts), status, old, mode))
+        return sorted(found, key=lambda change: change.path)
+
+    def log(
+        self, rev: str, path: str = "", limit: int = 0, *, first_parent: bool = True
+    ) -> list[Commit]:
+        """The commits up to `rev` that changed `path`, newest first, at most `limit` (0: all).
+
+        With `first_parent` only what landed on the branch itself counts, each merge as one change:
+        a content that stood only between the commits of a pull request never was the branch's.
+        """
+        options = ["--first-parent"] if first_parent else []
+        options += [f"--max-count={limit}"] if limit else []
+        command = [
+            "log",
+            "-z",
+            f"--format=tformat:{'%x00'.join(_FIELDS)}",
+            "--no-show-signature",
+            *options,
+        ]
+        where = [f":(top,literal){path}"] if path else []
+        fields = self.git(*command, self.commit(rev), "--", *where).split("\0")
+        return [_commit(*row) for row in zip(*[iter(fields)] * len(_FIELDS), strict=False)]
+
+    def is_dirty(self, folder: str) -> bool:
+        """Whether the work tree has changes under `folder` that no commit has."""
+        if self.git("rev-parse", "--is-bare-repository").strip() == "true":
+            return False
+        return bool(self.git("status", "--porcelain", "--untracked-files=all", "--", folder))
+
+    # Files
+
+    def read(self, rev: str, path: str) -> bytes | None:
+        """A file's content at a commit; None when there is no such file."""
+        name = f"{self.commit(rev)}:{path}"
+        if "\n" in path:  # the one thing that the protocol of the batch cannot say
+            kind = self.git("cat-file", "-t", name, ok=(0, 128)).strip()
+            return self._run(["cat-file", "blob", name]) if kind == "blob" else None
+        return self._object(name)
+
+    def files(self, rev: str, folder: str) -> list[str]:
+        """Paths of all files under `folder` (not ending in /), sorted; empty without a folder."""
+        return sorted(self._tree(rev, folder))
+
+    def contents(self, rev: str, folder: str) -> dict[str, bytes]:
+        """Every file under `folder`, by path: one process, whatever their number."""
+        found = {path: self._object(blob) for path, blob in self._tree(rev, folder).items()}
+        return {path: content for path, content in sorted(found.items()) if content is not None}
+
+    def _tree(self, rev: str, folder: str) -> dict[str, str]:
+        raw = self._run(
+            ["ls-tree", "-r", "-z", "--full-tree", self.commit(rev), "--", f"{folder}/"]
+        )
+        entries = raw.decode(errors="surrogateescape").split("\0")[:-1]
+        split = (entry.split("\t", 1) for entry in entries)
+        return {path: head.split()[2] for head, path in split if head.split()[1] == "blob"}
+
+    def _object(self, name: str) -> bytes | None:
+        if self._batch is None:
+            self._batch = subprocess.Popen(
+                ["git", "cat-file", "--batch"],
+                cwd=self.path,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        asked, answers = (cast("IO[bytes]", f) for f in (self._batch.stdin, self._batch.stdout))
+        try:
+            asked.write(name.encode(errors="surrogateescape") + b"\n")
+            asked.flush()
+        except BrokenPipeError:
+            pass  # the empty answer below tells
+        head = answers.readline()
+        if head.endswith((b" missing\n", b" ambiguous\n")):
+            return None
+        if not head:
+            raise GitError(f"git cat-file ended in {self.path}")
+        _, kind, size = head.split()
+        content = answers.read(int(size))
+        answers.read(1)
+        return content if kind == b"blob" else None
+
+
+def _commit(
+    sha: str,
+    parents: str,
+    author: str,
+    email: str,
+    committer: str,
+    when: str,
+    subject: str,
+    body: str,
+) -> Commit:
+    return Commit(
+        sha=sha,
+        author=author,
+        email=email,
+        committer=committer,
+        when=datetime.fromtimestamp(int(when), UTC),
+        subject=subject,
+        body=body.strip(),
+        parents=tuple(parents.split()),
+    )
