@@ -41,7 +41,7 @@ class StorageClass(Component):
         super().__init__("StorageClass", name, opts)
         where = pods.metadata(NAME, args.namespace)
         account = k8s.core.v1.ServiceAccount(NAME, metadata=where, opts=self.child())
-        self._rbac(args)
+        rights = self._rbac(args)
         config = k8s.core.v1.ConfigMap(
             NAME,
             metadata=where,
@@ -84,12 +84,14 @@ class StorageClass(Component):
                             "CONFIG_MOUNT_PATH": "/etc/local-path/",
                         },
                         mounts={"/etc/local-path/": "config"},
+                        # On destroy the last claims have just gone: their volumes follow.
+                        works_on_seconds=15,
                     )
                 ],
                 volumes=[pods.volume("config", config_map=NAME)],
                 service_account=NAME,
             ),
-            self.child(config, account),
+            self.child(config, account, *rights),
             # It answers no probe: it works when it has not ended at once.
             settle_seconds=5,
         )
@@ -105,7 +107,7 @@ class StorageClass(Component):
         )
         self.register_outputs({"storage_class": NAME})
 
-    def _rbac(self, args: StorageClassArgs) -> None:
+    def _rbac(self, args: StorageClassArgs) -> list[pulumi.Resource]:
         subject = SubjectArgs(kind="ServiceAccount", name=NAME, namespace=args.namespace)
         read, write = ["get", "list", "watch"], ["create", "patch", "update", "delete"]
         cluster = {
@@ -114,7 +116,7 @@ class StorageClass(Component):
             ("", "events"): ["create", "patch"],
             ("storage.k8s.io", "storageclasses"): read,
         }
-        k8s.rbac.v1.ClusterRole(
+        role = k8s.rbac.v1.ClusterRole(
             NAME,
             metadata=ObjectMetaArgs(name=NAME),
             rules=[
@@ -123,7 +125,7 @@ class StorageClass(Component):
             ],
             opts=self.child(),
         )
-        k8s.rbac.v1.ClusterRoleBinding(
+        binding = k8s.rbac.v1.ClusterRoleBinding(
             NAME,
             metadata=ObjectMetaArgs(name=NAME),
             role_ref=RoleRefArgs(
@@ -132,19 +134,20 @@ class StorageClass(Component):
             subjects=[subject],
             opts=self.child(),
         )
-        k8s.rbac.v1.Role(
+        local_role = k8s.rbac.v1.Role(
             NAME,
             metadata=pods.metadata(NAME, args.namespace),
             rules=[PolicyRuleArgs(api_groups=[""], resources=["pods"], verbs=read + write)],
             opts=self.child(),
         )
-        k8s.rbac.v1.RoleBinding(
+        local_binding = k8s.rbac.v1.RoleBinding(
             NAME,
             metadata=pods.metadata(NAME, args.namespace),
             role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=NAME),
             subjects=[subject],
             opts=self.child(),
         )
+        return [role, binding, local_role, local_binding]
 
 
 def _helper_pod(image: str) -> str:
