@@ -24,6 +24,7 @@ from slipway import (
     doctor,
     endpoints,
     images,
+    merging,
     paths,
     pulumi,
     release,
@@ -308,7 +309,7 @@ def _first_release(report: Report, platform: Cluster, commit: str) -> None:
                 pull = train(platform, forge, model, commit=commit, environment=env, say=say)
             if pull:
                 with report.step("release") as say:
-                    forge.merge(pull.number)
+                    merging.merge(forge, pull.number, say=say)
                     say(f"merged {pull.url}")
                     _look_again(platform)
         digest = release.parse(forge.read(str(path)), path).bento.digest

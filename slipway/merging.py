@@ -1,0 +1,68 @@
+"""From an open pull request to a merged one: what the gates say of it is waited for, not skipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from slipway.errors import SlipwayError
+from slipway.forge import Forge, PullRequest
+
+# The commit status that branch protection requires.
+CONTEXT = "slipway/check"
+
+
+class NotAllowed(SlipwayError):
+    """The gates refuse the pull request; its comment says why."""
+
+
+def wait_for_gates(
+    forge: Forge,
+    number: int,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    timeout_s: float = 180,
+    every_s: float = 1,
+) -> PullRequest:
+    """The pull request once its present head commit has passed.
+
+    Raises:
+        NotAllowed: a gate fails, or could not be evaluated.
+        SlipwayError: no verdict within `timeout_s` seconds, or it was closed.
+    """
+    deadline, seen = time.monotonic() + timeout_s, ""
+    while True:
+        pull = forge.pull(number)
+        if pull.merged:
+            return pull
+        if pull.state == "closed":
+            raise SlipwayError(f"pull request {number} was closed: {pull.url}")
+        state = forge.statuses(pull.sha).get(CONTEXT, "")
+        if state == "success":
+            return pull
+        if state in ("failure", "error"):
+            raise NotAllowed(
+                f"the gates refuse pull request {number}: {pull.url}",
+                fix="read the comment there; its last part says how to see it here",
+            )
+        if state != seen:
+            say(f"gates: {state}")
+            seen = state
+        if time.monotonic() > deadline:
+            raise SlipwayError(
+                f"no verdict on pull request {number} after {timeout_s:.0f} s: {pull.url}",
+                fix="kubectl -n pipelines get workflows; the sweep looks again every two minutes",
+            )
+        time.sleep(every_s)
+
+
+def merge(
+    forge: Forge,
+    number: int,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    timeout_s: float = 180,
+) -> PullRequest:
+    """Merges once the gates have passed, and only what they have judged."""
+    pull = wait_for_gates(forge, number, say=say, timeout_s=timeout_s)
+    return pull if pull.merged else forge.merge(number, sha=pull.sha)
