@@ -229,6 +229,7 @@ class Release(Strict):
             "data": self.data.digest,
             "commit": self.code.commit,
             "run": self.mlflow.run,
+            "signature": self.signature.digest,
             "evidence": self.evidence.digest,
         }
         return {f"slipway.dev/{name}": value for name, value in pins.items()}

@@ -24,6 +24,7 @@ slipway.dev/runtime: {{ .Values.runtime.image }}
 slipway.dev/data: {{ .Values.data.digest }}
 slipway.dev/commit: {{ .Values.code.commit | quote }}
 slipway.dev/run: {{ .Values.mlflow.run | quote }}
+slipway.dev/signature: {{ .Values.signature.digest }}
 slipway.dev/evidence: {{ .Values.evidence.digest }}
 {{- end }}
 

@@ -157,7 +157,12 @@ def platform() -> Platform:
     )
     model_digest = digests.of(b"model files")
     run = "e5" * 16
+    some = digests.of(b"something")
+    signature = evidence.Signature(digest=digests.of(b"signature"), inputs=[], outputs=[])
     document = Evidence(
+        created="2026-01-01T00:00:00Z",
+        environment="dev",
+        policy=evidence.PolicyPin(environment="dev", digest=some),
         bento=pins,
         evaluation=Evaluation(
             model="toy",
@@ -165,12 +170,32 @@ def platform() -> Platform:
             data=evidence.Data(digest=data, rows=10),
             code=COMMIT,
             run=run,
-            holdout=Holdout(partitions=["part-1"], rows=10, unknown=0, positive_rate=0.5),
+            parameters={},
+            holdout=Holdout(
+                digest=some, partitions=["part-1"], rows=10, unknown=0, positive_rate=0.5
+            ),
+            predictions=some,
             metrics={"roc_auc": Estimate(value=0.7, low=0.6, high=0.8)},
             baselines={},
             gain={},
+            reliability=[],
+            by_period={},
             slices=[],
+            fairness=[],
+            validation=evidence.Validation(rows=10, columns=2, checks=[]),
+            signature=signature,
         ),
+        serving=evidence.Serving(
+            requests=1,
+            latency_p50_ms=1,
+            latency_p99_ms=2,
+            memory_mib=100,
+            start_seconds=1,
+            bento_bytes=len(content),
+        ),
+        dependencies=evidence.Dependencies(lock=some, packages=[], vulnerabilities="not checked"),
+        champion=None,
+        comparison=None,
     )
     proof = made.store.put("evidence", evidence.dumps(document))
     made.release = Release(
@@ -181,6 +206,7 @@ def platform() -> Platform:
         data=release.Data(digest=data),
         code=release.Code(commit=COMMIT),
         mlflow=release.MLflow(run=run),
+        signature=release.Signature(digest=signature.digest),
         evidence=release.Evidence(digest=proof, summary=document.summary()),
     )
     code = {f"bentos/toy/{name}": text for name, text in CODE.items()}
