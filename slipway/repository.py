@@ -63,7 +63,10 @@ class Commit:
 
 
 class Repository:
-    """A git repository on this machine. One process answers every read; `close` ends it."""
+    """A git repository on this machine, by its top folder or, bare, its own.
+
+    One process answers every read; `close` ends it.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -74,6 +77,8 @@ class Repository:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
         self._environment = {
             **kept,
+            # Git's path filters, where a clone has them, serve no path with other magic.
+            "GIT_LITERAL_PATHSPECS": "1",
             "GIT_NO_REPLACE_OBJECTS": "1",
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_TERMINAL_PROMPT": "0",
@@ -190,7 +195,7 @@ class Repository:
             "--no-show-signature",
             *options,
         ]
-        where = [f":(top,literal){path}"] if path else []
+        where = [path] if path else []
         fields = self.git(*command, self.commit(rev), "--", *where).split("\0")
         return [_commit(*row) for row in zip(*[iter(fields)] * len(_FIELDS), strict=False)]
 
