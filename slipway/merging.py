@@ -1,4 +1,4 @@
-"""From an open pull request to a merged one: what the gates say of it is waited for, not skipped."""
+"""From an open pull request to a merged one: what the gates say is waited for, not skipped."""
 
 from __future__ import annotations
 
