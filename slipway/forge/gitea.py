@@ -1,4 +1,4 @@
-"""The git forge: branches, files, pull requests, commit statuses and comments over its API."""
+"""Gitea, by its API."""
 
 from __future__ import annotations
 
@@ -7,114 +7,17 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, Literal, Self, cast
 from urllib.parse import quote
 
 import httpx
 
-from slipway.errors import BadInput, SlipwayError
-
-State = Literal["pending", "success", "error", "failure"]
+from slipway.errors import BadInput
+from slipway.forge.base import ForgeError, NotFound, PullRequest, State
 
 # Answers that a second try may change; the forge restarts, or its database does.
 _TRANSIENT = {429, 500, 502, 503, 504}
 _MERGE_PATIENCE_S = 30.0
-
-
-class ForgeError(SlipwayError):
-    """The forge refused, or cannot be reached. `status` is the HTTP status, 0 for no answer."""
-
-    def __init__(self, message: str, *, status: int = 0, fix: str = "") -> None:
-        super().__init__(message, fix=fix)
-        self.status = status
-
-
-class NotFound(ForgeError):
-    """No such repository, branch, commit, file or pull request."""
-
-
-@dataclass(frozen=True)
-class PullRequest:
-    """A pull request. `sha` is the head commit; `merge_sha` the commit on `base` once merged."""
-
-    number: int
-    url: str
-    title: str
-    body: str
-    head: str
-    base: str
-    sha: str
-    state: Literal["open", "closed"]
-    merged: bool
-    merge_sha: str | None
-
-
-class Forge(Protocol):
-    """What Slipway asks of a forge. All of it is idempotent: a step run again repeats nothing."""
-
-    def commit(self, ref: str = "main") -> str:
-        """The commit (40 hex) that a branch, tag or abbreviated commit names; else `NotFound`."""
-        ...
-
-    def read(self, path: str, ref: str = "main") -> bytes:
-        """A file's content at `ref`; `NotFound` when it is not there."""
-        ...
-
-    def files(self, folder: str, ref: str = "main") -> list[str]:
-        """Paths of the files directly in `folder`, sorted; empty when there is no such folder."""
-        ...
-
-    def write(
-        self, branch: str, files: Mapping[str, bytes | None], message: str, *, base: str = "main"
-    ) -> str:
-        """Makes `files` (None deletes) the branch's content in one commit; returns its head commit.
-
-        A branch that does not exist begins at `base`. Nothing to change makes no commit.
-        """
-        ...
-
-    def open(self, head: str, title: str, body: str, *, base: str = "main") -> PullRequest:
-        """The open pull request of branch `head`, brought to this title and body, or a new one."""
-        ...
-
-    def find(self, head: str, *, base: str = "main") -> PullRequest | None:
-        """The newest pull request of branch `head`: an open one first, else merged or closed."""
-        ...
-
-    def pull(self, number: int) -> PullRequest:
-        """A pull request by its number."""
-        ...
-
-    def pulls(self, state: Literal["open", "closed", "all"] = "open") -> Iterator[PullRequest]:
-        """Pull requests, the newest first."""
-        ...
-
-    def merge(self, number: int, *, sha: str | None = None) -> PullRequest:
-        """Merges; given `sha`, only if that still is the head. A merged one is returned as is."""
-        ...
-
-    def set_status(
-        self, sha: str, context: str, state: State, description: str = "", url: str = ""
-    ) -> None:
-        """Reports on a commit; the newest report of a `context` counts."""
-        ...
-
-    def statuses(self, sha: str) -> dict[str, State]:
-        """The newest state of each context on a commit."""
-        ...
-
-    def comment(self, number: int, marker: str, body: str) -> None:
-        """The one comment on a pull request that carries `marker`, made or updated in place."""
-        ...
-
-    def delete_branch(self, branch: str) -> None:
-        """Removes a branch; one that is not there is no error."""
-        ...
-
-    def archive(self, ref: str = "main") -> Iterator[bytes]:
-        """The tree at `ref` as a .tar.gz, in chunks."""
-        ...
 
 
 class Gitea:
