@@ -172,7 +172,7 @@ class Signature(Strict):
 
 
 class Evidence(Strict):
-    """The signed evidence (a DSSE envelope), and the few of its numbers that a reviewer reads first."""
+    """The signed evidence (a DSSE envelope), and those of its numbers that are read first."""
 
     digest: Digest
     summary: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Finite] = {}
@@ -265,7 +265,11 @@ def branch(model: str, version: int) -> str:
     return f"release/{model}-{version}"
 
 
-class _UniqueKeys(yaml.SafeLoader):
+# The parser in C, which most builds of PyYAML have, reads a thousand releases in a blink.
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _UniqueKeys(_Loader):
     """YAML lets a later key win in silence, which would hide one of two pins."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
