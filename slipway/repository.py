@@ -21,6 +21,8 @@ _STATUS: dict[str, Status] = {
     "R": "renamed",
     "T": "retyped",
 }
+# A user's own way to look at history is not what this reads.
+_PLAIN = ("-c", "log.follow=false", "-c", "log.showSignature=false", "-c", "log.mailmap=false")
 # Of a commit, a field each: no message can hold a NUL, which also ends each commit.
 _FIELDS = ("%H", "%P", "%an", "%ae", "%cn", "%ct", "%s", "%b")
 
@@ -104,7 +106,10 @@ class Repository:
     def _run(self, arguments: Sequence[str], ok: tuple[int, ...] = (0,)) -> bytes:
         try:
             done = subprocess.run(
-                ["git", *arguments], cwd=self.path, env=self._environment, capture_output=True
+                ["git", *_PLAIN, *arguments],
+                cwd=self.path,
+                env=self._environment,
+                capture_output=True,
             )
         except FileNotFoundError:
             missing = "git is not installed" if self.path.is_dir() else f"no folder {self.path}"
@@ -192,12 +197,36 @@ class Repository:
             "log",
             "-z",
             f"--format=tformat:{'%x00'.join(_FIELDS)}",
-            "--no-show-signature",
             *options,
         ]
         where = [path] if path else []
         fields = self.git(*command, self.commit(rev), "--", *where).split("\0")
         return [_commit(*row) for row in zip(*[iter(fields)] * len(_FIELDS), strict=False)]
+
+    def versions(self, rev: str, paths: Sequence[str]) -> dict[str, list[str]]:
+        """The contents that each path had on the branch up to `rev`, as blobs, newest first.
+
+        As in `log` each merge is one change. One walk of the history, whatever the paths' number.
+        """
+        found: dict[str, list[str]] = {path: [] for path in paths}
+        if not paths:
+            return found
+        options = (
+            "-z",
+            "--format=",
+            "--raw",
+            "--no-abbrev",
+            "--no-renames",
+            "-m",
+            "--first-parent",
+        )
+        raw = self._run(["log", *options, self.commit(rev), "--", *paths])
+        parts = [part for part in raw.decode(errors="surrogateescape").split("\0") if part.strip()]
+        for head, path in zip(parts[::2], parts[1::2], strict=True):
+            blob = head.split()[3]
+            if path in found and blob.strip("0"):
+                found[path].append(blob)
+        return found
 
     def is_dirty(self, folder: str) -> bool:
         """Whether the work tree has changes under `folder` that no commit has."""
@@ -214,6 +243,13 @@ class Repository:
             kind = self.git("cat-file", "-t", name, ok=(0, 128)).strip()
             return self._run(["cat-file", "blob", name]) if kind == "blob" else None
         return self._object(name)
+
+    def blob(self, blob: str) -> bytes:
+        """A content by its name in `versions`."""
+        content = self._object(blob)
+        if content is None:
+            raise GitError(f"no blob {blob} in {self.path}")
+        return content
 
     def files(self, rev: str, folder: str) -> list[str]:
         """Paths of all files under `folder` (not ending in /), sorted; empty without a folder."""
