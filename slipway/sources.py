@@ -1,0 +1,155 @@
+"""Where signed evidence, the keys that tell whose it is, and what was served are read from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from slipway import digests, paths
+from slipway.digests import Digest
+from slipway.errors import BadInput, SlipwayError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from slipway.endpoints import Cluster
+    from slipway.gates import Soak
+    from slipway.store import Store
+
+KEYS = "SLIPWAY_EVIDENCE_KEYS"
+
+Keys = Mapping[str, "Ed25519PublicKey"]
+
+
+class Source(Protocol):
+    """Gives envelopes by digest, public keys that may have signed them, and what was served.
+
+    Each raises `SlipwayError` where it has none; `Unreachable` or `ClusterError` where it cannot
+    tell.
+    """
+
+    def get(self, digest: Digest) -> bytes:
+        """The envelope, its digest verified."""
+        ...
+
+    def keys(self, *, fresh: bool = False) -> Keys:
+        """Public keys by their ids; `fresh`: not those remembered from an earlier time."""
+        ...
+
+    def soak(self, environment: str, model: str, bento: Digest) -> Soak:
+        """What a bento really served in an environment."""
+        ...
+
+
+class Mounted:
+    """In a workflow: the store of its environment variables, and the keys' file that they name."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, digest: Digest) -> bytes:
+        return self._store.get("evidence", digest)
+
+    def keys(self, *, fresh: bool = False) -> Keys:
+        file = os.environ.get(KEYS)
+        if not file:
+            raise BadInput("not set", field=KEYS, fix="mount the ConfigMap evidence-keys")
+        return read_keys(Path(file))
+
+    def soak(self, environment: str, model: str, bento: Digest) -> Soak:
+        from slipway import soak
+
+        return soak.measure(self._store, environment, model, bento)
+
+
+class Platform:
+    """On a person's machine: the platform's, and what was read of it before.
+
+    Evidence never changes. Keys may: those remembered serve until a signature is not theirs. The
+    cluster is connected to when something is asked of it, so that what is remembered needs none.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Cluster],
+        *,
+        folder: Path | None = None,
+        keys: Path | None = None,
+    ) -> None:
+        """`folder` holds all the evidence there is, in files called by their digest's hex; `keys`
+        is a PEM file, else what SLIPWAY_EVIDENCE_KEYS names, else the platform's."""
+        if folder and not folder.is_dir():
+            raise BadInput(f"no folder {folder}", field="--evidence")
+        given = os.environ.get(KEYS)
+        self._connect, self._folder = connect, folder
+        self._keys = keys or (Path(given) if given else None)
+        self._cache = paths.cache() / "evidence"
+        self._cluster: Cluster | None = None
+
+    def get(self, digest: Digest) -> bytes:
+        found = _file(self._folder or self._cache, digest)
+        if found is None and self._folder:
+            where = self._folder / digest.removeprefix("sha256:")
+            raise SlipwayError(f"no evidence {digest} in {self._folder}", fix=f"save it as {where}")
+        if found is None:
+            with self._connected().store() as store:
+                found = store.get("evidence", digest)
+            _remember(self._cache / digest.removeprefix("sha256:"), found)
+        return found
+
+    def keys(self, *, fresh: bool = False) -> Keys:
+        if self._keys:
+            return read_keys(self._keys)
+        file = self._cache / "keys.pem"
+        if file.is_file() and not fresh:
+            return read_keys(file)
+        from slipway import attestation
+
+        pem = self._connected().config("pipelines", "evidence-keys").get("public.pem", "")
+        found = attestation.load_keys(pem, "ConfigMap pipelines/evidence-keys")
+        _remember(file, pem.encode())
+        return found
+
+    def soak(self, environment: str, model: str, bento: Digest) -> Soak:
+        from slipway import soak
+
+        with self._connected().store() as store:
+            return soak.measure(store, environment, model, bento)
+
+    def _connected(self) -> Cluster:
+        if self._cluster is None:
+            self._cluster = self._connect()
+        return self._cluster
+
+
+def read_keys(file: Path) -> Keys:
+    """Public keys from a PEM file; `BadInput` where there is none."""
+    from slipway import attestation
+
+    try:
+        return attestation.load_keys(file.read_text(), str(file))
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", file=file) from None
+
+
+def _file(folder: Path, digest: Digest) -> bytes | None:
+    """A digest's file in a folder, laid out flat or as the store is; None where there is none."""
+    digits = digest.removeprefix("sha256:")
+    for file in (folder / digits, folder / "sha256" / digits):
+        if file.is_file():
+            data = file.read_bytes()
+            if digests.of(data) != digest:
+                raise SlipwayError(
+                    f"{file}: altered: its content has another digest", fix="remove it"
+                )
+            return data
+    return None
+
+
+def _remember(file: Path, data: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(file)
