@@ -45,7 +45,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Training(Protocol):
     """The module `training.py` of a bento folder, as the workflow's steps use it.
 
-    Tables are pandas, one row an example. Arrays are float64 of shape (rows,).
+    Tables are pandas, one row an example. Arrays are float64 of shape (rows,). The module may have
+    a function `derive(rows)` too: a table of further columns, on the same index, which `slices` and
+    `group` in `model.yaml` can name beside those of the data.
     """
 
     SCHEMA: pa.DataFrameSchema
@@ -114,6 +116,10 @@ class ModelConfig(Strict):
     split: Split
     parameters: dict[str, Parameter]
     slices: list[str] = Field(default=[])
+    # Rows that share a value here share their fate, and are not independent observations.
+    group: str = ""
+    # A probability from here on is taken for a yes, where fairness is measured.
+    decision_threshold: Share = 0.5
     validation: Validation = Validation()
 
 

@@ -1,7 +1,7 @@
 """Evidence: what evaluation found about one bento, for one environment, against its champion.
 
-Steps write an `Evaluation` (the model alone, on the frozen holdout) and the predictions it rests on.
-`attest` compares these with the champion's and writes the `Evidence`: one JSON document, the
+Steps write an `Evaluation` (the model alone, on the frozen holdout) and the predictions it rests
+on. `attest` compares these with the champion's and writes the `Evidence`: one JSON document, the
 predicate of an in-toto statement about the bento, signed (slipway.attestation).
 """
 
@@ -37,11 +37,15 @@ class Estimate(Strict):
 
 
 class Holdout(Strict):
-    """The rows evaluated on. `digest` is of their partitions: equal digests are equal rows, in one
-    order. `unknown` rows have no outcome and are left out of `rows`."""
+    """The rows evaluated on. `digest` is of their partitions and outcomes: equal digests are equal
+    rows with equal outcomes, in one order. `unknown` rows have no outcome and are left out of
+    `rows`."""
 
     digest: Digest
     partitions: list[str]
+    group: str = Field(
+        default="", description="column whose values are the independent observations; else rows"
+    )
     rows: Positive
     unknown: Count
     positive_rate: Share
@@ -94,10 +98,11 @@ class Validation(Strict):
 
 
 class Data(Strict):
-    """The dataset manifest trained and evaluated on."""
+    """The dataset manifest trained and evaluated on; `train` are the partitions learned from."""
 
     digest: Digest
     rows: Positive
+    train: list[str] = Field(default=[])
 
 
 class Column(Strict):
@@ -272,7 +277,7 @@ class Evidence(Strict):
         return metrics
 
 
-T = TypeVar("T", Evaluation, Evidence, Serving, Dependencies)
+T = TypeVar("T", Evaluation, Evidence, Serving, Dependencies, Validation)
 
 
 def dumps(document: Strict) -> bytes:

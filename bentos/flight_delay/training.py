@@ -88,6 +88,12 @@ def target(flights: pd.DataFrame) -> np.ndarray[Any, Any]:
     return (delay >= LATE_MINUTES).astype(float).where(delay.notna()).to_numpy()
 
 
+def derive(flights: pd.DataFrame) -> pd.DataFrame:
+    """What the evaluation goes by besides the data's own columns: scheduled hour and day."""
+    departure = flights["scheduled_departure"].dt
+    return pd.DataFrame({"hour": departure.strftime("%H"), "day": departure.strftime("%Y-%m-%d")})
+
+
 def features(flights: pd.DataFrame) -> pd.DataFrame:
     """The model's inputs, one row a flight."""
     return inputs.frame(flights)

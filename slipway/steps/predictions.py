@@ -1,0 +1,87 @@
+"""Predictions in the store: what two models answered on the same rows can be compared at any time.
+
+Columns `outcome` (0 or 1) and `probability`, both float64; `slice:<column>` for each slice column
+and `period` (the partition), text; `group` (text) where `model.yaml` names one. One row for each of
+the holdout's rows whose outcome is known, in the dataset's order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slipway.digests import Digest
+from slipway.errors import BadInput, did_you_mean
+from slipway.steps import dataset
+from slipway.store import Store, uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from slipway.bento import Array, Folder, Training
+    from slipway.statistics import Codes
+
+SLICE = "slice:"
+
+
+def table(
+    folder: Folder, training: Training, rows: pd.DataFrame, periods: Array, y: Array, p: Array
+) -> pd.DataFrame:
+    """The predictions table of `rows`. `BadInput` when `model.yaml` names a column they lack."""
+    import pandas as pd
+
+    config = folder.config
+    derive = getattr(training, "derive", None)
+    known = rows if derive is None else pd.concat([rows, derive(rows)], axis=1)
+
+    def text(column: str, field: str) -> Any:
+        if column not in known:
+            raise BadInput(
+                f"no column {column!r} in the data",
+                file=folder.path / "model.yaml",
+                field=field,
+                fix=f"{did_you_mean(column, map(str, known.columns))} (training.py's function "
+                "derive may add columns)",
+            )
+        values: Any = known[column]
+        return values.astype(str).where(values.notna(), "missing").to_numpy()
+
+    columns: dict[str, object] = {"outcome": y, "probability": p.astype(np.float64)}
+    columns |= {SLICE + column: text(column, "slices") for column in config.slices}
+    columns["period"] = periods
+    if config.group:
+        columns["group"] = text(config.group, "group")
+    return pd.DataFrame(columns)
+
+
+def put(store: Store, predictions: pd.DataFrame) -> Digest:
+    """Stores the table; equal tables have equal digests."""
+    return store.put("evidence", dataset.encode(predictions))
+
+
+def get(store: Store, digest: Digest) -> pd.DataFrame:
+    """The verified table of a digest; `BadInput` when the object is something else."""
+    name, data = uri("evidence", digest), store.get("evidence", digest)
+    try:
+        found = dataset.decode(data)
+    except (ValueError, OSError) as error:
+        raise BadInput(f"not a predictions table: {error}", file=name) from None
+    for column in ("outcome", "probability"):
+        values = found.get(column)
+        if values is None or values.dtype != np.float64 or not values.between(0, 1).all():
+            raise BadInput("not probabilities, or not there", file=name, field=column)
+    return found
+
+
+def slices(predictions: pd.DataFrame) -> dict[str, Any]:
+    """The slice columns by their names: arrays of text, of shape (rows,)."""
+    named = [str(c) for c in predictions.columns if str(c).startswith(SLICE)]
+    return {column.removeprefix(SLICE): predictions[column].to_numpy() for column in named}
+
+
+def groups(predictions: pd.DataFrame) -> Codes | None:
+    """The group of each row as a code; None where every row stands for itself."""
+    import pandas as pd
+
+    return pd.factorize(predictions["group"])[0] if "group" in predictions else None
