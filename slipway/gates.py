@@ -11,23 +11,23 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import AwareDatetime, Field, ValidationError, create_model
 
 from slipway import digests, paths
 from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean, from_validation
-from slipway.release import ENVIRONMENTS, Release, Strict, parse_yaml
+from slipway.release import ENVIRONMENTS, Release, Strict, check_environment, parse_yaml
 
 if TYPE_CHECKING:
     from slipway.comparison import EvidencePolicy
-    from slipway.evidence import Evidence
+    from slipway.evidence import Comparison, Evidence, Test
 
 FOLDER = PurePosixPath("policies", "promotion")
 RULES = paths.REPOSITORY / FOLDER / "rules"
@@ -36,8 +36,8 @@ SCHEMA = paths.REPOSITORY / FOLDER / "schema.json"
 CLOCK_SKEW = timedelta(minutes=5)
 
 State = Literal["pass", "fail", "waived", "not applicable"]
-# `release`: another bento, or other pins; `rollback`: exactly an earlier release of the environment;
-# `rollout`: the same pins run otherwise; `removal`: the model leaves the environment.
+# `release`: other pins; `rollback`: exactly an earlier release of the environment; `rollout`: the
+# same pins, run otherwise; `removal`: the model leaves the environment.
 Kind = Literal["release", "rollback", "rollout", "removal"]
 # A file's content by its path in the repository, None where there is none.
 Read = Callable[[str], bytes | None]
@@ -45,6 +45,10 @@ Read = Callable[[str], bytes | None]
 
 class NotEvaluated(Exception):
     """A rule lacks what it judges by. That is a failure which says so, never a pass."""
+
+    def __init__(self, reason: str, *, fix: str = "") -> None:
+        super().__init__(reason)
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -146,8 +150,9 @@ class ApprovalPolicies(Strict):
     groups: dict[str, tuple[str, ...]]
     policies: dict[str, tuple[Requirement, ...]]
 
-    def members(self, group: str) -> frozenset[str]:
-        return frozenset(login.lower() for login in self.groups[group])
+    def members(self, group: str) -> dict[str, str]:
+        """The group's logins, by their lower case: forges do not tell the cases apart."""
+        return {login.lower(): login for login in self.groups[group]}
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class Policy:
     """One environment's thresholds as they hold for one model.
 
     `limits`: rule to its limits, in the document's order. `skip`: rules that do not hold here, and
-    why. `digest` is of the parsed document, so comments and another model's exceptions do not count.
+    why. `digest` is of the parsed document: comments and other models' exceptions do not count.
     """
 
     environment: str
@@ -217,17 +222,142 @@ class Subject:
     def found(self) -> Evidence:
         """The verified evidence, or `NotEvaluated`."""
         if self.evidence is None:
-            raise NotEvaluated("no verified evidence to judge by")
+            raise NotEvaluated("no verified evidence to judge by (see the rule evidence)")
         return self.evidence
 
+    def compared(self) -> Comparison | None:
+        """The comparison with the champion, or None where there is no champion to compare with."""
+        found = self.found()
+        if self.champion is None:
+            return None
+        if found.comparison is None:
+            raise NotEvaluated(
+                f"the evidence compares with nothing, and {self.environment} serves version "
+                f"{self.champion.version}",
+                fix=self.again,
+            )
+        return found.comparison
 
-class Rule(Protocol):
-    """A module of `policies/promotion/rules/`. `APPLIES_TO` may be left out: releases alone."""
+    @property
+    def no_champion(self) -> Finding:
+        return not_applicable(f"{self.environment} serves no {self.model} to compare with")
 
-    Limits: type[Strict]
-    APPLIES_TO: tuple[Kind, ...]
+    @property
+    def again(self) -> str:
+        """How evidence for this environment is made anew."""
+        return f"slipway promote {self.model} --to {self.environment} makes evidence anew"
 
-    def check(self, subject: Subject, limits: Any) -> Iterable[Finding]: ...
+
+@dataclass(frozen=True)
+class Rule:
+    """A module of `policies/promotion/rules/`: its `Limits`, its `check`, its first line.
+
+    It applies to releases alone unless its `APPLIES_TO` names other kinds of change.
+    """
+
+    name: str
+    limits: type[Strict]
+    check: Callable[[Subject, Any], Iterable[Finding]]
+    applies_to: tuple[Kind, ...]
+    file: Path
+
+
+@cache
+def rules(folder: Path = RULES) -> dict[str, Rule]:
+    """Every rule of the checkout that runs, by name. `BadInput` names a file that is broken."""
+    files = sorted(file for file in folder.glob("*.py") if file.stem != "__init__")
+    return {file.stem: _rule(file) for file in files}
+
+
+def _rule(file: Path) -> Rule:
+    name = f"slipway_rules.{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise BadInput("no Python module", file=file)
+    module = importlib.util.module_from_spec(spec)
+    # pydantic looks up a class's module to read its annotations.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+        limits, check = module.Limits, module.check
+    except Exception as error:
+        raise BadInput(
+            f"a broken rule: {type(error).__name__}: {error}",
+            file=file,
+            fix="a rule is a module with class Limits(Strict) and check(subject, limits)",
+        ) from error
+    if file.stem in _BLOCKS:
+        raise BadInput(f"no rule may be called {file.stem}: a policy's block is", file=file)
+    applies_to = cast("tuple[Kind, ...]", getattr(module, "APPLIES_TO", ("release",)))
+    return Rule(file.stem, limits, check, applies_to, file)
+
+
+# Keys of a policy document that are not rules.
+_BLOCKS = ("skip", "models", "rollback", "break_glass")
+
+
+class _Document(Strict):
+    """One environment's thresholds: a key per rule with its limits, and what is not a rule."""
+
+    skip: dict[str, Annotated[str, Field(min_length=10)]] = Field(
+        default={}, description="rules that do not hold here, and why; every other has limits"
+    )
+    rollback: Rollback = Rollback()
+    break_glass: BreakGlassLimits | None = None
+
+
+def document_model(known: Mapping[str, Rule]) -> type[Strict]:
+    """The pydantic model of a policy document under these rules."""
+    limits: Any = {name: (rule.limits, Field(default=None)) for name, rule in known.items()}
+    exceptions = create_model("Exceptions", __base__=Strict, **limits)
+    described = Field(default={}, description="one model's limits, instead of everyone's")
+    models: Any = (dict[str, exceptions], described)
+    return create_model("Policy", __base__=_Document, **limits, models=models)
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a policy document, `policies/promotion/<env>.yaml`."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **document_model(rules()).model_json_schema(),
+        "title": "Thresholds of one environment",
+    }
+
+
+def _plain(value: Any) -> Any:
+    """YAML as JSON has it: a date is text again, whether it stood in quotes or not."""
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value)
+        if wrong := [key for key in items if not isinstance(key, str)]:
+            raise ValueError(f"key {wrong[0]!r} is not text: put it in quotes")
+        return {key: _plain(item) for key, item in items.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    return value.isoformat() if isinstance(value, date) else value
+
+
+_Model = TypeVar("_Model", bound=Strict)
+
+
+def _parse(kind: type[_Model], text: str | bytes, file: str) -> tuple[_Model, dict[str, Any]]:
+    read = parse_yaml(text, file)
+    try:
+        document = _plain(read)
+        # As JSON: only from there may a strict model take text for a date and a list for a tuple.
+        return kind.model_validate_json(digests.canonical_json(document)), document
+    except ValidationError as error:
+        raise from_validation(error, kind, file) from None
+    except ValueError as error:
+        raise BadInput(f"not what JSON can say: {error}", file=file) from None
+
+
+def _required(read: Read, path: PurePosixPath) -> bytes:
+    content = read(str(path))
+    if content is None:
+        raise BadInput(
+            "no such file, and nothing may be released without it", file=str(path), fix="restore it"
+        )
+    return content
 
 
 def load_policy(read: Read, env: str, model: str) -> Policy:
@@ -236,12 +366,218 @@ def load_policy(read: Read, env: str, model: str) -> Policy:
     Raises:
         BadInput: a document is not there or wrong, or a rule is neither given limits nor skipped.
     """
-    raise NotImplementedError
+    known = rules()
+    path = FOLDER / f"{check_environment(env)}.yaml"
+    parsed, document = _parse(document_model(known), _required(read, path), str(path))
+    approvals = load_approvals(read)
+    block = cast("_Document", parsed)
+    exceptions = cast("dict[str, Strict]", parsed.models).get(model)  # type: ignore[attr-defined]
+    own = cast("dict[str, Any]", document.pop("models", {})).get(model, {})
+    _complete(known, document, block, str(path))
+    if block.rollback.approvals not in approvals.policies:
+        raise BadInput(
+            f"no approvals policy {block.rollback.approvals!r}",
+            file=str(path),
+            field="rollback.approvals",
+            fix=did_you_mean(block.rollback.approvals, approvals.policies),
+        )
+    _glass(block.break_glass, known, approvals, str(path))
+    limits = {name: getattr(parsed, name) for name in document if name in known}
+    limits |= {name: getattr(exceptions, name) for name in own}
+    return Policy(
+        environment=env,
+        file=str(path),
+        digest=digests.of_json(document | own),
+        limits=limits,
+        skip={name: reason for name, reason in block.skip.items() if name not in limits},
+        rollback=block.rollback,
+        break_glass=block.break_glass,
+        approvals=approvals,
+    )
+
+
+def load_approvals(read: Read) -> ApprovalPolicies:
+    """Groups and named policies. `BadInput` when one could never be fulfilled."""
+    path = FOLDER / "approvals.yaml"
+    found, _ = _parse(ApprovalPolicies, _required(read, path), str(path))
+    for name, requirements in found.policies.items():
+        for at, asked in enumerate(requirements):
+            where = f"policies.{name}.{at}"
+            if asked.group not in found.groups:
+                raise BadInput(
+                    f"no group {asked.group!r}",
+                    file=str(path),
+                    field=where,
+                    fix=did_you_mean(asked.group, found.groups),
+                )
+            if asked.count > len(found.members(asked.group)):
+                raise BadInput(
+                    f"asks for {asked.count} of {asked.group}, which has "
+                    f"{len(found.members(asked.group))}",
+                    file=str(path),
+                    field=where,
+                )
+    return found
+
+
+def _complete(
+    known: Mapping[str, Rule], document: Mapping[str, Any], block: _Document, file: str
+) -> None:
+    """Nobody forgets a rule in silence."""
+    for name in block.skip:
+        if name not in known:
+            raise BadInput(
+                f"no rule {name!r}", file=file, field="skip", fix=did_you_mean(name, known)
+            )
+        if name in document:
+            raise BadInput("is skipped, and has limits", file=file, field=name, fix="remove one")
+    if missing := [name for name in known if name not in document and name not in block.skip]:
+        raise BadInput(
+            f"neither limits nor a reason to skip: {', '.join(missing)}",
+            file=file,
+            fix=f"give limits ({FOLDER}/README.md), or write  skip: {{{missing[0]}: why}}",
+        )
+    if "evidence" in block.skip:
+        raise BadInput("cannot be skipped: the others rest on it", file=file, field="evidence")
+
+
+def _glass(
+    limits: BreakGlassLimits | None,
+    known: Mapping[str, Rule],
+    approvals: ApprovalPolicies,
+    file: str,
+) -> None:
+    if limits is None:
+        return
+    if limits.group not in approvals.groups:
+        raise BadInput(
+            f"no group {limits.group!r}",
+            file=file,
+            field="break_glass.group",
+            fix=did_you_mean(limits.group, approvals.groups),
+        )
+    for name in limits.rules:
+        if name not in known:
+            raise BadInput(
+                f"no rule {name!r}",
+                file=file,
+                field="break_glass.rules",
+                fix=did_you_mean(name, known),
+            )
+        if name == "evidence":
+            raise BadInput(
+                "evidence cannot be waived: the others rest on it",
+                file=file,
+                field="break_glass.rules",
+            )
 
 
 def evaluate(subject: Subject) -> list[Finding]:
-    """Every rule's findings, in the policy document's order; the break-glass file's come first."""
-    raise NotImplementedError
+    """Every rule's findings, in the policy document's order.
+
+    A break-glass file's own finding comes first; the rules that are skipped come last.
+    """
+    known, policy = rules(), subject.policy
+    glass, broken = _break_glass(subject)
+    found = [
+        _waive(finding, subject.break_glass) if finding.rule in broken else finding
+        for name, limits in policy.limits.items()
+        for finding in _apply(known[name], subject, limits)
+    ]
+    skipped = [
+        Finding(name, "not applicable", f"{policy.file} skips it: {reason}")
+        for name, reason in policy.skip.items()
+    ]
+    return [*glass, *found, *skipped]
+
+
+def _apply(rule: Rule, subject: Subject, limits: Strict) -> Iterator[Finding]:
+    if subject.kind not in rule.applies_to:
+        yield Finding(rule.name, "not applicable", f"not asked of a {_KINDS[subject.kind]}")
+        return
+    try:
+        findings = list(rule.check(subject, limits))
+    except NotEvaluated as reason:
+        yield Finding(rule.name, "fail", f"not evaluated: {reason}", reason.fix)
+        return
+    except Exception as error:
+        # What no rule foresaw must not let a release through, nor hide what the others say.
+        yield Finding(
+            rule.name,
+            "fail",
+            f"not evaluated: the rule itself failed: {type(error).__name__}: {error}",
+            f"mend {FOLDER}/rules/{rule.file.name}",
+        )
+        return
+    if not findings:
+        yield Finding(rule.name, "fail", "not evaluated: the rule found nothing to say")
+    for finding in findings:
+        yield replace(finding, rule=rule.name)
+
+
+_KINDS: dict[Kind, str] = {
+    "release": "release",
+    "rollback": "rollback: this very release was approved here before",
+    "rollout": "change of the rollout alone",
+    "removal": "removal",
+}
+
+
+def _waive(finding: Finding, glass: BreakGlass | None) -> Finding:
+    if finding.state != "fail" or glass is None:
+        return finding
+    return replace(
+        finding,
+        state="waived",
+        message=f"{finding.message} (waived by {glass.who}, break-glass)",
+        fix="",
+    )
+
+
+def _break_glass(subject: Subject) -> tuple[list[Finding], frozenset[str]]:
+    """The finding about the break-glass file, and the rules that it waives: none if it is wrong."""
+    glass = subject.break_glass
+    if glass is None:
+        return [], frozenset()
+    problems = list(_glass_problems(glass, subject))
+    if problems:
+        return [replace(problem, rule="break_glass") for problem in problems], frozenset()
+    until = glass.until.astimezone(UTC)
+    message = f"{glass.who} until {until:%Y-%m-%d %H:%M}Z: {glass.why}; {', '.join(glass.rules)}"
+    return [Finding("break_glass", "waived", message)], frozenset(glass.rules)
+
+
+def _glass_problems(glass: BreakGlass, subject: Subject) -> Iterator[Finding]:
+    limits = subject.policy.break_glass
+    if limits is None:
+        yield failed(f"{subject.environment} allows no break-glass", "remove the file")
+        return
+    for name in glass.rules:
+        if name not in limits.rules:
+            allowed = ", ".join(limits.rules)
+            yield failed(f"{name} may not be waived in {subject.environment}", f"may: {allowed}")
+    if glass.until <= subject.now:
+        yield failed(f"over since {glass.until.isoformat()}", "remove the file")
+    if glass.until > subject.now + timedelta(hours=limits.maximum_hours):
+        yield failed(
+            f"until {glass.until.isoformat()} is more than {limits.maximum_hours} h ahead",
+            "name an earlier instant",
+        )
+    members = subject.policy.approvals.members(limits.group)
+    if glass.who.lower() not in members:
+        who = ", ".join(members.values()) or "nobody yet"
+        yield failed(f"{glass.who} is not of {limits.group}", f"these are: {who}")
+    pull = subject.pull
+    if pull is None:
+        yield failed(
+            f"not evaluated: whether {glass.who} asks for it stands on the pull request",
+            "open one: slipway check sees the working tree alone",
+        )
+    elif glass.who.lower() not in {login.lower() for login in (pull.author, *pull.approvers)}:
+        yield failed(
+            f"{glass.who} neither opened the pull request nor approves its head",
+            f"let {glass.who} approve {pull.sha[:12]}",
+        )
 
 
 def break_glass_path(env: str, model: str) -> PurePosixPath:
@@ -251,7 +587,7 @@ def break_glass_path(env: str, model: str) -> PurePosixPath:
 
 def parse_break_glass(text: str | bytes, file: PurePosixPath | Path | str) -> BreakGlass:
     """`BadInput` names every wrong field."""
-    raise NotImplementedError
+    return _parse(BreakGlass, text, str(file))[0]
 
 
 def reader(folder: Path) -> Read:
@@ -262,3 +598,38 @@ def reader(folder: Path) -> Read:
         return file.read_bytes() if file.is_file() else None
 
     return read
+
+
+# What several rules need.
+
+
+def difference(test: Test) -> str:
+    """A paired test in words: the gain with its interval, and whether it shows what it is to."""
+    e, margin = test.difference, f", margin {test.margin:g}" if test.margin else ""
+    where = f" ({test.column} {test.value}, {test.rows:,} rows)" if test.column else ""
+    shown = "non-inferior" if test.kind == "non_inferiority" else "better"
+    verdict = shown if test.passed else f"not shown to be {shown}"
+    sign = "<" if test.p_adjusted < test.alpha else "≥"
+    return (
+        f"{test.metric}{where}: gain {e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]{margin}: "
+        f"{verdict} (p {test.p_adjusted:.2g} {sign} α {test.alpha:g})"
+    )
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `15m`, `24h`, `7d`."""
+    return int(text[:-1]) * timedelta(seconds={"s": 1, "m": 60, "h": 3600, "d": 86400}[text[-1]])
+
+
+def cores(quantity: str) -> float:
+    """A Kubernetes quantity of CPU: `250m` is 0.25."""
+    return int(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def mebibytes(quantity: str) -> float:
+    """A Kubernetes quantity of memory: `1Gi` is 1024."""
+    return int(quantity[:-2]) * {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}[quantity[-2:]]
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,40 @@
+"""There is evidence, signed by a known key, about this very release here, and it is not too old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from slipway.attestation import Unverified, check_about
+from slipway.comparison import EvidencePolicy
+from slipway.gates import CLOCK_SKEW, Finding, Subject, failed, passed
+
+# The limits are also what the evidence is made by: margins, levels, resamples.
+Limits = EvidencePolicy
+APPLIES_TO = ("release", "rollout", "rollback")
+
+
+def check(subject: Subject, limits: EvidencePolicy) -> Iterator[Finding]:
+    found = subject.evidence
+    if found is None:
+        yield failed(subject.evidence_problem or "no evidence was found", subject.again)
+        return
+    try:
+        check_about(found, subject.proposed, subject.environment)
+    except Unverified as problem:
+        message, _, fix = str(problem).partition("\n  fix: ")
+        yield failed(message, fix)
+        return
+    age = subject.now - datetime.fromisoformat(found.created)
+    if age < -CLOCK_SKEW:
+        yield failed(
+            f"created {found.created}, {-age.total_seconds() / 60:.0f} min in the future",
+            "set the clocks of the machines right (NTP), then make evidence anew: " + subject.again,
+        )
+        return
+    if subject.kind == "release" and age > timedelta(days=limits.maximum_age_days):
+        yield failed(
+            f"expired: {age.days} days old, at most {limits.maximum_age_days}", subject.again
+        )
+        return
+    yield passed(f"signed, about this release, of {found.created}")

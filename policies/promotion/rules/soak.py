@@ -1,0 +1,90 @@
+"""The bento has served long enough in the previous environment, and served well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC
+from typing import Annotated
+
+from pydantic import Field
+
+from slipway.gates import Finding, NotEvaluated, Subject, duration, failed, not_applicable, passed
+from slipway.release import Strict
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Limits(Strict):
+    """Time since the first prediction, predictions, and how many of them have an outcome by now.
+
+    `brier_margin`: how much worse than on the holdout the labelled ones may be.
+    """
+
+    lasting: Annotated[str, Field(pattern=r"^[0-9]+[smhd]$", alias="for")]
+    predictions: Count
+    labelled: Count
+    brier_margin: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
+    before, asked = subject.previous_environment, duration(limits.lasting)
+    if before is None:
+        yield not_applicable(f"{subject.environment} is the first environment")
+        return
+    if not asked and not limits.predictions and not limits.labelled and limits.brier_margin is None:
+        yield passed(f"{subject.policy.file} asks for no time in {before}")
+        return
+    soak = subject.soak
+    if soak is None:
+        raise NotEvaluated(
+            subject.soak_problem or f"what {before} served is not known here",
+            fix="slipway check on the platform reads the prediction log",
+        )
+    if soak.first is None:
+        yield failed(
+            f"{before} has served nothing yet by this bento", f"send it requests in {before}"
+        )
+        return
+    lasted, over = subject.now - soak.first, (soak.first + asked).astimezone(UTC)
+    message = f"{_words(lasted.total_seconds())} in {before}, at least {limits.lasting}"
+    yield (
+        passed(message)
+        if lasted >= asked
+        else failed(message, f"wait until {over:%Y-%m-%d %H:%M:%S}Z; it is looked at again by then")
+    )
+    message = f"{soak.predictions:,} predictions, at least {limits.predictions:,}"
+    yield (
+        passed(message)
+        if soak.predictions >= limits.predictions
+        else failed(message, f"wait for more requests in {before}")
+    )
+    message = f"{soak.labelled:,} labelled, at least {limits.labelled:,}"
+    yield (
+        passed(message)
+        if soak.labelled >= limits.labelled
+        else failed(message, f"slipway label {subject.model} --env {before} --file OUTCOMES")
+    )
+    if limits.brier_margin is not None:
+        yield _brier(subject, soak.brier, limits.brier_margin)
+
+
+def _brier(subject: Subject, served: float | None, margin: float) -> Finding:
+    holdout = subject.found().evaluation.metrics.get("brier")
+    if served is None or holdout is None:
+        return failed(
+            "not evaluated: no Brier score of what was served",
+            "label predictions: the score is over those with an outcome",
+        )
+    message = (
+        f"Brier score {served:.4f} served, {holdout.value:.4f} on the holdout, margin {margin:g}"
+    )
+    if served <= holdout.value + margin:
+        return passed(message)
+    return failed(message, "the model does not hold what its evidence promised: see the drift")
+
+
+def _words(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

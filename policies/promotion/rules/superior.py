@@ -1,0 +1,73 @@
+"""The model is better than something: than the champion, than a baseline, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from slipway.comparison import MetricName
+from slipway.gates import Finding, Subject, difference, failed, passed
+from slipway.release import Strict
+
+
+class Limits(Strict):
+    """Superior to the champion in one of these metrics at least; Brier skill over each of these
+    baselines above its number, with the whole interval."""
+
+    over_champion: tuple[MetricName, ...] = ()
+    over_baseline: dict[str, Annotated[float, Field(lt=1)]] = Field(default={})
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self.over_champion and not self.over_baseline:
+            raise PydanticCustomError("slipway", "asks nothing: skip the rule instead")
+        return self
+
+
+def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
+    gains = subject.found().evaluation.gain
+    for baseline, least in limits.over_baseline.items():
+        if (gain := gains.get(baseline)) is None:
+            yield failed(
+                f"not evaluated: the evidence has no baseline {baseline}",
+                f"bentos/{subject.model}/training.py: baselines() gives it",
+            )
+            continue
+        message = (
+            f"Brier skill over {baseline}: {gain.value:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}], "
+            f"above {least:.1%}"
+        )
+        yield (
+            passed(message)
+            if gain.low > least
+            else failed(
+                f"{message}: not shown", "a model that adds nothing to its baseline is not needed"
+            )
+        )
+    if not limits.over_champion:
+        return
+    compared = subject.compared()
+    if compared is None:
+        yield subject.no_champion
+        return
+    tests = [
+        t
+        for t in compared.tests
+        if t.kind == "superiority" and not t.column and t.metric in limits.over_champion
+    ]
+    if missing := set(limits.over_champion) - {t.metric for t in tests}:
+        yield failed(
+            f"not evaluated: no test of superiority in {', '.join(sorted(missing))}", subject.again
+        )
+        return
+    alpha = subject.policy.evidence.alpha
+    better = [t for t in tests if t.passed and t.p_adjusted < alpha]
+    if better:
+        yield passed("; ".join(map(difference, better)))
+    else:
+        yield failed(
+            "; ".join(map(difference, tests)), "train a better model, or keep the champion"
+        )
