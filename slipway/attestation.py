@@ -9,15 +9,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from slipway import digests
+from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError, from_validation
 from slipway.evidence import Evidence
 from slipway.release import ModelName, Release, Strict
+from slipway.store import Store, uri
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -190,6 +194,37 @@ def load_keys(pem: str, name: str = "public keys") -> dict[str, Ed25519PublicKey
     if not found:
         raise BadInput("no public key in it", file=name, fix="PEM, -----BEGIN PUBLIC KEY-----")
     return found
+
+
+def keys_from_environment() -> dict[str, Ed25519PublicKey]:
+    """The public keys in the file that SLIPWAY_EVIDENCE_KEYS names."""
+    return load_keys(_file("SLIPWAY_EVIDENCE_KEYS").decode(), os.environ["SLIPWAY_EVIDENCE_KEYS"])
+
+
+def key_from_environment() -> Ed25519PrivateKey:
+    """The signing key in the file that SLIPWAY_SIGNING_KEY names."""
+    return load_private(_file("SLIPWAY_SIGNING_KEY"), os.environ["SLIPWAY_SIGNING_KEY"])
+
+
+def _file(variable: str) -> bytes:
+    name = os.environ.get(variable)
+    if not name:
+        raise BadInput("not set", field=variable, fix="set it to the path of a PEM file")
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", file=name, field=variable) from None
+
+
+def fetch(objects: Store, digest: Digest, keys: Mapping[str, Ed25519PublicKey]) -> Evidence:
+    """The evidence of that digest, verified.
+
+    Raises:
+        Missing: the object is gone.
+        Corrupt: its bytes are not those of that digest.
+        Unverified: its bytes are, and prove nothing.
+    """
+    return verify(objects.get("evidence", digest), keys, uri("evidence", digest))
 
 
 def load_private(pem: bytes, name: str) -> Ed25519PrivateKey:

@@ -260,9 +260,20 @@ def path(env: str, model: str) -> PurePosixPath:
     return PurePosixPath("environments", env, "models", f"{model}.yaml")
 
 
-def branch(model: str, version: int) -> str:
-    """The branch that proposes a version of a model."""
-    return f"release/{model}-{version}"
+def branch(model: str, version: int, env: str = ENVIRONMENTS[0]) -> str:
+    """The branch that proposes a version of a model to an environment."""
+    to = "" if env == ENVIRONMENTS[0] else f"{env}-"
+    return f"release/{to}{model}-{version}"
+
+
+def proposes(branch: str) -> tuple[str, str, int] | None:
+    """Environment, model and version that a branch proposes; None when it is no such branch."""
+    others = "|".join(ENVIRONMENTS[1:])
+    found = re.fullmatch(rf"release/(?:({others})-)?([a-z][a-z0-9_]*)-([0-9]+)", branch)
+    if not found:
+        return None
+    env, model, version = found.groups()
+    return env or ENVIRONMENTS[0], model, int(version)
 
 
 # The parser in C, which most builds of PyYAML have, reads a thousand releases in a blink.

@@ -13,7 +13,7 @@ from pathlib import Path
 # the libraries load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from slipway import bento
+from slipway import bento, release
 from slipway.errors import SlipwayError
 
 # What is worth another try (BSD's EX_TEMPFAIL); the workflow's retryStrategy knows this number.
@@ -25,8 +25,31 @@ FLAGS = {
     "train": ("data", "commit"),
     "evaluate": ("data", "commit", "model-digest", "run"),
     "package": ("evaluation",),
-    "propose": ("evidence", "version", "environment", "runtime-image"),
+    "rebuild": ("data",),
+    "champion": ("environment",),
+    "select": ("environment", "from-environment"),
+    "attest": (
+        "environment",
+        "evaluation",
+        "serving",
+        "dependencies",
+        "bento",
+        "bento-size",
+        "version",
+        "champion",
+        "champion-predictions",
+    ),
+    "propose": (
+        "environment",
+        "evidence",
+        "version",
+        "runtime-image",
+        "break-glass",
+        "dry-run",
+    ),
 }
+# Steps of main's code, which know a model by its name alone: its folder may not be on main yet.
+TRUSTED = ("champion", "select", "attest", "propose")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,9 +72,10 @@ def main(argv: list[str] | None = None) -> int:
     output: Path = arguments.pop("output_dir")
     began = time.monotonic()
     try:
-        folder = bento.find(arguments.pop("model"))
+        model: str = arguments.pop("model")
+        about = release.check_model_name(model) if step in TRUSTED else bento.find(model)
         module = importlib.import_module(f"slipway.steps.{step}")
-        outputs: dict[str, str] = module.run(folder, **arguments)
+        outputs: dict[str, str] = module.run(about, **arguments)
     except Exception as error:
         if is_transient(error):
             print(f"{step}: {error}\n  worth a retry", file=sys.stderr)
@@ -63,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     output.mkdir(parents=True, exist_ok=True)
     for name, value in outputs.items():
         (output / name).write_text(value)
-        print(f"{name}: {value}")
+        print(f"{name}: {value.strip()}")
     print(f"{step}: done in {time.monotonic() - began:.1f} s")
     return 0
 

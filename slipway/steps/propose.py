@@ -1,53 +1,104 @@
-"""Propose: the release file of the new bento, on a branch, as a pull request with its evidence."""
+"""Propose: the release that the evidence is about, on a branch, as the one open pull request.
+
+A pull request is never exchanged under its reader: other content is another pull request, and the
+former one is closed with a word on why.
+"""
 
 from __future__ import annotations
 
-from slipway import evidence, release, store
-from slipway.bento import Folder
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from slipway import attestation, gates, paths, release
 from slipway.digests import Digest
-from slipway.errors import BadInput
+from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
-from slipway.forge import Forge, Gitea, NotFound
-from slipway.release import Code, Data, MLflow, Release, Rollout, Runtime
+from slipway.forge import Gitea, NotFound
+from slipway.release import Approvals, Code, Data, MLflow, Release, Rollout, Runtime, Signature
 from slipway.store import Store
+
+if TYPE_CHECKING:
+    from slipway.forge import Forge, PullRequest
+
+MARKER = "slipway-superseded"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What is to stand on main: the release and, by path, every file of its pull request."""
+
+    environment: str
+    release: Release
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        return f"Release {self.release.model} {self.release.version} to {self.environment}"
+
+    @property
+    def branch(self) -> str:
+        return release.branch(self.release.model, self.release.version, self.environment)
 
 
 def run(
-    folder: Folder, evidence: Digest, version: str, environment: str, runtime_image: str
+    model: str,
+    environment: str,
+    evidence: Digest,
+    version: str,
+    runtime_image: str,
+    break_glass: str,
+    dry_run: str,
 ) -> dict[str, str]:
-    """Outputs `pull-request`, its address; empty when the environment already runs this bento."""
+    """Proposes the release to an environment.
+
+    Args:
+        break_glass: content of the break-glass file to come with it; "" for none.
+        dry_run: "true" to write nothing.
+
+    Outputs `pull-request`, its number, or "" and in `note` why there is none; and `release`, the
+    release file that is proposed, or would be.
+    """
     if not version.isdecimal():
         raise BadInput(f"{version!r} is not a number", field="--version")
     release.check_environment(environment)
-    document = read(Store(), evidence)
+    document = attestation.fetch(Store(), evidence, attestation.keys_from_environment())
+    if (document.evaluation.model, document.environment) != (model, environment):
+        raise BadInput(
+            f"is of {document.evaluation.model} for {document.environment}, "
+            f"not of {model} for {environment}",
+            field="--evidence",
+        )
     with Gitea.from_environment() as forge:
-        return {
-            "pull-request": propose(
-                forge, document, evidence, int(version), environment, runtime_image
-            )
-        }
+        present = on_main(forge, environment, model)
+        made = proposal(document, evidence, int(version), runtime_image, present, break_glass)
+        content = made.files[str(release.path(environment, model))].decode()
+        if dry_run == "true":
+            return {"pull-request": "", "note": "only tried", "release": content}
+        number, note = propose(forge, made, document, present)
+    print(note)
+    return {"pull-request": number, "note": note, "release": content}
 
 
-def read(objects: Store, digest: Digest) -> Evidence:
-    """The evidence document, verified."""
-    return evidence.loads(Evidence, objects.get("evidence", digest), store.uri("evidence", digest))
+def on_main(forge: Forge, environment: str, model: str) -> Release | None:
+    """The environment's release file on the forge's main."""
+    path = str(release.path(environment, model))
+    try:
+        return release.parse(forge.read(path), path)
+    except NotFound:
+        return None
 
 
-def propose(
-    forge: Forge,
+def proposal(
     document: Evidence,
     digest: Digest,
     version: int,
-    environment: str,
     image: str,
-) -> str:
-    """Address of the one pull request for this release; "" when it is there already."""
-    found = document.evaluation
-    path = str(release.path(environment, found.model))
-    try:
-        current = release.parse(forge.read(path), path)
-    except NotFound:
-        current = None
+    present: Release | None,
+    break_glass: str = "",
+) -> Proposal:
+    """The release of this evidence. How it rolls out and who approves stays as it is there."""
+    found, environment = document.evaluation, document.environment
     proposed = Release(
         model=found.model,
         version=version,
@@ -56,45 +107,102 @@ def propose(
         data=Data(digest=found.data.digest),
         code=Code(commit=found.code),
         mlflow=MLflow(run=found.run),
+        signature=Signature(digest=found.signature.digest),
         evidence=release.Evidence(digest=digest, summary=document.summary()),
-        # How it rolls out is the environment's choice, not the training's.
-        rollout=current.rollout if current else Rollout(),
+        rollout=present.rollout if present else Rollout(),
+        approvals=present.approvals if present else approvals(environment, found.model),
     )
-    if current and (current.bento, current.runtime) == (proposed.bento, proposed.runtime):
-        print(f"nothing to do: {path} on main has this bento and this runtime image")
-        return ""
-    title = f"Release {found.model} {version} to {environment}"
-    branch = f"release/{found.model}-{version}"
-    forge.write(branch, {path: release.dumps(proposed).encode()}, title)
-    pull = forge.open(branch, title, body(document, digest, current))
-    print(f"{title}: {pull.url}")
-    return pull.url
+    path = str(release.path(environment, found.model))
+    files = {path: release.dumps(proposed).encode()}
+    if break_glass:
+        glass = gates.break_glass_path(environment, found.model)
+        gates.parse_break_glass(break_glass, glass)
+        files[str(glass)] = break_glass.encode()
+    return Proposal(environment, proposed, files)
 
 
-def body(document: Evidence, digest: Digest, current: Release | None) -> str:
-    """The pull request's text: what the model gains, where it is weak, and where it came from."""
-    found = document.evaluation
+def approvals(environment: str, model: str) -> Approvals:
+    """Who must approve a model's first release to an environment, by that environment's policy."""
+    policy = gates.load_policy(gates.reader(paths.REPOSITORY), environment, model)
+    named = getattr(policy.limits.get("approvals"), "policy", None)
+    return Approvals(policy=named) if named else Approvals()
+
+
+def propose(
+    forge: Forge, made: Proposal, document: Evidence, present: Release | None
+) -> tuple[str, str]:
+    """Number of the one open pull request ("" for none), and a line about it."""
+    new, path = made.release, str(release.path(made.environment, made.release.model))
+    if present and (present.bento, present.runtime) == (new.bento, new.runtime):
+        return "", f"nothing to do: {path} on main has this bento and this runtime image"
+    compared = document.champion.evidence if document.champion else ""
+    if compared != (present.evidence.digest if present else ""):
+        raise SlipwayError(
+            f"{path} changed on main since the evidence was written, which is against another "
+            "champion",
+            fix="start it again: what was trained is not trained again",
+        )
+    others = _open(forge, made)
+    newer = next((pull for version, pull in others if version > new.version), None)
+    if newer:
+        return "", (
+            f"nothing to do: a newer version is proposed already: {newer.url} (close that to "
+            f"propose version {new.version})"
+        )
+    same = next((pull for _, pull in others if pull.head == made.branch), None)
+    if same is None or not _has(forge, same, made.files):
+        if same:
+            again = f"Superseded: {made.title} is proposed anew, with other evidence or settings."
+            _supersede(forge, same, again)
+        # What is left of a former proposal began at a main that has moved since.
+        forge.delete_branch(made.branch)
+        forge.write(made.branch, made.files, made.title)
+    pull = forge.open(made.branch, made.title, body(made, present))
+    for version, former in others:
+        if version < new.version:
+            _supersede(forge, former, f"Superseded by #{pull.number}: {made.title}.")
+    return str(pull.number), f"{made.title}: {pull.url}"
+
+
+def _open(forge: Forge, made: Proposal) -> list[tuple[int, PullRequest]]:
+    """Version and pull request of each open proposal of the model to the environment."""
+    found: list[tuple[int, PullRequest]] = []
+    for pull in forge.pulls("open"):
+        about = release.proposes(pull.head)
+        if about and not pull.fork and pull.base == "main":
+            environment, model, version = about
+            if (environment, model) == (made.environment, made.release.model):
+                found.append((version, pull))
+    return found
+
+
+def _has(forge: Forge, pull: PullRequest, files: Mapping[str, bytes]) -> bool:
+    """Whether the pull request proposes just this."""
+    return set(forge.changed(pull.number)) == set(files) and all(
+        forge.read(path, pull.sha) == content for path, content in files.items()
+    )
+
+
+def _supersede(forge: Forge, pull: PullRequest, why: str) -> None:
+    forge.comment(pull.number, MARKER, why)
+    forge.close(pull.number)
+    forge.delete_branch(pull.head)
+
+
+def body(made: Proposal, present: Release | None) -> str:
+    """The pull request's text: what it pins. What to think of it is the gates' comment."""
+    new = made.release
+    before = f"instead of version {present.version}" if present else "where none runs yet"
     lines = [
-        f"| holdout {', '.join(found.holdout.partitions)} | value | 95 % interval | baselines |"
-    ]
-    lines.append("|---|---|---|---|")
-    for name, e in found.metrics.items():
-        others = ", ".join(f"{b} {m[name]:.4f}" for b, m in found.baselines.items() if name in m)
-        lines.append(f"| {name} | {e.value:.4f} | {e.low:.4f} to {e.high:.4f} | {others} |")
-    for name, e in found.gain.items():
-        lines.append(f"| Brier skill over {name} | {e.value:.1%} | {e.low:.1%} to {e.high:.1%} | |")
-    weak = sorted(
-        (s for s in found.slices if "roc_auc" in s.metrics), key=lambda s: s.metrics["roc_auc"]
-    )[:3]
-    named = ", ".join(f"{s.column} {s.value} ({s.metrics['roc_auc']:.3f})" for s in weak)
-    lines += ["", f"Weakest slices by roc_auc: {named}." if named else "No slices."]
-    lines += [
+        f"Version {new.version} of `{new.model}` for {made.environment}, {before}. The gates "
+        "report in a comment below.",
         "",
-        f"- bento `{document.bento.digest}`, {document.bento.size:,} bytes",
-        f"- evidence `{digest}`",
-        f"- data `{found.data.digest}`, {found.data.rows:,} rows",
-        f"- code `{found.code}`",
-        f"- MLflow run `{found.run}`",
-        f"- now running: `{current.bento.digest}`" if current else "- now running: nothing",
+        f"- bento `{new.bento.digest}`",
+        f"- evidence `{new.evidence.digest}`",
+        f"- data `{new.data.digest}`",
+        f"- code {new.code.commit}",
+        f"- MLflow run `{new.mlflow.run}`",
     ]
+    if len(made.files) > 1:
+        lines += ["", "**It breaks the glass**: who, why and until when is in its second file."]
     return "\n".join(lines)

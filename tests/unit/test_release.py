@@ -72,3 +72,22 @@ def test_unknown_environment() -> None:
 def test_model_names_refused(name: str) -> None:
     with pytest.raises(BadInput, match="a model's name is"):
         release.check_model_name(name)
+
+
+@pytest.mark.parametrize(
+    ("branch", "found"),
+    [
+        ("release/toy-3", ("dev", "toy", 3)),
+        ("release/staging-toy-12", ("staging", "toy", 12)),
+        ("release/staging-3", ("dev", "staging", 3)),
+        ("release/prod-staging-3", ("prod", "staging", 3)),
+        ("rollback/prod-toy-3", None),
+        ("release/toy", None),
+        ("release/test-toy-3", None),
+    ],
+)
+def test_a_branch_says_what_it_proposes(branch: str, found: tuple[str, str, int] | None) -> None:
+    assert release.proposes(branch) == found
+    if found:
+        env, model, version = found
+        assert release.branch(model, version, env) == branch
