@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx
 
-from slipway import bento, digests, evidence, release, serving
+from slipway import attestation, bento, digests, release, serving
 from slipway.endpoints import Cluster, part, parts
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
 from slipway.forge import Forge, NotFound
 from slipway.release import Release
+from slipway.sources import Keys
 from slipway.steps import dataset, tracking
 from slipway.store import Store, uri
 
@@ -73,11 +74,17 @@ def released(forge: Forge, env: str, model: str) -> Release:
 
 
 def trace(
-    cluster: Cluster, forge: Forge, store: Store, mlflow: MLflow, env: str, model: str
+    cluster: Cluster,
+    forge: Forge,
+    store: Store,
+    keys: Keys,
+    mlflow: MLflow,
+    env: str,
+    model: str,
 ) -> list[Link]:
     """Every link from the pods to the data; a broken one does not hide those after it."""
     pins = released(forge, env, model)
-    documents = _Documents(store, pins)
+    documents = _Documents(store, keys, pins)
     checks: list[tuple[str, str, str, Callable[[], str]]] = [
         (
             "answers",
@@ -97,7 +104,7 @@ def trace(
             "evidence",
             pins.evidence.digest,
             uri("evidence", pins.evidence.digest),
-            lambda: _evidence(documents.evidence(), pins),
+            lambda: _evidence(documents.evidence(), pins, env),
         ),
         (
             "commit",
@@ -142,16 +149,15 @@ def _same(what: str, found: object, expected: object) -> None:
 class _Documents:
     """What several links are checked against, fetched once."""
 
-    def __init__(self, store: Store, pins: Release) -> None:
-        self._store, self._pins = store, pins
+    def __init__(self, store: Store, keys: Keys, pins: Release) -> None:
+        self._store, self._keys, self._pins = store, keys, pins
         self._evidence: Evidence | None = None
         self._code: str | None = None
 
     def evidence(self) -> Evidence:
         if self._evidence is None:
             digest = self._pins.evidence.digest
-            content = self._store.get("evidence", digest)
-            self._evidence = evidence.loads(Evidence, content, uri("evidence", digest))
+            self._evidence = attestation.fetch(self._store, digest, self._keys)
         return self._evidence
 
     def code(self, forge: Forge) -> str:
@@ -210,8 +216,8 @@ def _bento(store: Store, pins: Release) -> str:
     return f"{size:,} bytes of that digest"
 
 
-def _evidence(document: Evidence, pins: Release) -> str:
-    evidence.check_about(document, pins.bento.digest)
+def _evidence(document: Evidence, pins: Release, env: str) -> str:
+    attestation.check_about(document, pins, env)
     found = document.evaluation
     _same("the evidence's model", found.model, pins.model)
     _same("the evidence's commit", found.code, pins.code.commit)
@@ -219,7 +225,7 @@ def _evidence(document: Evidence, pins: Release) -> str:
     _same("the evidence's run", found.run, pins.mlflow.run)
     _same("the evidence's summary", document.summary(), pins.evidence.summary)
     numbers = ", ".join(f"{name} {value:g}" for name, value in pins.evidence.summary.items())
-    return f"about this bento: {numbers}"
+    return f"signed, about this bento in {env}: {numbers}"
 
 
 def _tags(item: Any, *path: str) -> dict[str, str]:

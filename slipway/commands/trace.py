@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from slipway import lineage, release
+from slipway import lineage, release, sources
 from slipway.commands import Environment, Model, Output, out, say, show_json
 from slipway.endpoints import Cluster
 from slipway.lineage import Link
@@ -17,8 +17,9 @@ def command(model: Model, env: Environment, output: Output = "text") -> None:
     release.check_environment(env)
     release.check_model_name(model)
     cluster = Cluster.connect()
+    keys = sources.Platform(lambda: cluster).keys(fresh=True)
     with cluster.forge() as forge, cluster.store() as store, cluster.mlflow() as url:
-        links = lineage.trace(cluster, forge, store, lineage.MLflow(url), env, model)
+        links = lineage.trace(cluster, forge, store, keys, lineage.MLflow(url), env, model)
     if output == "json":
         show_json([vars(link) for link in links])
     else:

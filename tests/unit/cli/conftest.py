@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from slipway import bento, digests, evidence, release, store
+from slipway import attestation, bento, digests, evidence, release, store
 from slipway.endpoints import Cluster
 from slipway.evidence import Estimate, Evaluation, Evidence, Holdout
 from slipway.forge import NotFound, PullRequest
@@ -89,6 +91,12 @@ class Platform:
     forge: Forge = field(default_factory=Forge)
     store: Objects = field(default_factory=Objects)
     release: Any = None
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+
+    @property
+    def keys(self) -> Any:
+        public = self.key.public_key()
+        return {attestation.key_id(public): public}
 
     @property
     def cluster(self) -> Cluster:
@@ -197,7 +205,7 @@ def platform() -> Platform:
         champion=None,
         comparison=None,
     )
-    proof = made.store.put("evidence", evidence.dumps(document))
+    proof = made.store.put("evidence", attestation.sign(document, made.key))
     made.release = Release(
         model="toy",
         version=3,
@@ -235,6 +243,9 @@ def platform() -> Platform:
             ]
         },
     }
+    pem = made.key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     application = {
         "metadata": {"name": "dev-toy"},
         "status": {"sync": {"status": "Synced"}, "health": {"status": "Healthy"}},
@@ -243,14 +254,18 @@ def platform() -> Platform:
         "/api/v1/namespaces/dev/pods": {"items": [pod]},
         f"{ARGO}/argocd/applications": {"items": [application]},
         f"{ARGO}/pipelines/workflowtemplates/train": {},
+        "/api/v1/namespaces/pipelines/configmaps/evidence-keys": {
+            "data": {"public.pem": pem.decode()}
+        },
     }
     made.models["toy"] = answers(bento_digest)
     return made
 
 
 @pytest.fixture
-def connected(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
+def connected(platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Platform:
     """The same, as what `slipway` finds when it connects."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cluster = platform.cluster
     monkeypatch.setattr(cluster, "forge", lambda: contextlib.nullcontext(platform.forge))
     monkeypatch.setattr(cluster, "store", lambda: contextlib.nullcontext(platform.store))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from slipway import lineage, release
 from slipway.errors import BadInput
@@ -13,7 +14,8 @@ from slipway.errors import BadInput
 
 def links(platform: Any) -> dict[str, lineage.Link]:
     found = lineage.trace(
-        platform.cluster, platform.forge, platform.store, platform.mlflow, "dev", "toy"
+        *(platform.cluster, platform.forge, platform.store, platform.keys, platform.mlflow),
+        *("dev", "toy"),
     )
     return {link.what: link for link in found}
 
@@ -77,6 +79,10 @@ def hand_edited_metric(platform: Any) -> None:
     platform.forge.put("0a" * 20, {path: release.dumps(edited).encode()})
 
 
+def signed_by_another(platform: Any) -> None:
+    platform.key = Ed25519PrivateKey.generate()
+
+
 def other_run_status(platform: Any) -> None:
     platform.mlflow_answers["runs/get"]["run"]["info"]["status"] = "FAILED"
 
@@ -101,7 +107,8 @@ def lost_partition(platform: Any) -> None:
         (no_pods, {"pods"}, "no pods of toy in dev"),
         (altered_bento, {"bento"}, "corrupt"),
         (deleted_bento, {"bento"}, "no such object"),
-        (hand_edited_metric, {"evidence"}, "the evidence's summary is"),
+        (hand_edited_metric, {"evidence"}, "its summary is"),
+        (signed_by_another, {"evidence", "run", "model"}, "not signed by a known key"),
         (other_run_status, {"run"}, "the run's status is FAILED"),
         (no_version, {"model"}, "MLflow: no model-versions/get"),
         (lost_partition, {"data"}, "partitions are gone: part-1"),
