@@ -150,7 +150,12 @@ class Repository:
 
     def merge_base(self, a: str, b: str) -> str:
         """The newest commit that both contain; `BadInput` when their histories never met."""
-        found = self.git("merge-base", self.commit(a), self.commit(b), ok=(0, 1)).strip()
+        return self.merge_bases(a, b)[0]
+
+    def merge_bases(self, a: str, b: str) -> list[str]:
+        """All newest commits that both contain: histories that crossed have several."""
+        command = ("merge-base", "--all", self.commit(a), self.commit(b))
+        found = self.git(*command, ok=(0, 1)).split()
         if not found:
             raise BadInput(
                 f"{a} and {b} have no commit in common",

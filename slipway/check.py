@@ -1,0 +1,680 @@
+"""Check: what a change of `environments/` does, and whether the gates let it in.
+
+The change is what a head has that its merge base with the base has not. It is judged against the
+base's tip: its thresholds, its champions. Nothing that comes with the change decides about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Any, Literal, TypeGuard, cast
+
+from pydantic import ValidationError, create_model
+
+from slipway import gates, release
+from slipway.errors import (
+    BAD_INPUT,
+    FAILED,
+    OK,
+    BadInput,
+    SlipwayError,
+    did_you_mean,
+    from_validation,
+)
+from slipway.evidence import Evidence
+from slipway.gates import BreakGlass, Finding, Kind, PullFacts, Subject
+from slipway.release import ENVIRONMENTS, Release, Strict
+from slipway.repository import Changed, Repository
+from slipway.sources import Source
+
+FOLDER = "environments"
+# What judges a release, or decides how it is served, does not change together with it.
+APART = ("policies/", "slipway/", "workflows/", ".github/", "bentos/serving/")
+# Of a forger's file only so much is read.
+MAXIMUM_BYTES = 64 * 1024
+# A rollback goes to one of these; an earlier one is found by the bento that it names.
+FORMER = 20
+
+
+class Problem(Strict):
+    """A file that is wrong, whatever the gates say."""
+
+    path: str
+    message: str
+
+
+class Difference(Strict):
+    """One setting of a release that differs from the champion's; "" where there is none."""
+
+    what: str
+    before: str
+    after: str
+
+
+class ReleaseVerdict(Strict):
+    """What the gates say of one release file. A removal proposes nothing.
+
+    `champion_evidence` is what the champion was released with, where that can be had.
+    """
+
+    path: str
+    environment: str
+    model: str
+    kind: Kind
+    proposed: Release | None
+    champion: Release | None
+    findings: list[Finding]
+    policy: str = ""
+    evidence: Evidence | None = None
+    evidence_problem: str = ""
+    champion_evidence: Evidence | None = None
+
+    @property
+    def release(self) -> Release:
+        """What is proposed, or else removed."""
+        found = self.proposed or self.champion
+        assert found is not None  # noqa: S101 -- nothing is neither proposed nor there
+        return found
+
+    @property
+    def differences(self) -> list[Difference]:
+        """What the release file says otherwise, evidence apart."""
+        before, after = (_flat(r) if r else {} for r in (self.champion, self.proposed))
+        return [
+            Difference(what=name, before=before.get(name, ""), after=after.get(name, ""))
+            for name in dict.fromkeys([*before, *after])
+            if before.get(name) != after.get(name)
+        ]
+
+
+class Verdict(Strict):
+    """All that was found about one change. Commits are 40 hex digits; `head` is "" when in memory.
+
+    `unreachable`: what did not answer, so that asking again may find more.
+    """
+
+    base: str
+    head: str
+    scope: list[Finding]
+    releases: list[ReleaseVerdict]
+    problems: list[Problem]
+    notes: list[str]
+    unreachable: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 may be merged, 1 a gate fails, 2 bad input."""
+        if self.problems:
+            return BAD_INPUT
+        return FAILED if self.of("fail") else OK
+
+    @property
+    def findings(self) -> list[tuple[str, Finding]]:
+        """Every finding with what it is about: a model where there are several, else ""."""
+        several = len(self.releases) > 1
+        return [
+            *(("", finding) for finding in self.scope),
+            *((r.model if several else "", f) for r in self.releases for f in r.findings),
+        ]
+
+    def of(self, *states: gates.State) -> list[tuple[str, Finding]]:
+        """The findings in one of these states."""
+        return [(about, found) for about, found in self.findings if found.state in states]
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one line, without what it rests on."""
+        if self.problems:
+            count = len(self.problems)
+            return f"❌ bad input: {self.problems[0].path}" + (
+                f" and {count - 1} more" * (count > 1)
+            )
+        failed = list(dict.fromkeys((about, f.rule) for about, f in self.of("fail")))
+        if failed:
+            named = ", ".join(f"{about} {rule}".strip() for about, rule in failed)
+            return f"❌ {len(failed)} of {self.gates} gates {_verb(failed)}: {named}"
+        if not self.releases:
+            return "✅ no release changed"
+        waived = list(dict.fromkeys(f"{about} {f.rule}".strip() for about, f in self.of("waived")))
+        if waived:
+            return f"⚠️ may be merged, with the glass broken: {', '.join(waived)} waived"
+        return f"✅ may be merged: {self.gates} gates pass"
+
+    @property
+    def gates(self) -> int:
+        """How many gates had something to say."""
+        applicable = self.of("pass", "fail", "waived")
+        return len({(about, found.rule) for about, found in applicable})
+
+    @property
+    def description(self) -> str:
+        """The verdict as a commit status has room for: at most 140 characters."""
+        if self.problems:
+            text = f"bad input: {self.problems[0].path}: {self.problems[0].message}"
+        elif failed := self.of("fail"):
+            about, first = failed[0]
+            text = f"{about} {first.rule}: {first.message}".strip()
+        else:
+            text = self.headline.partition(" ")[2]
+        return shorten(" ".join(text.split()), 140)
+
+
+def shorten(text: str, length: int) -> str:
+    """At most `length` characters, the last a … where some are missing."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _verb(failed: Sequence[object]) -> str:
+    return "fails" if len(failed) == 1 else "fail"
+
+
+def _flat(found: Release) -> dict[str, str]:
+    """A release's settings by dotted name, but for evidence and what follows from a digest."""
+
+    def items(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
+        if isinstance(value, dict):
+            for name, inner in cast("dict[str, Any]", value).items():
+                yield from items(f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            yield prefix, str(value)
+
+    document = found.model_dump(mode="json", exclude={"model", "evidence"})
+    return {name: value for name, value in items("", document) if name != "bento.uri"}
+
+
+def check(
+    repository: Repository,
+    base: str,
+    head: str,
+    *,
+    source: Source | None = None,
+    pull: PullFacts | None = None,
+    now: datetime | None = None,
+) -> Verdict:
+    """Judges what `head` would change on `base`. Cost: linear in the changed files.
+
+    Args:
+        source: gives evidence and soak; without one the gates that need it fail and say so.
+        pull: what the forge knows of the pull request; without it likewise.
+        now: aware; the present time.
+
+    Raises:
+        BadInput: no such commit, or no common history.
+    """
+    tip = repository.commit(base)
+    judge = _Judge(repository, tip, source, pull, now or datetime.now(UTC))
+    return _Change(judge, repository.commit(head)).verdict()
+
+
+def judge(
+    repository: Repository,
+    base: str,
+    environment: str,
+    proposed: Release,
+    *,
+    source: Source | None = None,
+    pull: PullFacts | None = None,
+    now: datetime | None = None,
+) -> Verdict:
+    """Judges a release that is not committed yet, as `check` would its pull request."""
+    tip = repository.commit(base)
+    judge = _Judge(repository, tip, source, pull, now or datetime.now(UTC))
+    path = str(release.path(environment, proposed.model))
+    found = judge.release(environment, proposed.model, path, proposed)
+    return Verdict(
+        base=tip,
+        head="",
+        scope=[],
+        releases=[found],
+        problems=[],
+        notes=[],
+        unreachable=judge.unreachable,
+    )
+
+
+@dataclass
+class _Judge:
+    """The gates of one base commit."""
+
+    repository: Repository
+    base: str
+    source: Source | None
+    pull: PullFacts | None
+    now: datetime
+
+    def __post_init__(self) -> None:
+        self.unreachable: list[str] = []
+        self._former: dict[str, list[str]] = {}
+
+    def walk(self, paths: Sequence[str]) -> None:
+        """Looks up the earlier contents of these release files, all in one walk of the history."""
+        wanted = [path for path in paths if path not in self._former]
+        self._former |= self.repository.versions(self.base, wanted)
+
+    def on_base(self, path: str) -> Release | None:
+        """The release that the base has at a path; None also where it cannot be read as one."""
+        content = self.repository.read(self.base, path)
+        if content is not None:
+            with suppress(SlipwayError):
+                return release.parse(content, path)
+        return None
+
+    def _unreadable(self, path: str, champion: Release | None) -> bool:
+        return champion is None and self.repository.read(self.base, path) is not None
+
+    def release(
+        self,
+        environment: str,
+        model: str,
+        path: str,
+        proposed: Release | None,
+        glass: BreakGlass | None = None,
+    ) -> ReleaseVerdict:
+        """What the gates say of `proposed` (None: the file goes) in place of the base's."""
+        champion = self.on_base(path)
+        subject_of = proposed or champion
+        assert subject_of is not None  # noqa: S101 -- the caller looks
+        found = ReleaseVerdict(
+            path=path,
+            environment=environment,
+            model=model,
+            kind="removal" if proposed is None else "release",
+            proposed=proposed,
+            champion=champion,
+            findings=[],
+        )
+        try:
+            policy = gates.load_policy(self._read, environment, model)
+        except SlipwayError as error:
+            why = f"the base's thresholds cannot be read: {error}"
+            fix = "repair them on the base branch first"
+            return found.model_copy(update={"findings": [Finding("policy", "fail", why, fix)]})
+        subject = Subject(
+            environment=environment,
+            model=model,
+            path=path,
+            proposed=subject_of,
+            champion=champion,
+            policy=policy,
+            now=self.now,
+            former=self._earlier(path, champion, proposed),
+            pull=self.pull,
+            break_glass=glass,
+            removal=proposed is None,
+        )
+        if proposed is not None:
+            subject = self._with_facts(subject)
+        findings = gates.evaluate(subject)
+        if subject.kind != "rollback" and self._unreadable(path, champion):
+            why = f"what {environment} serves now cannot be read, so nothing compares with it"
+            findings.insert(0, Finding("policy", "fail", why, f"git revert what changed {path}"))
+        return found.model_copy(
+            update={
+                "kind": subject.kind,
+                "findings": findings,
+                "policy": policy.digest,
+                "evidence": subject.evidence,
+                "evidence_problem": subject.evidence_problem,
+                "champion_evidence": self._champions(champion, environment, subject),
+            }
+        )
+
+    def _read(self, path: str) -> bytes | None:
+        return self.repository.read(self.base, path)
+
+    def _earlier(
+        self, path: str, champion: Release | None, proposed: Release | None
+    ) -> tuple[Release, ...]:
+        """This environment's earlier releases of the model, as far as `proposed` may be one."""
+        if proposed is None or (champion and champion.pins == proposed.pins):
+            return ()
+        self.walk([path])
+        bento = proposed.bento.digest.encode()
+        found: dict[str, Release] = {}
+        for place, blob in enumerate(dict.fromkeys(self._former[path])):
+            content = self.repository.blob(blob)
+            if place < FORMER or bento in content:
+                with suppress(SlipwayError):
+                    found[blob] = release.parse(content, path)
+        return tuple(former for former in found.values() if former != champion)
+
+    def _with_facts(self, subject: Subject) -> Subject:
+        """With evidence, with the previous environment's release, and with what that served."""
+        evidence, problem = self._evidence(subject.proposed, subject.environment)
+        subject = replace(subject, evidence=evidence, evidence_problem=problem)
+        before = subject.previous_environment
+        if before is None or subject.kind != "release":
+            return subject
+        previous = self.on_base(str(release.path(before, subject.model)))
+        subject = replace(subject, previous=previous)
+        if "soak" not in subject.policy.limits or previous is None:
+            return subject
+        if self.source is None:
+            return replace(subject, soak_problem="without the platform's store")
+        try:
+            soak = self.source.soak(before, subject.model, subject.proposed.bento.digest)
+            return replace(subject, soak=soak)
+        except SlipwayError as error:
+            self._note(error)
+            return replace(subject, soak_problem=str(error))
+
+    def _evidence(self, proposed: Release, environment: str) -> tuple[Evidence | None, str]:
+        """The verified evidence about a release there, or why there is none."""
+        if self.source is None:
+            return None, "cannot be evaluated without the platform's store"
+        from slipway import attestation
+
+        digest = proposed.evidence.digest
+        try:
+            envelope = self.source.get(digest)
+            try:
+                found = attestation.verify(envelope, self.source.keys(), digest)
+            except attestation.Unverified:
+                # Keys are rotated; the ones remembered may be older than the signature.
+                found = attestation.verify(envelope, self.source.keys(fresh=True), digest)
+            attestation.check_about(found, proposed, environment)
+        except SlipwayError as error:
+            self._note(error)
+            return None, str(error)
+        return found, ""
+
+    def _champions(
+        self, champion: Release | None, environment: str, subject: Subject
+    ) -> Evidence | None:
+        """What the champion was released with, to show beside the challenger's: nice to have."""
+        if champion is None or subject.evidence is None or subject.kind != "release":
+            return None
+        noted = list(self.unreachable)
+        found, _ = self._evidence(champion, environment)
+        self.unreachable = noted
+        return found
+
+    def _note(self, error: SlipwayError) -> None:
+        """Remembers what may answer another time. By name: these modules cost their import."""
+        if type(error).__name__ in ("Unreachable", "ClusterError"):
+            self.unreachable.append(str(error))
+
+
+class _Change:
+    """The files that a change touches, each by what it is."""
+
+    def __init__(self, judge: _Judge, head: str) -> None:
+        self._judge, self._repository, self._head = judge, judge.repository, head
+        # Of histories that crossed, what differs from any common commit may be merged.
+        self._forks = self._repository.merge_bases(judge.base, head)
+        found = [c for fork in self._forks for c in self._repository.changed(fork, head)]
+        self._renamed = [c for c in found if c.status == "renamed"]
+        gone = [Changed(c.old_path, "deleted", mode="000000") for c in self._renamed]
+        came = [replace(c, status="added", old_path="") for c in self._renamed]
+        plain = [c for c in found if c.status != "renamed"]
+        self._changed = {c.path: c for c in [*plain, *gone, *came]}
+        inside = (c for path, c in self._changed.items() if path.startswith(f"{FOLDER}/"))
+        self._inside = {c.path: (c, _place(c.path)) for c in inside}
+        self._problems: list[Problem] = []
+        self._notes: list[str] = []
+
+    def verdict(self) -> Verdict:
+        """The whole verdict."""
+        for change, place in self._inside.values():
+            self._look(change, place)
+        releases = [(c, place) for c, place in self._inside.values() if _is(place, "release")]
+        proposed = {c.path: self._proposed(c) for c, _ in releases if c.status != "deleted"}
+        self._judge.walk([path for path, found in proposed.items() if found])
+        found = [self._release(c, place, proposed.get(c.path)) for c, place in releases]
+        return Verdict(
+            base=self._judge.base,
+            head=self._head,
+            scope=self._scope([c for c, _ in releases]),
+            releases=[verdict for verdict in found if verdict],
+            problems=self._problems,
+            notes=self._notes,
+            unreachable=self._judge.unreachable,
+        )
+
+    # Files
+
+    def _look(self, change: Changed, place: _Place | None) -> None:
+        """Reports what is wrong with a file, and what a person should know of it."""
+        path = change.path
+        if change.status != "deleted":
+            with self._reporting(path):
+                self._check(change, place)
+        if _is(place, "values"):
+            self._notes.append(f"{path} changes settings of every model in {place.environment}")
+        elif _is(place, "stack"):
+            self._notes.append(f"{path} changes a stack: see `pulumi preview`")
+
+    def _check(self, change: Changed, place: _Place | None) -> None:
+        path = change.path
+        if place is None:
+            raise BadInput("nothing of this name belongs here", file=path, fix=_belongs(path))
+        if not change.is_file:
+            raise BadInput("a link, not a file", file=path, fix="commit a plain file")
+        if place.what == "stack":
+            self._document(path)
+        elif place.what == "values":
+            _check_values(
+                self._document(path), self._repository.read(self._judge.base, _CHART), path
+            )
+        elif place.what == "break glass":
+            of = str(release.path(place.environment, place.model))
+            if of not in self._changed:
+                raise BadInput(
+                    f"waives nothing: {of} does not change with it",
+                    file=path,
+                    fix="commit it in the pull request that it is for",
+                )
+
+    def _document(self, path: str) -> dict[str, Any]:
+        return _document(self._repository.read(self._head, path) or b"", path)
+
+    def _proposed(self, change: Changed) -> Release | None:
+        if not change.is_file:
+            return None
+        content = self._repository.read(self._head, change.path) or b""
+        with self._reporting(change.path):
+            _document(content, change.path)
+            return release.parse(content, change.path)
+        return None
+
+    def _reporting(self, path: str) -> _Reporting:
+        return _Reporting(self._problems, path)
+
+    # Releases
+
+    def _release(
+        self, change: Changed, place: _Place, proposed: Release | None
+    ) -> ReleaseVerdict | None:
+        if proposed is None and (
+            change.status != "deleted" or self._judge.on_base(change.path) is None
+        ):
+            return None  # a problem already, or gone there too, or nothing that could be served
+        glass = self._glass(place.environment, place.model)
+        return self._judge.release(place.environment, place.model, change.path, proposed, glass)
+
+    def _glass(self, environment: str, model: str) -> BreakGlass | None:
+        """The break-glass file, if it comes with this change: an older one waives nothing."""
+        path = str(gates.break_glass_path(environment, model))
+        came = self._changed.get(path)
+        if came and came.status != "deleted" and came.is_file:
+            content = self._repository.read(self._head, path) or b""
+            with self._reporting(path):
+                _document(content, path)
+                return gates.parse_break_glass(content, path)
+        return None
+
+    # What may not come together
+
+    def _scope(self, releases: Sequence[Changed]) -> list[Finding]:
+        places = [place for _, place in self._inside.values() if place and place.environment]
+        touched = list(dict.fromkeys(place.environment for place in places))
+        found: list[Finding] = []
+
+        def refuse(message: str, fix: str, rule: str = "scope") -> None:
+            found.append(Finding(rule, "fail", message, fix))
+
+        if len(touched) > 1:
+            refuse(
+                f"it changes {' and '.join(touched)} together: what one environment serves is "
+                "judged before the next may have it",
+                "a pull request for each environment, in their order",
+            )
+        if not releases:
+            return found
+        if apart := [path for path in self._changed if path.startswith(APART)]:
+            named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" * (len(apart) > 3))
+            refuse(
+                f"it changes what judges or serves releases together with a release: {named}",
+                "two pull requests; a release is judged by what the base branch has",
+            )
+        for change in self._renamed:
+            if _is(_place(change.path), "release") and _is(_place(change.old_path), "release"):
+                refuse(
+                    f"it renames {change.old_path} to {change.path}: a model of another name is "
+                    "another model",
+                    "release the new one, and remove the old one in a pull request of its own",
+                )
+        if not found:
+            found.append(Finding("scope", "pass", f"changes {touched[0]} alone"))
+        # What is merged must be what was judged, not a mixture with what the base has gained.
+        if moved := [c.path for c in releases if self._moved(c.path)]:
+            refuse(
+                f"the base branch has changed {', '.join(moved)} since this one left it",
+                "promote again: the champion is another one now",
+                "current",
+            )
+        return found
+
+    def _moved(self, path: str) -> bool:
+        tip, mine = (self._repository.read(c, path) for c in (self._judge.base, self._head))
+        return tip != mine and any(self._repository.read(f, path) != tip for f in self._forks)
+
+
+class _Reporting:
+    """Bad input met inside becomes a problem of the file, and ends the block."""
+
+    def __init__(self, problems: list[Problem], path: str) -> None:
+        self._problems, self._path = problems, path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if isinstance(error, RecursionError):
+            error = BadInput("nested too deeply")
+        if not isinstance(error, SlipwayError):
+            return False
+        message = str(error).removeprefix(f"{self._path}: ")
+        self._problems.append(Problem(path=self._path, message=message))
+        return True
+
+
+# What belongs into environments/
+
+
+_What = Literal["release", "break glass", "values", "stack"]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a file in environments/ is. `environment` is "" for a stack's settings."""
+
+    what: _What
+    environment: str = ""
+    model: str = ""
+
+
+def _place(path: str) -> _Place | None:
+    """None: no file of this name belongs there."""
+    parts = PurePosixPath(path).parts[1:]
+    match parts:
+        case (name,) if name.startswith("Pulumi.") and name.endswith(".yaml"):
+            return _Place("stack")
+        case (environment, "values.yaml") if environment in ENVIRONMENTS:
+            return _Place("values", environment)
+        case (environment, "models" | "break-glass" as folder, name) if (
+            environment in ENVIRONMENTS and name.endswith(".yaml")
+        ):
+            model = name.removesuffix(".yaml")
+            with suppress(BadInput):
+                release.check_model_name(model)
+                what = "release" if folder == "models" else "break glass"
+                return _Place(what, environment, model)
+        case _:
+            pass
+    return None
+
+
+def _is(place: _Place | None, what: _What) -> TypeGuard[_Place]:
+    return place is not None and place.what == what
+
+
+def _belongs(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if len(parts) > 2 and parts[1] not in ENVIRONMENTS:
+        return f"an environment: {did_you_mean(parts[1], ENVIRONMENTS)}"
+    return (
+        "environments/ holds Pulumi.<stack>.yaml, <env>/values.yaml, <env>/models/<model>.yaml and "
+        "<env>/break-glass/<model>.yaml"
+    )
+
+
+_CHART = "bentos/serving/values.yaml"
+
+
+def _document(content: bytes, path: str) -> dict[str, Any]:
+    """A small YAML mapping without aliases: those make little text into much data."""
+    import yaml
+
+    if len(content) > MAXIMUM_BYTES:
+        raise BadInput(f"{len(content):,} bytes", file=path, fix=f"at most {MAXIMUM_BYTES:,}")
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
+            raise BadInput("has a YAML alias (*name)", file=path, fix="write the value out")
+    except (yaml.YAMLError, UnicodeDecodeError):
+        pass  # which the parser says better
+    return release.parse_yaml(content, path)
+
+
+@cache
+def _settings() -> type[Strict]:
+    """The chart's own settings: what an environment's values.yaml may change."""
+    from slipway.chart import Values
+
+    own = {n: f for n, f in Values.model_fields.items() if n not in Release.model_fields}
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in own.items()}
+    return create_model("Settings", __base__=Strict, **fields)
+
+
+def _check_values(document: dict[str, Any], defaults: bytes | None, path: str) -> None:
+    """`BadInput` unless an environment's values are settings of the chart's."""
+    if pinned := sorted(set(document) & set(Release.model_fields)):
+        raise BadInput(
+            "belongs in the release file, which would overrule it",
+            file=path,
+            field=pinned[0],
+            fix="environments/<env>/models/<model>.yaml",
+        )
+    chart = release.parse_yaml(defaults, _CHART) if defaults else {}
+    own = {name: chart[name] for name in _settings().model_fields if name in chart}
+    try:
+        _settings().model_validate(_merged(own, document))
+    except ValidationError as error:
+        raise from_validation(error, _settings(), path) from None
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """As Helm merges values: mappings key by key, anything else replaced."""
+    merged = dict(base)
+    for name, value in over.items():
+        mine = merged.get(name)
+        if isinstance(mine, dict) and isinstance(value, dict):
+            merged[name] = _merged(cast("dict[str, Any]", mine), cast("dict[str, Any]", value))
+        else:
+            merged[name] = value
+    return merged
