@@ -121,7 +121,7 @@ class StackConfig(_Model):
     @model_validator(mode="after")
     def _node_ports_stay_local(self) -> StackConfig:
         if self.nodePorts and not self.embedded:
-            # kube-proxy serves node ports on every address there, and Argo's console asks no login.
+            # kube-proxy serves node ports on every address there, and MLflow asks for no login.
             raise ValueError(
                 "nodePorts: true needs cluster: embedded, whose node ports are on 127.0.0.1 only; "
                 "reach another cluster's consoles by `kubectl port-forward`"

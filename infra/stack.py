@@ -20,15 +20,23 @@ from infra.platform.namespaces import Level, Namespaces, NamespacesArgs
 from infra.platform.network import Network
 from infra.platform.pipelines import Pipelines, PipelinesArgs
 from infra.platform.postgres import Postgres, PostgresArgs
+from infra.platform.signing import Signing, SigningArgs
 from infra.platform.storage_class import StorageClass, StorageClassArgs
-from slipway import images, paths, toolchain
+from slipway import images, merging, paths, toolchain
 from slipway.errors import BadInput, did_you_mean
 
 REPOSITORY = "slipway/slipway"
 BUCKETS = ["data", "bentos", "evidence", "mlflow", "workflows"]
 DATABASES = ["gitea", "mlflow", "argo"]
 NODE_PORTS = {"gitea": 30300, "argocd": 30080, "mlflow": 30500, "argo": 30746, "minio": 30900}
-PUSH_HOOK = "http://argocd-server.argocd.svc/api/webhook"
+# Address to the forge's events that are announced there.
+WEBHOOKS = {
+    "http://argocd-server.argocd.svc/api/webhook": ["push"],
+    "http://argo-server.argo.svc:2746/api/v1/events/pipelines/forge": [
+        "pull_request_only",
+        "pull_request_sync",
+    ],
+}
 IMAGES = {
     *("argo-controller", "argo-executor", "argo-workflows", "argocd", "busybox", "gitea"),
     *("local-path-provisioner", "metrics-server", "minio", "mlflow", "postgres", "redis"),
@@ -224,7 +232,8 @@ class Stack:
                 database_host=postgres.host,
                 database_password=postgres.passwords["gitea"],
                 repository=REPOSITORY,
-                webhooks=[PUSH_HOOK],
+                webhooks=WEBHOOKS,
+                required_status=merging.CONTEXT,
                 storage=self.config.storage.gitea,
                 resources=self._size("gitea"),
                 node_port=self._node_port("gitea"),
@@ -270,7 +279,6 @@ class Stack:
                 artifact_bucket="workflows",
                 controller_resources=self._size("workflowController"),
                 server_resources=self._size("argoServer"),
-                require_login=not self.config.embedded,
                 node_port=self._node_port("argo"),
             ),
             self._after(postgres, minio),
@@ -289,7 +297,19 @@ class Stack:
                     "FORGE_REPOSITORY": REPOSITORY,
                     "TRAINING_IMAGE": self.images["training"],
                     "SERVING_IMAGE": self.images["serving"],
+                    "ENVIRONMENTS": " ".join(self.config.environments),
                 },
+                webhook_secret=gitea.webhook_secret,
+                training_at_once=4,
+            ),
+            self._opts,
+        )
+        Signing(
+            "signing",
+            SigningArgs(
+                pipelines=self.names["pipelines"],
+                controllers=self.names["argo"],
+                readers={e: self.names[e] for e in self.config.environments},
             ),
             self._opts,
         )
@@ -321,6 +341,7 @@ class Stack:
         pulumi.export(
             "secrets",
             {
+                "argo": "argo/console-token",
                 "argocd": "argocd/argocd-initial-admin-secret",
                 "gitea": "forge/gitea-admin",
                 "minio": "storage/minio",

@@ -52,7 +52,8 @@ CONSOLES = {
         "login: admin, Secret argocd/argocd-initial-admin-secret",
     ),
     "MLflow": ("mlflow", "mlflow", "/health", LOCAL),
-    "Argo Workflows": ("argo", "argo-server", "/api/v1/version", LOCAL),
+    # Its API wants the token even for its version.
+    "Argo Workflows": ("argo", "argo-server", "/", "token: Secret argo/console-token"),
     "MinIO (S3)": ("storage", "minio", "/minio/health/live", "keys: Secret storage/minio"),
 }
 

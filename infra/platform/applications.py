@@ -29,7 +29,7 @@ SERVING_KINDS = {
 }
 WORKFLOW_KINDS = {
     "": ["ConfigMap"],
-    "argoproj.io": ["CronWorkflow", "WorkflowTemplate"],
+    "argoproj.io": ["CronWorkflow", "WorkflowEventBinding", "WorkflowTemplate"],
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import yaml
+from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods, upstream
 from infra.platform.component import NO_WAIT, Component, Resources, secret_data
@@ -20,6 +21,15 @@ PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
 DATABASE_LOGIN = "argo-postgres"
 ARTIFACT_LOGIN = "argo-artifacts"
 ACCOUNT = "workflow"
+# The controller's own account, as the manifests call it.
+CONTROLLER_ACCOUNT = "argo"
+# Whom Argo's server takes the forge for, and where it looks up how the forge signs.
+EVENTS = "forge-events"
+WEBHOOK_CLIENTS, WEBHOOK_TOKEN = (
+    "argo-workflows-webhook-clients",
+    f"{EVENTS}.service-account-token",
+)
+CONSOLE, CONSOLE_TOKEN = "console", "console-token"
 # Relative to the module's folder `manifests`; CRDs without schema, as its own install has them.
 FILES = [
     "base/crds/minimal/*.yaml",
@@ -32,6 +42,11 @@ FILES = [
 OWN_NAMESPACE = {
     "argo-role": {"leases", "configmaps", "secrets", "events"},
     "argo-server-role": {"configmaps", "secrets", "events", "serviceaccounts"},
+}
+# And the Secrets that they may read in the managed one, where there are others.
+MANAGED_SECRETS = {
+    "argo-role": [ARTIFACT_LOGIN],
+    "argo-server-role": [ARTIFACT_LOGIN, WEBHOOK_CLIENTS, WEBHOOK_TOKEN],
 }
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -58,8 +73,6 @@ class ArgoWorkflowsArgs:
     artifact_bucket: str
     controller_resources: Resources
     server_resources: Resources
-    require_login: bool
-    """False: whoever reaches the console acts in the managed namespace as its service account."""
     node_port: int | None = None
 
 
@@ -71,6 +84,7 @@ class ArgoWorkflows(Component):
     ) -> None:
         super().__init__("ArgoWorkflows", name, opts)
         secrets = self._secrets(args)
+        self._console(args)
         upstream.register_all(name, self._objects(args), self.child, secrets)
         self.register_outputs({})
 
@@ -88,11 +102,56 @@ class ArgoWorkflows(Component):
             for manifest in placed
             if manifest["kind"] in ("Role", "RoleBinding")
         ]
+        for manifest in managed:
+            if manifest["kind"] == "Role":
+                names = MANAGED_SECRETS[manifest["metadata"]["name"].removesuffix("-managed")]
+                manifest["rules"] = [_only(rule, names) for rule in manifest["rules"]]
         for manifest in placed:
             if manifest["kind"] == "Role":
                 keep = OWN_NAMESPACE[manifest["metadata"]["name"]]
                 manifest["rules"] = [r for r in manifest["rules"] if keep & set(r["resources"])]
         return placed + managed
+
+    def _console(self, args: ArgoWorkflowsArgs) -> None:
+        """An account that may look, and its token: what one logs in to the console with."""
+        where = pods.metadata(CONSOLE, args.namespace)
+        account = k8s.core.v1.ServiceAccount(
+            f"argo-{CONSOLE}",
+            metadata=where,
+            automount_service_account_token=False,
+            opts=self.child(),
+        )
+        k8s.core.v1.Secret(
+            f"argo-{CONSOLE_TOKEN}",
+            metadata=pods.metadata(
+                CONSOLE_TOKEN, args.namespace, **{"kubernetes.io/service-account.name": CONSOLE}
+            ),
+            type="kubernetes.io/service-account-token",
+            opts=self.child(account),
+        )
+        reads = {
+            "argoproj.io": [
+                *("cronworkflows", "workfloweventbindings", "workflows", "workflowtemplates"),
+            ],
+            "": ["events", "pods", "pods/log"],
+        }
+        within = pods.metadata(CONSOLE, args.managed_namespace)
+        k8s.rbac.v1.Role(
+            f"argo-{CONSOLE}",
+            metadata=within,
+            rules=[
+                PolicyRuleArgs(api_groups=[group], resources=kinds, verbs=["get", "list", "watch"])
+                for group, kinds in reads.items()
+            ],
+            opts=self.child(),
+        )
+        k8s.rbac.v1.RoleBinding(
+            f"argo-{CONSOLE}",
+            metadata=within,
+            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=CONSOLE),
+            subjects=[SubjectArgs(kind="ServiceAccount", name=CONSOLE, namespace=args.namespace)],
+            opts=self.child(),
+        )
 
     @staticmethod
     def _placed(manifest: upstream.Manifest, namespace: pulumi.Input[str]) -> upstream.Manifest:
@@ -109,7 +168,6 @@ class ArgoWorkflows(Component):
 
     def _patches(self, args: ArgoWorkflowsArgs) -> list[upstream.Manifest]:
         scope = ["--namespaced", "--managed-namespace", args.managed_namespace]
-        mode = "client" if args.require_login else "server"
         arguments = {
             "workflow-controller": (
                 [
@@ -123,7 +181,8 @@ class ArgoWorkflows(Component):
                 args.controller_resources,
             ),
             "argo-server": (
-                ["server", "--secure=false", f"--auth-mode={mode}", *scope],
+                # Every request says who it is; the forge's events, by their signature.
+                ["server", "--secure=false", "--auth-mode=client", *scope],
                 args.server_resources,
             ),
         }
@@ -179,6 +238,15 @@ class ArgoWorkflows(Component):
                 {
                     "archive": True,
                     "archiveTTL": "180d",
+                    # Of a sweep every minute nobody asks in half a year.
+                    "archiveLabelSelector": {
+                        "matchExpressions": [
+                            {
+                                "key": "workflows.argoproj.io/cron-workflow",
+                                "operator": "DoesNotExist",
+                            }
+                        ]
+                    },
                     "nodeStatusOffLoad": False,
                     "connectionPool": {"maxIdleConns": 2, "maxOpenConns": 5},
                     "postgresql": {
@@ -219,7 +287,9 @@ class ArgoWorkflows(Component):
             },
         }
         return {
-            "parallelism": "4",
+            # Training has a limit of its own, so that what judges does not wait for it.
+            "parallelism": "20",
+            "workflowRestrictions": yaml.safe_dump({"templateReferencing": "Strict"}),
             **{key: yaml.safe_dump(value) for key, value in fixed.items()},
             "artifactRepository": pulumi.Output.from_input(args.artifact_endpoint).apply(
                 artifact_repository
@@ -247,3 +317,10 @@ class ArgoWorkflows(Component):
                 ("managed", args.managed_namespace, ARTIFACT_LOGIN, artifacts),
             )
         ]
+
+
+def _only(rule: upstream.Manifest, secrets: list[str]) -> upstream.Manifest:
+    """The rule; one on Secrets reads those that are named."""
+    if "secrets" not in rule["resources"]:
+        return rule
+    return {**rule, "resources": ["secrets"], "resourceNames": secrets, "verbs": ["get"]}

@@ -31,6 +31,7 @@ FLOWS = [
     Flow(MLFLOW, MINIO, (9000,)),
     Flow(GITEA, POSTGRES, (5432,)),
     Flow(GITEA, ARGOCD_SERVER, (8080,)),
+    Flow(GITEA, ARGO_SERVER, (2746,)),
     Flow(_pods("forge", "gitea-setup"), POSTGRES, (5432,)),
     Flow(_pods("forge", "gitea-setup"), GITEA, (3000,)),
     Flow(REPO_SERVER, GITEA, (3000,)),
@@ -78,7 +79,12 @@ def flows(
     storage_class = [_pods("local-path-storage", "local-path")] if provisioner else []
     return NetworkArgs(
         namespaces=namespaces,
-        flows=[*FLOWS, *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments)],
+        flows=[
+            *FLOWS,
+            *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments),
+            # Which bento answers?
+            *(Flow(STEPS, Peer(e, f"{e}-models"), (3000,)) for e in environments),
+        ],
         api_clients=[*API_CLIENTS, *storage_class],
         from_outside=CONSOLES if consoles_outside else [],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -32,8 +32,10 @@ class GiteaArgs:
     database_password: pulumi.Input[str]
     repository: str
     """organisation/repository"""
-    webhooks: Sequence[str]
-    """Addresses that are told of each push."""
+    webhooks: Mapping[str, Sequence[str]]
+    """Addresses, and the events that each is told of."""
+    required_status: str
+    """Context of the commit status without which nobody merges into main."""
     storage: pulumi.Input[str]
     resources: Resources
     node_port: int | None = None
@@ -152,7 +154,8 @@ class Gitea(Component):
                     "url": f"http://{NAME}:{PORT}",
                     "repository": args.repository,
                     "bot": BOT,
-                    "webhooks": list(args.webhooks),
+                    "webhooks": {url: list(events) for url, events in args.webhooks.items()},
+                    "protection": _protection(args.required_status),
                 },
                 env={
                     **admin,
@@ -182,6 +185,23 @@ class Gitea(Component):
             self.child(*after),
             self.child(),
         )
+
+
+def _protection(status: str) -> dict[str, object]:
+    """Of main: changes come by pull requests that have passed, whoever merges them."""
+    return {
+        "enable_status_check": True,
+        "status_check_contexts": [status],
+        "block_admin_merge_override": True,
+        "dismiss_stale_approvals": True,
+        "block_on_rejected_reviews": True,
+        # `make up` mirrors a checkout as this user.
+        "enable_push": True,
+        "enable_push_whitelist": True,
+        "push_whitelist_usernames": [ADMIN],
+        "push_whitelist_deploy_keys": False,
+        "enable_force_push": False,
+    }
 
 
 def _app_ini(known: dict[str, str], static_root: str | None) -> str:
@@ -223,6 +243,8 @@ def _app_ini(known: dict[str, str], static_root: str | None) -> str:
         "session": {"PROVIDER": "db"},
         "cache": {"ADAPTER": "memory", "INTERVAL": 300},
         "log": {"MODE": "console", "LEVEL": "Warn"},
+        # The plot in the gates' comment.
+        "attachment": {"ENABLED": True, "ALLOWED_TYPES": ".png", "MAX_SIZE": 4},
         "actions": {"ENABLED": False},
         "packages": {"ENABLED": False},
         "picture": {"DISABLE_GRAVATAR": True},

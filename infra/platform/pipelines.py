@@ -1,8 +1,8 @@
-"""What workflow pods find in their namespace: credentials, settings, and an account."""
+"""What workflow pods find in their namespace: credentials, settings, and accounts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -10,9 +10,40 @@ import pulumi_kubernetes as k8s
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
-from infra.platform import pods
-from infra.platform.argo_workflows import ACCOUNT
+from infra.platform import pods, signing
+from infra.platform.argo_workflows import ACCOUNT, EVENTS, WEBHOOK_CLIENTS, WEBHOOK_TOKEN
 from infra.platform.component import Component, secret_data
+
+DISPATCHED = "dispatched"
+
+
+def _rule(
+    group: str, resource: str, *verbs: str, names: Sequence[str] | None = None
+) -> PolicyRuleArgs:
+    return PolicyRuleArgs(
+        api_groups=[group], resources=[resource], verbs=list(verbs), resource_names=names
+    )
+
+
+ARGO = "argoproj.io"
+# What every workflow's pod may do: report how its step went.
+REPORT = _rule(ARGO, "workflowtaskresults", "create", "patch")
+ACCOUNTS = {
+    ACCOUNT: [REPORT],
+    # The same rights, and another name: admission tells who may sign by it.
+    signing.ACCOUNT: [REPORT],
+    "dispatcher": [
+        REPORT,
+        _rule(ARGO, "workflows", "create", "get", "list"),
+        _rule(ARGO, "workflowtemplates", "get"),
+        _rule("", "configmaps", "get", "patch", names=[DISPATCHED]),
+    ],
+    EVENTS: [
+        _rule(ARGO, "workfloweventbindings", "list"),
+        _rule(ARGO, "workflowtemplates", "get"),
+        _rule(ARGO, "workflows", "create"),
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -24,10 +55,14 @@ class PipelinesArgs:
     """Environment of the forge's client."""
     settings: Mapping[str, pulumi.Input[str]]
     """Addresses and images, for steps and as workflow parameters."""
+    webhook_secret: pulumi.Input[str]
+    """Signs the forge's events."""
+    training_at_once: int
+    """Workflows that train at a time; those that judge or follow are not counted."""
 
 
 class Pipelines(Component):
-    """Secrets `object-store` and `forge`, ConfigMap `platform`, ServiceAccount `workflow`."""
+    """Secrets `object-store` and `forge`, ConfigMap `platform`, and the pods' accounts."""
 
     def __init__(
         self, name: str, args: PipelinesArgs, opts: pulumi.ResourceOptions | None = None
@@ -51,25 +86,52 @@ class Pipelines(Component):
             data=args.settings,
             opts=self.child(),
         )
-        where = pods.metadata(ACCOUNT, args.namespace)
-        k8s.core.v1.ServiceAccount(ACCOUNT, metadata=where, opts=self.child())
-        k8s.rbac.v1.Role(
-            ACCOUNT,
-            metadata=where,
-            rules=[
-                PolicyRuleArgs(
-                    api_groups=["argoproj.io"],
-                    resources=["workflowtaskresults"],
-                    verbs=["create", "patch"],
-                )
-            ],
+        # Only the step that dispatches writes it; what is in it is that step's own.
+        k8s.core.v1.ConfigMap(
+            f"pipelines-{DISPATCHED}",
+            metadata=pods.metadata(DISPATCHED, args.namespace),
             opts=self.child(),
         )
-        k8s.rbac.v1.RoleBinding(
-            ACCOUNT,
-            metadata=where,
-            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=ACCOUNT),
-            subjects=[SubjectArgs(kind="ServiceAccount", name=ACCOUNT, namespace=args.namespace)],
+        k8s.core.v1.ConfigMap(
+            "pipelines-limits",
+            metadata=pods.metadata("limits", args.namespace),
+            data={"training": str(args.training_at_once)},
             opts=self.child(),
         )
+        accounts = {n: self._account(n, args.namespace, rules) for n, rules in ACCOUNTS.items()}
+        self._webhook(args, accounts[EVENTS])
         self.register_outputs({})
+
+    def _account(
+        self, name: str, namespace: pulumi.Input[str], rules: Sequence[PolicyRuleArgs]
+    ) -> k8s.core.v1.ServiceAccount:
+        where = pods.metadata(name, namespace)
+        account = k8s.core.v1.ServiceAccount(name, metadata=where, opts=self.child())
+        k8s.rbac.v1.Role(name, metadata=where, rules=rules, opts=self.child())
+        k8s.rbac.v1.RoleBinding(
+            name,
+            metadata=where,
+            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=name),
+            subjects=[SubjectArgs(kind="ServiceAccount", name=name, namespace=namespace)],
+            opts=self.child(),
+        )
+        return account
+
+    def _webhook(self, args: PipelinesArgs, account: k8s.core.v1.ServiceAccount) -> None:
+        """Argo's server takes an event whose signature is right for an account's as its own."""
+        client = pulumi.Output.json_dumps({"type": "github", "secret": args.webhook_secret})
+        k8s.core.v1.Secret(
+            WEBHOOK_CLIENTS,
+            metadata=pods.metadata(WEBHOOK_CLIENTS, args.namespace),
+            data=secret_data({EVENTS: client}),
+            opts=self.child(),
+        )
+        k8s.core.v1.Secret(
+            WEBHOOK_TOKEN,
+            metadata=pods.metadata(
+                WEBHOOK_TOKEN, args.namespace, **{"kubernetes.io/service-account.name": EVENTS}
+            ),
+            type="kubernetes.io/service-account-token",
+            # A token of an account that is not there yet is deleted.
+            opts=self.child(account),
+        )

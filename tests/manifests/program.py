@@ -69,6 +69,8 @@ class Program(pulumi.runtime.Mocks):
         outputs = dict(inputs)
         if args.typ.endswith(":RandomPassword"):
             outputs["result"] = password(args.name, int(args.inputs["length"]))
+        if args.typ.endswith(":SigningKey"):
+            outputs |= {"private": password(args.name, 64), "public": "a public key"}
         return f"{args.name}-id", outputs
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:

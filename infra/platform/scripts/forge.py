@@ -39,15 +39,24 @@ if not exists(f"/orgs/{owner}"):
     ask("POST", "/orgs", username=owner, visibility="private")
 if not exists(f"/repos/{owner}/{repository}"):
     ask("POST", f"/orgs/{owner}/repos", name=repository, private=True, default_branch="main")
-ask("PUT", f"/repos/{owner}/{repository}/collaborators/{bot}", permission="write")
+here = f"/repos/{owner}/{repository}"
+ask("PATCH", here, has_issues=True, has_pull_requests=True)
+ask("PUT", f"{here}/collaborators/{bot}", permission="write")
 print(f"repository {owner}/{repository} is there")
 
-hooks = {hook["config"]["url"]: hook for hook in ask("GET", f"/repos/{owner}/{repository}/hooks")}
-for url in settings["webhooks"]:
+hooks = {hook["config"]["url"]: hook for hook in ask("GET", f"{here}/hooks")}
+for url, events in settings["webhooks"].items():
     config = {"url": url, "content_type": "json", "secret": os.environ["WEBHOOK_SECRET"]}
-    wanted = {"config": config, "events": ["push"], "active": True}
+    wanted = {"config": config, "events": events, "active": True}
     if url in hooks:
-        ask("PATCH", f"/repos/{owner}/{repository}/hooks/{hooks[url]['id']}", **wanted)
+        ask("PATCH", f"{here}/hooks/{hooks[url]['id']}", **wanted)
     else:
-        ask("POST", f"/repos/{owner}/{repository}/hooks", type="gitea", **wanted)
+        ask("POST", f"{here}/hooks", type="gitea", **wanted)
     print(f"webhook {url} is there")
+
+protections = f"{here}/branch_protections"
+if exists(f"{protections}/main"):
+    ask("PATCH", f"{protections}/main", **settings["protection"])
+else:
+    ask("POST", protections, rule_name="main", **settings["protection"])
+print("branch main is protected")

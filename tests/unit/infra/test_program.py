@@ -14,6 +14,8 @@ import yaml
 
 from infra.config import size_in_bytes
 from infra.platform import pods, upstream
+from infra.platform.signing_key import SigningKeyProvider
+from slipway import attestation
 from slipway.errors import SlipwayError
 from tests.manifests import program
 from tests.manifests.program import Program, containers, decoded
@@ -147,17 +149,19 @@ def test_no_password_in_plain(local: Program) -> None:
     made = {r.name: r for r in local.resources if r.token.endswith(":RandomPassword")}
     assert len(made) >= 15
     passwords = {program.password(r.name, int(r.inputs["length"])) for r in made.values()}
+    passwords.add(program.password("evidence-key", 64))
     for manifest in local.manifests:
         text = json.dumps(manifest)
         assert not [p for p in passwords if p in text], manifest["metadata"]["name"]
         if manifest["kind"] == "Secret":
             assert not manifest.get("stringData")
+            assert {"data"} & manifest.keys() or "service-account-token" in manifest["type"]
     assert not [t for t in everywhere(local.outputs) if any(p in t for p in passwords)]
 
 
 def test_secrets_are_secret_in_the_state(local: Program) -> None:
     for resource in local.resources:
-        if resource.inputs.get("kind") == "Secret":
+        if resource.inputs.get("kind") == "Secret" and "data" in resource.inputs:
             assert "data" in resource.secret, resource.name
 
 
@@ -180,9 +184,8 @@ def test_workflows_find_what_they_need(local: Program) -> None:
         "FORGE_REPOSITORY": "slipway/slipway",
         "TRAINING_IMAGE": program.IMAGES["training"],
         "SERVING_IMAGE": program.IMAGES["serving"],
+        "ENVIRONMENTS": "dev staging prod",
     }
-    [rule] = local.one("Role", "workflow", "pipelines")["rules"]
-    assert rule["resources"] == ["workflowtaskresults"]
     for namespace in ("pipelines", "argo"):
         assert set(local.one("Secret", "argo-artifacts", namespace)["data"]) == {
             "accesskey",
@@ -237,11 +240,107 @@ def test_the_repository_is_the_same_everywhere(local: Program) -> None:
     assert "ROOT_URL = http://gitea.forge.svc:3000/\n" in ini
 
 
-def test_a_push_is_announced_and_signed(local: Program) -> None:
+def rights(local: Program, account: str) -> dict[str, set[str]]:
+    return {
+        resource: set(rule["verbs"])
+        for rule in local.one("Role", account, "pipelines")["rules"]
+        for resource in rule["resources"]
+    }
+
+
+def test_accounts_of_workflow_pods_may_do_what_their_steps_need(local: Program) -> None:
+    report = {"workflowtaskresults": {"create", "patch"}}
+    assert rights(local, "workflow") == rights(local, "evidence") == report
+    assert rights(local, "dispatcher") == report | {
+        "workflows": {"create", "get", "list"},
+        "workflowtemplates": {"get"},
+        "configmaps": {"get", "patch"},
+    }
+    [memo] = [
+        r
+        for r in local.one("Role", "dispatcher", "pipelines")["rules"]
+        if r["resources"] == ["configmaps"]
+    ]
+    assert memo["resourceNames"] == ["dispatched"]
+
+
+def test_what_happens_on_the_forge_is_announced_and_signed(local: Program) -> None:
     settings = json.loads(local.one("ConfigMap", "gitea-setup")["data"]["settings.json"])
-    assert settings["webhooks"] == ["http://argocd-server.argocd.svc/api/webhook"]
+    assert settings["webhooks"] == {
+        "http://argocd-server.argocd.svc/api/webhook": ["push"],
+        "http://argo-server.argo.svc:2746/api/v1/events/pipelines/forge": [
+            "pull_request_only",
+            "pull_request_sync",
+        ],
+    }
     secret = decoded(local.one("Secret", "gitea-setup"))["webhook"]
     assert decoded(local.one("Secret", "argocd-secret"))["webhook.gogs.secret"] == secret
+    clients = decoded(local.one("Secret", "argo-workflows-webhook-clients", "pipelines"))
+    assert json.loads(clients["forge-events"]) == {"type": "github", "secret": secret}
+    token = local.one("Secret", "forge-events.service-account-token", "pipelines")
+    assert token["metadata"]["annotations"] == {
+        "kubernetes.io/service-account.name": "forge-events"
+    }
+    assert rights(local, "forge-events") == {
+        "workfloweventbindings": {"list"},
+        "workflowtemplates": {"get"},
+        "workflows": {"create"},
+    }
+
+
+def test_nobody_starts_a_workflow_unasked(local: Program) -> None:
+    arguments = local.one("Deployment", "argo-server")["spec"]["template"]["spec"]
+    assert [a for a in arguments["containers"][0]["args"] if "auth-mode" in a] == [
+        "--auth-mode=client"
+    ]
+    data = local.one("ConfigMap", "workflow-controller-configmap")["data"]
+    assert yaml.safe_load(data["workflowRestrictions"]) == {"templateReferencing": "Strict"}
+    assert {v for verbs in rights(local, "console").values() for v in verbs} == {
+        "get",
+        "list",
+        "watch",
+    }
+
+
+def test_main_changes_only_by_what_has_passed(local: Program) -> None:
+    settings = json.loads(local.one("ConfigMap", "gitea-setup")["data"]["settings.json"])
+    protection = settings["protection"]
+    assert protection["status_check_contexts"] == ["slipway/check"]
+    assert protection["enable_status_check"] is True
+    assert protection["block_admin_merge_override"] is True
+    assert protection["push_whitelist_usernames"] == ["slipway-admin"]
+    assert protection["enable_push_whitelist"] is True
+    assert protection["enable_force_push"] is False
+    ini = decoded(local.one("Secret", "gitea", "forge"))["app.ini"]
+    assert "[attachment]\nENABLED = true\nALLOWED_TYPES = .png\n" in ini
+
+
+def test_the_key_is_readable_by_the_step_that_signs_and_nobody_else(local: Program) -> None:
+    private = local.one("Secret", "evidence-key", "pipelines")
+    assert set(decoded(private)) == {"private.pem"}
+    for namespace in ("pipelines", *ENVIRONMENTS):
+        public = local.one("ConfigMap", "evidence-keys", namespace)
+        assert public["data"] == {"public.pem": "a public key"}
+    for role in local.all("Role"):
+        if (
+            role["metadata"]["namespace"] == "pipelines"
+            and "argocd" not in role["metadata"]["name"]
+        ):
+            for rule in role["rules"]:
+                if {"secrets", "*"} & set(rule["resources"]):
+                    assert "evidence-key" not in rule["resourceNames"]
+                    assert rule["verbs"] == ["get"]
+
+
+def test_a_signing_key_is_made_once_and_is_one_that_evidence_is_signed_with() -> None:
+    provider = SigningKeyProvider()
+    made, other = (provider.create({}).outs or {} for _ in range(2))
+    assert made["private"] != other["private"]
+    private = attestation.load_private(made["private"].encode(), "private.pem")
+    [key] = attestation.load_keys(made["public"]).values()
+    assert attestation.key_id(key) == attestation.key_id(private.public_key())
+    assert provider.diff("", made, {"private": None, "public": None}).changes is False
+    assert provider.update("", made, {}).outs == made
 
 
 def test_argo_cd_changes_only_the_namespaces_it_manages(local: Program) -> None:
@@ -314,8 +413,6 @@ def test_a_cluster_that_exists_brings_its_own_storage() -> None:
     assert not elsewhere.all("StorageClass", "APIService")
     assert {m["metadata"]["name"] for m in elsewhere.all("ApplicationSet")} == {"prod"}
     assert not [s for s in elsewhere.all("Service") if s["spec"].get("type") == "NodePort"]
-    arguments = elsewhere.one("Deployment", "argo-server")["spec"]["template"]["spec"]
-    assert "--auth-mode=client" in arguments["containers"][0]["args"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""Who may sign evidence: one key, one account, and admission rules that keep it to one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pulumi_kubernetes.admissionregistration.v1 import (
+    MatchResourcesArgs,
+    NamedRuleWithOperationsArgs,
+    ValidatingAdmissionPolicyBindingSpecArgs,
+    ValidatingAdmissionPolicySpecArgs,
+    ValidationArgs,
+    VariableArgs,
+)
+from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+
+from infra.platform import pods
+from infra.platform.argo_workflows import CONTROLLER_ACCOUNT
+from infra.platform.component import Component, secret_data
+from infra.platform.network import NAMESPACE
+from infra.platform.signing_key import SigningKey
+
+ACCOUNT = "evidence"
+PRIVATE, PUBLIC = "evidence-key", "evidence-keys"
+COMMAND = ["python", "-m", "slipway.steps", "attest"]
+# Parameters of workflow templates that decide which code runs, and in what.
+FIXED = ["forge-repository", "forge-url", "serving-image", "training-image"]
+# What a Workflow may say beside the template that it runs.
+WORKFLOW_FIELDS = ["arguments", "shutdown", "suspend", "workflowTemplateRef"]
+
+
+@dataclass(frozen=True)
+class SigningArgs:
+    pipelines: pulumi.Input[str]
+    """Namespace where workflows run."""
+    controllers: pulumi.Input[str]
+    """Namespace of the workflow controller."""
+    readers: Mapping[str, pulumi.Input[str]]
+    """Further namespaces that get the public key: name to its output."""
+
+
+class Signing(Component):
+    """Secret `evidence-key` in pipelines, and ConfigMap `evidence-keys` wherever evidence is read.
+
+    Whoever can make a pod in a namespace can mount its Secrets, so admission says which pod may:
+    the one of the step `attest`, made by the workflow controller, from a template on main.
+    """
+
+    def __init__(
+        self, name: str, args: SigningArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Signing", name, opts)
+        rules = [*self._pods(args), *self._workflows(args)]
+        key = SigningKey(PRIVATE, opts=self.child())
+        k8s.core.v1.Secret(
+            PRIVATE,
+            metadata=pods.metadata(PRIVATE, args.pipelines),
+            data=secret_data({"private.pem": key.private}),
+            # The rules first: the key is never there without them.
+            opts=self.child(*rules),
+        )
+        for where, namespace in {"pipelines": args.pipelines, **args.readers}.items():
+            k8s.core.v1.ConfigMap(
+                f"{where}-{PUBLIC}",
+                metadata=pods.metadata(PUBLIC, namespace),
+                data={"public.pem": key.public},
+                opts=self.child(),
+            )
+        self.register_outputs({})
+
+    def _pods(self, args: SigningArgs) -> list[pulumi.Resource]:
+        containers = ["containers", "initContainers", "ephemeralContainers"]
+        mentions = " || ".join(["variables.mounts", *map(_reads, containers)])
+        length = len(COMMAND)
+        # Argo's executor comes before the step's own command, and ends with this.
+        command = ["--", *COMMAND]
+        runs = " && ".join(
+            f"c.command[size(c.command) - {len(command) - index}] == '{word}'"
+            for index, word in enumerate(command)
+        )
+        controller = pulumi.Output.concat(
+            "system:serviceaccount:", args.controllers, f":{CONTROLLER_ACCOUNT}"
+        )
+        return self._policy(
+            "evidence-key",
+            args.pipelines,
+            NamedRuleWithOperationsArgs(
+                api_groups=[""],
+                api_versions=["v1"],
+                resources=["pods", "pods/ephemeralcontainers"],
+                operations=["CREATE", "UPDATE"],
+            ),
+            variables={
+                "unchanged": "oldObject != null && object.spec == oldObject.spec",
+                "signs": f"object.spec.?serviceAccountName.orValue('') == '{ACCOUNT}'",
+                "mounts": (
+                    "object.spec.?volumes.orValue([]).exists(v, "
+                    f"v.?secret.?secretName.orValue('') == '{PRIVATE}' || "
+                    "v.?projected.?sources.orValue([]).exists(s, "
+                    f"s.?secret.?name.orValue('') == '{PRIVATE}'))"
+                ),
+                "mentions": mentions,
+            },
+            validations=[
+                (
+                    "variables.signs || !variables.mentions",
+                    f"Secret {PRIVATE} is for pods of ServiceAccount {ACCOUNT} only",
+                ),
+                (
+                    pulumi.Output.concat(
+                        "!variables.signs || variables.unchanged || request.userInfo.username == '",
+                        controller,
+                        "'",
+                    ),
+                    f"pods of ServiceAccount {ACCOUNT} are the workflow controller's to make",
+                ),
+                (
+                    "!variables.signs || variables.unchanged || ("
+                    "size(object.spec.?ephemeralContainers.orValue([])) == 0 && "
+                    "object.spec.containers.all(c, c.name == 'wait' || c.name == 'main' && "
+                    f"size(c.?command.orValue([])) > {length} && {runs}))",
+                    f"ServiceAccount {ACCOUNT} runs `{' '.join(COMMAND)}` and nothing else",
+                ),
+            ],
+        )
+
+    def _workflows(self, args: SigningArgs) -> list[pulumi.Resource]:
+        fields, fixed = (", ".join(f"'{n}'" for n in ns) for ns in (WORKFLOW_FIELDS, FIXED))
+        return self._policy(
+            "workflows-from-main",
+            args.pipelines,
+            NamedRuleWithOperationsArgs(
+                api_groups=["argoproj.io"],
+                api_versions=["*"],
+                resources=["workflows"],
+                operations=["CREATE", "UPDATE"],
+            ),
+            variables={
+                # The controller writes a workflow's status by updating all of it.
+                "unchanged": "oldObject != null && object.spec == oldObject.spec",
+            },
+            validations=[
+                (
+                    "variables.unchanged || has(object.spec.workflowTemplateRef) && "
+                    "!object.spec.workflowTemplateRef.?clusterScope.orValue(false) && "
+                    f"object.spec.all(field, field in [{fields}])",
+                    "a workflow runs a WorkflowTemplate of this namespace, which is on main, and "
+                    "says nothing beside its arguments",
+                ),
+                (
+                    "variables.unchanged || "
+                    "object.spec.?arguments.?parameters.orValue([]).all(p, "
+                    f"!(p.name in [{fixed}]))",
+                    f"not a workflow's to choose: {', '.join(FIXED)}",
+                ),
+            ],
+        )
+
+    def _policy(
+        self,
+        name: str,
+        namespace: pulumi.Input[str],
+        rule: NamedRuleWithOperationsArgs,
+        *,
+        variables: Mapping[str, str],
+        validations: Sequence[tuple[pulumi.Input[str], str]],
+    ) -> list[pulumi.Resource]:
+        policy = k8s.admissionregistration.v1.ValidatingAdmissionPolicy(
+            name,
+            metadata=ObjectMetaArgs(name=name, labels=pods.labels(name)),
+            spec=ValidatingAdmissionPolicySpecArgs(
+                failure_policy="Fail",
+                match_constraints=MatchResourcesArgs(
+                    namespace_selector=LabelSelectorArgs(match_labels={NAMESPACE: namespace}),
+                    resource_rules=[rule],
+                ),
+                variables=[VariableArgs(name=n, expression=e) for n, e in variables.items()],
+                validations=[
+                    ValidationArgs(expression=expression, message=message)
+                    for expression, message in validations
+                ],
+            ),
+            opts=self.child(),
+        )
+        binding = k8s.admissionregistration.v1.ValidatingAdmissionPolicyBinding(
+            name,
+            metadata=ObjectMetaArgs(name=name, labels=pods.labels(name)),
+            spec=ValidatingAdmissionPolicyBindingSpecArgs(
+                policy_name=name, validation_actions=["Deny"]
+            ),
+            opts=self.child(policy),
+        )
+        return [policy, binding]
+
+
+def _reads(containers: str) -> str:
+    """CEL: whether one of a pod's containers takes the key into its environment."""
+    return (
+        f"object.spec.?{containers}.orValue([]).exists(c, c.?env.orValue([]).exists(e, "
+        f"e.?valueFrom.?secretKeyRef.?name.orValue('') == '{PRIVATE}') || "
+        f"c.?envFrom.orValue([]).exists(e, e.?secretRef.?name.orValue('') == '{PRIVATE}'))"
+    )
