@@ -23,9 +23,10 @@ FLAGS = {
     "ingest": (),
     "validate": ("data",),
     "train": ("data", "commit"),
-    "evaluate": ("data", "commit", "model-digest", "run"),
+    "evaluate": ("data", "commit", "model-digest", "run", "validation"),
     "package": ("evaluation",),
     "rebuild": ("data",),
+    "rescore": ("evaluation", "champion"),
     "champion": ("environment",),
     "select": ("environment", "from-environment"),
     "attest": (
@@ -49,7 +50,7 @@ FLAGS = {
     ),
 }
 # Steps of main's code, which know a model by its name alone: its folder may not be on main yet.
-TRUSTED = ("champion", "select", "attest", "propose")
+TRUSTED = ("rescore", "champion", "select", "attest", "propose")
 
 
 def parser() -> argparse.ArgumentParser:

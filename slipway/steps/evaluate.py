@@ -7,167 +7,165 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import evidence
+from slipway import digests, evidence, statistics
 from slipway.bento import Folder
 from slipway.digests import Digest
-from slipway.evidence import Data, Estimate, Evaluation, Holdout, Slice
-from slipway.steps import dataset, tracking
+from slipway.errors import BadInput, SlipwayError
+from slipway.evidence import Column, Data, Evaluation, Holdout, Signature, Slice, Validation
+from slipway.steps import dataset, predictions, tracking
 from slipway.steps.train import known
-from slipway.store import Store
+from slipway.store import Store, uri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
 
     from slipway.bento import Array
 
-    # Of outcomes (0 or 1), predicted probabilities and row weights, all of shape (rows,).
-    Metric = Callable[[Array, Array, Array], float]
-
-RESAMPLES = 500
+RESAMPLES = 1000
 CONFIDENCE = 0.95
 # A slice smaller than this says more about chance than about the model.
 SMALLEST_SLICE = 100
 
 
 def run(
-    folder: Folder, data: Digest, commit: str, model_digest: Digest, run: str
+    folder: Folder, data: Digest, commit: str, model_digest: Digest, run: str, validation: Digest
 ) -> dict[str, str]:
     """Outputs `evaluation`, a digest in bucket evidence; metrics also go to the MLflow run."""
     config, training, store = folder.config, folder.training(), Store()
+    checked = store.get("evidence", validation)
+    report = evidence.loads(Validation, checked, uri("evidence", validation))
     manifest = dataset.manifest(store, data)
     x, y, _ = known(training, dataset.read(store, manifest, config.split.train))
-    rows = dataset.read(store, manifest, config.split.holdout)
-    holdout_x, holdout_y, mask = known(training, rows)
+    names = config.split.holdout
+    rows = dataset.read(store, manifest, names)
+    sizes = {part.name: part.rows for part in manifest.partitions}
+    outcome = training.target(rows)
+    holdout_x, holdout_y, _ = known(training, rows)
+    if not 0 < holdout_y.sum() < len(holdout_y):
+        raise BadInput(
+            "the holdout's known outcomes are all the same",
+            file=folder.path / "model.yaml",
+            field="split.holdout",
+            fix="hold out partitions with both outcomes",
+        )
     predicted = training.predict(store.get_files("bentos", model_digest), holdout_x)
+    periods = np.repeat(names, [sizes[name] for name in names])
+    table = predictions.table(folder, training, rows, periods, outcome, predicted)
     baselines = training.baselines(x, y, holdout_x)
-    metrics, gain = bootstrap(holdout_y, predicted, baselines)
-    ones = np.ones_like(holdout_y)
+    metrics, gain = statistics.estimates(
+        holdout_y,
+        table["probability"].to_numpy(),
+        groups=predictions.groups(table),
+        baselines=baselines,
+        count=RESAMPLES,
+        confidence=CONFIDENCE,
+    )
     evaluation = Evaluation(
         model=config.name,
         model_digest=model_digest,
-        data=Data(digest=data, rows=manifest.rows),
+        data=Data(digest=data, rows=manifest.rows, train=config.split.train),
         code=commit,
         run=run,
+        parameters=dict(config.parameters),
         holdout=Holdout(
-            partitions=config.split.holdout,
+            digest=holdout_digest(manifest, names, outcome),
+            partitions=names,
+            group=config.group,
             rows=len(holdout_y),
             unknown=len(rows) - len(holdout_y),
             positive_rate=float(holdout_y.mean()),
         ),
+        predictions=predictions.put(store, table),
+        confidence=CONFIDENCE,
         metrics=metrics,
-        baselines={
-            name: {metric: f(holdout_y, p, ones) for metric, f in METRICS.items()}
-            for name, p in baselines.items()
-        },
+        baselines={name: statistics.metrics(holdout_y, p) for name, p in baselines.items()},
         gain=gain,
-        slices=list(slices(config.slices, rows.loc[mask], holdout_y, predicted)),
+        validation=report,
+        signature=signature(run),
+        **by_part(table, config.decision_threshold),
     )
     _report(evaluation)
     _log(run, evaluation)
     return {"evaluation": store.put("evidence", evidence.dumps(evaluation))}
 
 
-def roc_auc(y: Array, p: Array, weight: Array) -> float:
-    """Area under the ROC curve; ties count half."""
-    return _roc_auc_sorted(*_by_score(y, p), weight)
-
-
-def brier(y: Array, p: Array, weight: Array) -> float:
-    """Mean squared error of the probability."""
-    return float(np.average((p - y) ** 2, weights=weight))
-
-
-def log_loss(y: Array, p: Array, weight: Array) -> float:
-    """Mean negative log-likelihood, in nats."""
-    p = np.clip(p, 1e-15, 1 - 1e-15)
-    return float(np.average(-np.log(np.where(y == 1, p, 1 - p)), weights=weight))
-
-
-def calibration_error(y: Array, p: Array, weight: Array) -> float:
-    """Expected calibration error over ten bins of equal width."""
-    bins = np.minimum((p * 10).astype(int), 9)
-    off = np.bincount(bins, weights=weight * (p - y), minlength=10)
-    return float(np.abs(off).sum() / weight.sum())
-
-
-METRICS: dict[str, Metric] = {
-    "roc_auc": roc_auc,
-    "brier": brier,
-    "log_loss": log_loss,
-    "calibration_error": calibration_error,
-}
-
-
-def _by_score(y: Array, p: Array) -> tuple[Any, Any, Array]:
-    """Order of the scores, where each group of equal ones begins, and outcomes in that order."""
-    order = np.argsort(p, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(p[order]) > 0])
-    return order, starts, y[order]
-
-
-def _roc_auc_sorted(order: Any, starts: Any, y: Array, weight: Array) -> float:
-    w = weight[order]
-    positive = np.add.reduceat(w * y, starts)
-    negative = np.add.reduceat(w * (1 - y), starts)
-    below = np.cumsum(negative) - negative / 2
-    total = positive.sum() * negative.sum()
-    return float((positive * below).sum() / total) if total else float("nan")
-
-
-def bootstrap(
-    y: Array, p: Array, baselines: dict[str, Array]
-) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Every metric, and the Brier skill over each baseline, with percentile intervals.
-
-    Resamples rows with a fixed seed; model and baseline see the same rows, so the skill is paired.
-    """
-    random, rows = np.random.default_rng(0), len(y)
-    sort = _by_score(y, p)
-    rest = {name: metric for name, metric in METRICS.items() if name != "roc_auc"}
-
-    def all_of(weight: Array) -> dict[str, float]:
-        found = {"roc_auc": _roc_auc_sorted(*sort, weight)}
-        found |= {name: metric(y, p, weight) for name, metric in rest.items()}
-        for name, baseline in baselines.items():
-            found[f"gain {name}"] = 1 - found["brier"] / brier(y, baseline, weight)
-        return found
-
-    point = all_of(np.ones(rows))
-    drawn = [
-        all_of(np.bincount(random.integers(0, rows, rows), minlength=rows).astype(float))
-        for _ in range(RESAMPLES)
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    estimates: dict[str, Estimate] = {}
-    for name, value in point.items():
-        low, high = np.quantile([draw[name] for draw in drawn], [tail, 1 - tail])
-        estimates[name] = Estimate(value=value, low=float(low), high=float(high))
-    return (
-        {name: estimates[name] for name in METRICS},
-        {name: estimates[f"gain {name}"] for name in baselines},
+def holdout_digest(manifest: dataset.Manifest, names: list[str], outcome: Array) -> Digest:
+    """Names the rows and what came of them: code with another target is judged on other rows."""
+    found = {part.name: part.digest for part in manifest.partitions}
+    # 0, 1, or 2 for unknown: every NaN as the same byte.
+    known_or_not = np.nan_to_num(outcome, nan=2).astype(np.uint8).tobytes()
+    return digests.of_json(
+        {"partitions": [found[name] for name in names], "outcome": digests.of(known_or_not)}
     )
 
 
-def slices(columns: list[str], rows: pd.DataFrame, y: Array, p: Array) -> Iterator[Slice]:
+def by_part(table: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """The evaluation's fields that look at parts of a predictions table, each on its own."""
+    y, p = (table[name].to_numpy() for name in ("outcome", "probability"))
+    columns = predictions.slices(table)
+    periods = table["period"].to_numpy()
+    differences = (
+        statistics.fairness(y, p, column, values, threshold, SMALLEST_SLICE)
+        for column, values in columns.items()
+    )
+    return {
+        "reliability": statistics.reliability(y, p),
+        "by_period": {
+            str(period): statistics.metrics(y[periods == period], p[periods == period])
+            for period in dict.fromkeys(periods)
+        },
+        "slices": list(slices(columns, y, p)),
+        "fairness": [found for found in differences if found],
+    }
+
+
+def slices(columns: dict[str, Any], y: Array, p: Array) -> Iterator[Slice]:
     """Metrics for every value of each column, where there are rows enough."""
-    for column in columns:
-        values = rows[column].astype(str).to_numpy()
+    for column, values in columns.items():
         for value in sorted(set(values)):
             mask = values == value
             if mask.sum() < SMALLEST_SLICE:
                 continue
-            here, predicted, ones = y[mask], p[mask], np.ones(int(mask.sum()))
-            found = {name: metric(here, predicted, ones) for name, metric in METRICS.items()}
             yield Slice(
                 column=column,
                 value=str(value),
                 rows=int(mask.sum()),
-                positive_rate=float(here.mean()),
-                mean_prediction=float(np.clip(predicted.mean(), 0, 1)),
-                metrics={name: v for name, v in found.items() if np.isfinite(v)},
+                positive_rate=float(y[mask].mean()),
+                mean_prediction=float(np.clip(p[mask].mean(), 0, 1)),
+                metrics=statistics.metrics(y[mask], p[mask]),
             )
+
+
+def signature(run: str) -> Signature:
+    """The MLflow signature of the run's logged model.
+
+    Raises:
+        SlipwayError: the run has logged no model, or one without a signature.
+    """
+    from mlflow.models import get_model_info
+
+    logged = tracking.client().get_run(run).data.tags.get(tracking.LOGGED)
+    found = get_model_info(f"models:/{logged}").signature if logged else None
+    if found is None:
+        raise SlipwayError(
+            f"MLflow's run {run} has no model with a signature",
+            fix="run the train step again, which logs one",
+        )
+    inputs, outputs = _columns(found.inputs), _columns(found.outputs)
+    listed = [[c.model_dump() for c in side] for side in (inputs, outputs)]
+    return Signature(digest=digests.of_json(listed), inputs=inputs, outputs=outputs)
+
+
+def _columns(schema: Any) -> list[Column]:
+    """A column may be a tensor, which may have no name: then its position is its name."""
+    return [
+        Column(
+            name=str(index if spec.name is None else spec.name),
+            type=f"{spec.type}{spec.shape}" if hasattr(spec, "shape") else spec.type.name,
+            required=getattr(spec, "required", True),
+        )
+        for index, spec in enumerate(schema or [])
+    ]
 
 
 def _report(evaluation: Evaluation) -> None:
@@ -177,6 +175,8 @@ def _report(evaluation: Evaluation) -> None:
         print(f"{name:18} {e.value:.4f}  [{e.low:.4f}, {e.high:.4f}]  baselines: {others}")
     for name, e in evaluation.gain.items():
         print(f"Brier skill over {name}: {e.value:+.1%}  [{e.low:+.1%}, {e.high:+.1%}]")
+    for found in evaluation.fairness:
+        print(f"fairness by {found.column}: equalized odds differ by {found.equalized_odds:.3f}")
 
 
 def _log(run: str, evaluation: Evaluation) -> None:

@@ -1,8 +1,9 @@
 """Predictions in the store: what two models answered on the same rows can be compared at any time.
 
-Columns `outcome` (0 or 1) and `probability`, both float64; `slice:<column>` for each slice column
-and `period` (the partition), text; `group` (text) where `model.yaml` names one. One row for each of
-the holdout's rows whose outcome is known, in the dataset's order.
+Columns `row`, its position in the holdout's partitions together; `outcome` (0 or 1) and
+`probability`, both float64; `slice:<column>` for each slice column and `period` (the partition),
+text; `group` (text) where `model.yaml` names one. One row for each of the holdout's rows whose
+outcome is known, in the dataset's order.
 """
 
 from __future__ import annotations
@@ -26,12 +27,18 @@ SLICE = "slice:"
 
 
 def table(
-    folder: Folder, training: Training, rows: pd.DataFrame, periods: Array, y: Array, p: Array
+    folder: Folder, training: Training, rows: pd.DataFrame, periods: Any, y: Array, p: Array
 ) -> pd.DataFrame:
-    """The predictions table of `rows`. `BadInput` when `model.yaml` names a column they lack."""
+    """The predictions table of the holdout's `rows`, of which each has its period.
+
+    `y` has NaN where the outcome is unknown; `p` is of the other rows alone.
+
+    Raises:
+        BadInput: `model.yaml` names a column that the rows lack.
+    """
     import pandas as pd
 
-    config = folder.config
+    config, labelled = folder.config, np.logical_not(np.isnan(y))
     derive = getattr(training, "derive", None)
     known = rows if derive is None else pd.concat([rows, derive(rows)], axis=1)
 
@@ -45,11 +52,15 @@ def table(
                 "derive may add columns)",
             )
         values: Any = known[column]
-        return values.astype(str).where(values.notna(), "missing").to_numpy()
+        return values.astype(str).where(values.notna(), "missing").to_numpy()[labelled]
 
-    columns: dict[str, object] = {"outcome": y, "probability": p.astype(np.float64)}
+    columns: dict[str, object] = {
+        "row": np.flatnonzero(labelled),
+        "outcome": y[labelled],
+        "probability": p.astype(np.float64),
+    }
     columns |= {SLICE + column: text(column, "slices") for column in config.slices}
-    columns["period"] = periods
+    columns["period"] = periods[labelled]
     if config.group:
         columns["group"] = text(config.group, "group")
     return pd.DataFrame(columns)

@@ -81,7 +81,7 @@ def _train(
                 )
             ],
         )
-        logged = _log_model(run_id, estimator, x.head(5))
+        logged = _log_model(run_id, estimator, x)
         mlflow.set_tag(run_id, tracking.LOGGED, logged)
         mlflow.set_tag(run_id, tracking.MODEL, model)
         mlflow.set_terminated(run_id, "FINISHED")
@@ -91,8 +91,11 @@ def _train(
     return model, run_id, logged
 
 
-def _log_model(run_id: str, estimator: Any, sample: pd.DataFrame) -> str:
-    """Logs the scikit-learn model, with its signature, to the run; returns its id."""
+def _log_model(run_id: str, estimator: Any, x: pd.DataFrame) -> str:
+    """Logs the scikit-learn model, with its signature, to the run; returns its id.
+
+    It answers probabilities there too. An input is optional that is missing in some row of `x`.
+    """
     import mlflow
     from mlflow import sklearn as flavor
     from mlflow.models import infer_signature
@@ -107,7 +110,8 @@ def _log_model(run_id: str, estimator: Any, sample: pd.DataFrame) -> str:
         info = flavor.log_model(
             estimator,
             name="model",
-            signature=infer_signature(sample, estimator.predict(sample)),
+            signature=infer_signature(x, estimator.predict_proba(x.head(5))),
+            pyfunc_predict_fn="predict_proba",
             pip_requirements=pins,  # or MLflow loads the model in a subprocess to find out
             serialization_format="cloudpickle",
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from slipway import evidence
 from slipway.bento import Folder, Validation
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
@@ -22,7 +23,7 @@ class InvalidData(SlipwayError):
 
 
 def run(folder: Folder, data: Digest) -> dict[str, str]:
-    """Outputs `data` again: the digest that was found valid."""
+    """Outputs `data` again, the digest that was found valid, and `validation`, what was checked."""
     store, training = Store(), folder.training()
     manifest = dataset.manifest(store, data)
     names = [partition.name for partition in manifest.partitions]
@@ -39,7 +40,10 @@ def run(folder: Folder, data: Digest) -> dict[str, str]:
             "data is right and they are not",
         )
     print(f"{len(rows):,} rows of {len(rows.columns)} columns valid")
-    return {"data": data}
+    report = evidence.Validation(
+        rows=len(rows), columns=len(rows.columns), checks=checks(training.SCHEMA, limits)
+    )
+    return {"data": data, "validation": store.put("evidence", evidence.dumps(report))}
 
 
 Violation = tuple[str, str, str, str]
@@ -78,6 +82,23 @@ def limit_violations(
         if missing > most:
             found.append((column, f"at most {most:.1%} missing", f"{missing:.1%}", ""))
     return found
+
+
+def checks(schema: pa.DataFrameSchema, limits: Validation) -> list[str]:
+    """Every check that the data has passed, one line a column and one a limit."""
+    found: list[str] = []
+    for name, column in schema.columns.items():
+        rules = [str(column.dtype), "may be missing" if column.nullable else "never missing"]
+        rules += [str(check.error or check.name) for check in column.checks]
+        found.append(f"{name}: {', '.join(rules)}")
+    if schema.unique:
+        found.append(f"no two rows with the same {', '.join(schema.unique)}")
+    if schema.strict:
+        found.append("no other columns")
+    found.append(f"each partition: at least {limits.minimum_rows_per_partition:,} rows")
+    found.append(f"outcome: at most {limits.maximum_unknown_target:.1%} unknown")
+    missing = limits.maximum_missing.items()
+    return found + [f"{column}: at most {share:.1%} missing" for column, share in missing]
 
 
 def _table(lines: list[Violation]) -> str:
