@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipway import evidence, release, store
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from slipway import attestation, digests, evidence, release, store
 from slipway.evidence import Estimate, Evaluation, Evidence
 from slipway.release import Release
 
@@ -102,3 +110,38 @@ def released(of: Evidence | None = None, proof: str = digest("ef"), **changes: A
         "evidence": release.Evidence(digest=proof, summary=about.summary()),
     }
     return Release(**values | changes)
+
+
+class Objects(store.Store):
+    """A store in memory; `content` may be altered behind its back."""
+
+    def __init__(self) -> None:
+        self.content: dict[tuple[str, str], bytes] = {}
+
+    def put(self, bucket: store.Bucket, data: bytes) -> str:
+        found = digests.of(data)
+        self.content[bucket, found] = data
+        return found
+
+    def has(self, bucket: store.Bucket, digest: str) -> bool:
+        return (bucket, digest) in self.content
+
+    def get(self, bucket: store.Bucket, digest: str) -> bytes:
+        if not self.has(bucket, digest):
+            raise store.Missing(f"{store.uri(bucket, digest)}: no such object")
+        data = self.content[bucket, digest]
+        if digests.of(data) != digest:
+            raise store.Corrupt(f"{store.uri(bucket, digest)}: corrupt")
+        return data
+
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+KEYS = {attestation.key_id(KEY.public_key()): KEY.public_key()}
+
+
+def public_pem(key: Ed25519PrivateKey = KEY) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def private_pem(key: Ed25519PrivateKey = KEY) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

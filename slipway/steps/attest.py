@@ -54,6 +54,12 @@ def run(
         )
     if not (version.isdecimal() and bento_size.isdecimal()):
         raise BadInput(f"{version!r}, {bento_size!r}: not numbers", field="--version, --bento-size")
+    present = find_champion(objects, keys, model, environment)
+    if (present.release.evidence.digest if present else "") != champion:
+        raise SlipwayError(
+            f"{environment} has another champion of {model} than when this workflow began",
+            fix="start it again: what was trained is not trained again",
+        )
     document = write(
         objects,
         policy=gates.load_policy(gates.reader(paths.REPOSITORY), environment, model),
@@ -61,7 +67,7 @@ def run(
         serving=_part(objects, Serving, serving),
         dependencies=_part(objects, Dependencies, dependencies),
         bento=Bento(digest=bento, uri=store.uri("bentos", bento), size=int(bento_size)),
-        champion=_present(objects, model, environment, champion),
+        champion=present,
         champion_predictions=champion_predictions,
         now=datetime.now(UTC),
     )
@@ -79,18 +85,6 @@ T = TypeVar("T", Evaluation, Serving, Dependencies)
 
 def _part(objects: Store, kind: type[T], digest: Digest) -> T:
     return evidence.loads(kind, objects.get("evidence", digest), store.uri("evidence", digest))
-
-
-def _present(objects: Store, model: str, environment: str, rescored: Digest) -> Champion | None:
-    """The champion, which must still be the one whose predictions were made."""
-    keys = attestation.keys_from_environment()
-    found = find_champion(objects, keys, model, environment)
-    if (found.release.evidence.digest if found else "") != rescored:
-        raise SlipwayError(
-            f"{environment} has another champion of {model} than when this workflow began",
-            fix="start it again: what was trained is not trained again",
-        )
-    return found
 
 
 def write(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slipway import attestation, paths, release
@@ -49,7 +48,6 @@ def find(
     keys: Mapping[str, Ed25519PublicKey],
     model: str,
     environment: str,
-    root: Path = paths.REPOSITORY,
 ) -> Champion | None:
     """The champion by the release file in this checkout, which is main's; None without one.
 
@@ -58,7 +56,7 @@ def find(
             release: nothing can be compared with it.
     """
     path = release.path(release.check_environment(environment), model)
-    file = root / path
+    file = paths.REPOSITORY / path
     if not file.exists():
         return None
     pins = release.parse(file.read_bytes(), path)

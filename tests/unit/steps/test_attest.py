@@ -1,0 +1,310 @@
+"""What attest verifies, compares and signs; what champion and select hand to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from slipway import attestation, digests, evidence, gates, paths, release, store
+from slipway.attestation import Unverified
+from slipway.errors import BadInput, SlipwayError
+from slipway.evidence import Data, Evidence
+from slipway.release import Release
+from slipway.steps import attest, champion, dataset, predictions, select, tracking
+from tests import samples
+from tests.samples import KEY, KEYS, Objects
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+ROWS = 600
+
+
+@dataclass
+class MLflow:
+    """One registered version, and what is put beside it."""
+
+    model_digest: str
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+    files: dict[str, str] = field(default_factory=dict[str, str])
+
+    def get_model_version(self, _name: str, _version: str) -> Any:
+        return type("Version", (), {"tags": {tracking.MODEL: self.model_digest}})
+
+    def log_text(self, run: str, text: str, artifact_file: str) -> None:
+        self.files[f"{run}/{artifact_file}"] = text
+
+    def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
+        self.tags[f"{name}/{version}/{key}"] = value
+
+
+def table(skill: float) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, ROWS).astype(float)
+    noise = np.random.default_rng(1).normal(0, 0.05, ROWS)
+    p = np.clip(0.5 + skill * (y - 0.5) + noise, 0.01, 0.99)
+    return pd.DataFrame({"outcome": y, "probability": p, "slice:origin": ["JFK", "EWR"] * 300})
+
+
+@dataclass
+class Scene:
+    """`toy` as package left it, and a main on which an environment may have a champion."""
+
+    root: Path
+    objects: Objects
+    mlflow: MLflow
+    arguments: dict[str, str]
+
+    def run(self, **changes: str) -> Evidence:
+        digest = attest.run("toy", **{**self.arguments, **changes})["evidence"]
+        return attestation.fetch(self.objects, digest, KEYS)
+
+    def put(self, document: Any) -> str:
+        return self.objects.put("evidence", evidence.dumps(document))
+
+    def release(self, environment: str, document: Evidence, **changes: Any) -> Release:
+        """Releases it there, with its evidence signed and in the store."""
+        document = document.model_copy(update={"environment": environment})
+        proof = self.objects.put("evidence", attestation.sign(document, KEY))
+        made = samples.released(document, proof, **changes)
+        file = self.root / release.path(environment, "toy")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(release.dumps(made))
+        return made
+
+    def champion(self, skill: float = 0.2) -> dict[str, str]:
+        """A champion in dev; the arguments by which attest is told of it."""
+        scores = predictions.put(self.objects, table(skill))
+        document = samples.document(
+            bento=samples.bento("c0"),
+            evaluation=samples.evaluation(data=self.data("old"), predictions=scores),
+        )
+        made = self.release("dev", document)
+        return {"champion": made.evidence.digest, "champion_predictions": scores}
+
+    def data(self, name: str) -> Data:
+        rows = pd.DataFrame({"distance": np.arange(ROWS, dtype=float), "origin": name})
+        content = dataset.encode(rows)
+        part = dataset.Partition(
+            name="part-1",
+            digest=self.objects.put("data", content),
+            rows=ROWS,
+            size=len(content),
+        )
+        manifest = dataset.Manifest(model="toy", partitions=[part])
+        return Data(digest=self.objects.put_json("data", manifest.model_dump()), rows=ROWS)
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    objects = Objects()
+    model = {"model.onnx": b"weights"}
+    model_digest = objects.put("bentos", store.tar(model))
+    bento = store.tar({"bento.yaml": b"name: toy\n", "src/model/model.onnx": b"weights"})
+    mlflow = MLflow(model_digest)
+    made = Scene(tmp_path, objects, mlflow, {})
+    found = samples.evaluation(
+        model_digest=model_digest,
+        data=made.data("new"),
+        predictions=predictions.put(objects, table(0.4)),
+    )
+    made.arguments |= {
+        "environment": "dev",
+        "evaluation": made.put(found),
+        "serving": made.put(samples.serving()),
+        "dependencies": made.put(samples.dependencies()),
+        "bento": objects.put("bentos", bento),
+        "bento_size": str(len(bento)),
+        "version": "4",
+        "champion": "",
+        "champion_predictions": "",
+    }
+    (tmp_path / "private.pem").write_bytes(samples.private_pem())
+    (tmp_path / "public.pem").write_bytes(samples.public_pem())
+    monkeypatch.setenv("SLIPWAY_SIGNING_KEY", str(tmp_path / "private.pem"))
+    monkeypatch.setenv("SLIPWAY_EVIDENCE_KEYS", str(tmp_path / "public.pem"))
+    monkeypatch.setattr(attest, "Store", lambda: objects)
+    monkeypatch.setattr(champion, "Store", lambda: objects)
+    monkeypatch.setattr(select, "Store", lambda: objects)
+    monkeypatch.setattr(tracking, "client", lambda: mlflow)
+    (tmp_path / "policies").symlink_to(paths.REPOSITORY / "policies")
+    monkeypatch.setattr(paths, "REPOSITORY", tmp_path)
+    return made
+
+
+def test_the_first_evidence_has_no_champion(scene: Scene) -> None:
+    found = scene.run()
+    assert (found.champion, found.comparison) == (None, None)
+    assert found.bento.digest == scene.arguments["bento"]
+    policy = gates.load_policy(gates.reader(scene.root), "dev", "toy")
+    assert found.policy.digest == policy.digest
+
+
+def test_evidence_is_in_the_store_and_in_mlflow(scene: Scene) -> None:
+    digest = attest.run("toy", **scene.arguments)["evidence"]
+    name = digest.removeprefix("sha256:")
+    (file,) = scene.mlflow.files
+    assert file == f"{samples.RUN}/evidence/dev/{name}.json"
+    assert digests.of(scene.mlflow.files[file].encode()) == digest
+    assert scene.mlflow.tags == {"toy/4/slipway.evidence_digest.dev": digest}
+
+
+def test_a_challenger_is_compared_with_the_champion_on_main(scene: Scene) -> None:
+    told = scene.champion()
+    found = scene.run(**told)
+    assert found.champion
+    assert found.champion.bento == samples.bento("c0").digest
+    assert found.champion.evidence == told["champion"]
+    assert found.champion.metrics["brier"].value > 0.1
+    assert found.comparison
+    better = {t.metric for t in found.comparison.tests if t.kind == "superiority" and t.passed}
+    assert "brier" in better
+    assert {d.column for d in found.comparison.drift} == {"distance", "origin"}
+
+
+def test_another_champion_than_the_one_rescored_is_refused(scene: Scene) -> None:
+    told = scene.champion()
+    with pytest.raises(SlipwayError, match="another champion of toy than when"):
+        scene.run(**{**told, "champion": samples.digest("00")})
+    with pytest.raises(SlipwayError, match="another champion"):
+        scene.run()
+
+
+def test_predictions_of_other_rows_are_refused(scene: Scene) -> None:
+    told = scene.champion()
+    told["champion_predictions"] = predictions.put(scene.objects, table(0.2).iloc[:500])
+    with pytest.raises(SlipwayError, match="rows that are not the challenger's"):
+        scene.run(**told)
+
+
+def _lost(scene: Scene, proof: str) -> None:
+    del scene.objects.content["evidence", proof]
+
+
+def _altered(scene: Scene, proof: str) -> None:
+    scene.objects.content["evidence", proof] += b" "
+
+
+def _swapped(scene: Scene, proof: str) -> None:
+    """The release file names evidence about another bento, rightly signed."""
+    other = scene.objects.put("evidence", attestation.sign(samples.document(), KEY))
+    file = scene.root / release.path("dev", "toy")
+    file.write_text(file.read_text().replace(proof, other))
+
+
+def _unsigned(scene: Scene, proof: str) -> None:
+    other = scene.objects.put("evidence", evidence.dumps(samples.document()))
+    file = scene.root / release.path("dev", "toy")
+    file.write_text(file.read_text().replace(proof, other))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_lost, "no such object"),
+        (_altered, "corrupt"),
+        (_swapped, "not about this release: its bento"),
+        (_unsigned, "not a signed envelope"),
+    ],
+)
+def test_a_champion_that_cannot_be_trusted_is_named(
+    scene: Scene, damage: Any, message: str
+) -> None:
+    told = scene.champion()
+    damage(scene, told["champion"])
+    for step in (
+        lambda: scene.run(**told),
+        lambda: champion.run("toy", "dev"),
+        lambda: select.run("toy", "staging", "dev"),
+    ):
+        with pytest.raises(Unverified, match=message) as raised:
+            step()
+        assert "environments/dev/models/toy.yaml" in str(raised.value)
+        assert "fix: " in str(raised.value)
+        assert "slipway rollback toy --env dev" in str(raised.value)
+
+
+def test_the_bento_must_hold_the_evaluated_model(scene: Scene) -> None:
+    other = store.tar({"bento.yaml": b"", "src/model/model.onnx": b"other weights"})
+    bento = scene.objects.put("bentos", other)
+    with pytest.raises(BadInput, match="its model files are sha256"):
+        scene.run(bento=bento, bento_size=str(len(other)))
+    with pytest.raises(BadInput, match="bytes, not 7"):
+        scene.run(bento_size="7")
+
+
+def test_mlflows_version_must_be_of_the_evaluated_model(scene: Scene) -> None:
+    scene.mlflow.model_digest = samples.digest("00")
+    with pytest.raises(SlipwayError, match="MLflow's toy 4 is of model sha256:00"):
+        scene.run()
+    assert not scene.mlflow.tags
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation": samples.digest("00")}, "no such object"),
+        ({"version": "latest"}, "not numbers"),
+        ({"environment": "test"}, "unknown environment"),
+    ],
+)
+def test_wrong_inputs_are_named(scene: Scene, changes: dict[str, str], message: str) -> None:
+    with pytest.raises(SlipwayError, match=message):
+        scene.run(**changes)
+
+
+def test_evidence_of_another_model_is_refused(scene: Scene) -> None:
+    with pytest.raises(BadInput, match="--evaluation: is of toy"):
+        attest.run("other", **scene.arguments)
+
+
+def test_a_key_that_nobody_verifies_with_signs_nothing(scene: Scene) -> None:
+    other = Ed25519PrivateKey.from_private_bytes(b"o" * 32)
+    (scene.root / "private.pem").write_bytes(samples.private_pem(other))
+    with pytest.raises(BadInput, match="not among those that evidence is verified with"):
+        scene.run()
+
+
+def test_no_key_says_which_variable(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_SIGNING_KEY", "/nowhere/private.pem")
+    with pytest.raises(BadInput, match=r"/nowhere/private\.pem: SLIPWAY_SIGNING_KEY: cannot be"):
+        scene.run()
+    monkeypatch.delenv("SLIPWAY_SIGNING_KEY")
+    with pytest.raises(BadInput, match="SLIPWAY_SIGNING_KEY: not set"):
+        scene.run()
+
+
+def test_champion_says_whose_code_scores(scene: Scene) -> None:
+    assert champion.run("toy", "dev") == {"champion": "", "champion-commit": "main"}
+    told = scene.champion()
+    assert champion.run("toy", "dev") == {
+        "champion": told["champion"],
+        "champion-commit": samples.COMMIT,
+    }
+
+
+def test_promotion_goes_on_from_what_was_evaluated(scene: Scene) -> None:
+    """The digests of the parts are those that the first evaluation gave them."""
+    first = scene.run()
+    made = scene.release("dev", first, version=4)
+    found = select.run("toy", "staging", "dev")
+    named = ("evaluation", "serving", "dependencies", "bento", "version")
+    assert {k: found[k] for k in named} == {k: scene.arguments[k] for k in named}
+    assert found["bento-size"] == scene.arguments["bento_size"]
+    assert found["runtime-image"] == made.runtime.image
+    assert (found["champion"], found["champion-commit"]) == ("", "main")
+    staged = scene.run(environment="staging", version=found["version"])
+    assert staged.environment == "staging"
+    assert staged.evaluation == first.evaluation
+
+
+def test_promotion_needs_a_release_to_promote(scene: Scene) -> None:
+    with pytest.raises(BadInput, match="toy is not released to dev"):
+        select.run("toy", "staging", "dev")
+    with pytest.raises(BadInput, match="from staging to itself"):
+        select.run("toy", "staging", "staging")
