@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import secrets
 import tarfile
 from collections.abc import Iterator
+from urllib.parse import quote
 
+import httpx
 import pytest
 
 from slipway.forge import ForgeError, Gitea, NotFound
+
+# A picture of one pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture
@@ -79,9 +87,7 @@ def test_a_pull_request_from_open_to_merged(forge: Gitea, base: str) -> None:
         forge.commit(f"refs/heads/{head}")
 
 
-def test_a_conflict_is_said_and_merges_nothing(
-    forge: Gitea, base: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conflict_is_said_and_merges_nothing(forge: Gitea, base: str) -> None:
     forge.write(base, {"t/x": b"1\n"}, "Start")
     heads = [f"{base}-{side}" for side in ("left", "right")]
     pulls = []
@@ -90,13 +96,62 @@ def test_a_conflict_is_said_and_merges_nothing(
         pulls.append(forge.open(head, head, "", base=base))
     forge.merge(pulls[0].number)
     # Gitea answers the same to a conflict as while it is still looking for one.
-    monkeypatch.setattr("slipway.forge._MERGE_PATIENCE_S", 5)
+    forge.merge_patience_s = 5
     before = forge.commit(base)
     with pytest.raises(ForgeError, match=r"cannot be merged.*\n.*conflict"):
         forge.merge(pulls[1].number)
     assert forge.commit(base) == before
-    forge.update(pulls[1].number, state="closed")
+    forge.close(pulls[1].number)
     forge.delete_branch(heads[1])
+
+
+def test_what_gates_read_and_write(forge: Gitea, base: str) -> None:
+    head = f"{base}-gated"
+    sha = forge.write(head, {"t/new.yaml": b"x: 1\n"}, "Propose", base=base)
+    pull = forge.open(head, "Propose", "body", base=base)
+    assert (pull.author, pull.fork) == ("slipway-admin", False)
+    assert forge.changed(pull.number) == ["t/new.yaml"]
+    assert [r.sha for r in forge.history("t/new.yaml", head)] == [sha]
+    assert forge.history("t/none.yaml", head) == []
+    assert forge.reviews(pull.number) == []
+    with pytest.raises(ForgeError):  # one's own
+        forge.approve(pull.number)
+
+    first = forge.attach(pull.number, "plot.png", PNG)
+    assert forge.attach(pull.number, "plot.png", PNG) == first
+    assert first.startswith("attachments/")
+    other = forge.attach(pull.number, "plot.png", PNG + b"\0")
+    assert other != first
+    shown = httpx.get(f"{forge.url}/{forge.repository}/{other}", auth=_login(forge))
+    assert shown.content == PNG + b"\0"
+    assert httpx.get(f"{forge.url}/{forge.repository}/{first}", auth=_login(forge)).is_error
+
+    forge.comment(pull.number, "gates", f"![plot]({other}) [diff]({forge.compare_url(base, head)})")
+    [comment] = forge.comments(pull.number)
+    assert comment.author == "slipway-admin"
+    assert other in comment.body
+    forge.close(pull.number)
+    assert forge.close(pull.number).state == "closed"
+    forge.delete_branch(head)
+
+
+def test_nobody_merges_or_pushes_past_the_protection(forge: Gitea, base: str) -> None:
+    forge.protect(base, ["test/check"])
+    forge.protect(base, ["test/check"])
+    head = f"{base}-protected"
+    sha = forge.write(head, {"t/p": b"1\n"}, "Propose", base=base)
+    pull = forge.open(head, "Propose", "", base=base)
+    with pytest.raises(ForgeError, match="missing check"):
+        forge.merge(pull.number)
+    with pytest.raises(ForgeError):
+        forge.write(base, {"t/p": b"2\n"}, "Push past it")
+    forge.set_status(sha, "test/check", "success")
+    assert forge.merge(pull.number, sha=sha).merged
+    forge._api.send("DELETE", f"branch_protections/{quote(base, safe='')}")
+
+
+def _login(forge: Gitea) -> tuple[str, str]:
+    return forge.remote.username, forge.remote.password
 
 
 def test_archive(forge: Gitea, base: str) -> None:

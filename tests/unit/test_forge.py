@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 
@@ -41,7 +42,9 @@ def commit(sha: str = HEAD) -> httpx.Response:
     return httpx.Response(200, json={"sha": sha})
 
 
-def pull(*, merged: bool = False, state: str = "open", title: str = "t") -> httpx.Response:
+def pull(
+    *, merged: bool = False, state: str = "open", title: str = "t", fork: bool = False
+) -> httpx.Response:
     return httpx.Response(
         200,
         json={
@@ -52,8 +55,10 @@ def pull(*, merged: bool = False, state: str = "open", title: str = "t") -> http
             "state": state,
             "merged": merged,
             "merge_commit_sha": HEAD if merged else None,
-            "head": {"label": "release/x-1", "sha": HEAD},
-            "base": {"label": "main", "sha": HEAD},
+            "user": {"login": "ada"},
+            "labels": [],
+            "head": {"label": "release/x-1", "sha": HEAD, "repo_id": 2 if fork else 1},
+            "base": {"label": "main", "sha": HEAD, "repo_id": 1},
         },
     )
 
@@ -179,10 +184,113 @@ def test_write_is_one_commit_that_names_what_it_replaces() -> None:
 
 
 def test_comment_is_updated_in_place() -> None:
-    present = httpx.Response(200, json=[{"id": 3, "body": "<!-- gates -->\nold"}])
-    script = Script(present, said(200))
+    bodies = [(2, "eve"), (3, "Bot")]
+    comments = [
+        {"id": i, "body": "<!-- gates -->\nold", "user": {"login": login}} for i, login in bodies
+    ]
+    script = Script(httpx.Response(200, json=comments), said(200))
     gitea(script).comment(7, "gates", "new")
     assert script.asked[-1] == ("PATCH", "issues/comments/3")
+
+
+def test_comment_of_another_is_not_taken_over() -> None:
+    theirs = {"id": 2, "body": "<!-- gates -->\nI am the gates", "user": {"login": "eve"}}
+    script = Script(httpx.Response(200, json=[theirs]), said(201))
+    gitea(script).comment(7, "gates", "new")
+    assert script.asked[-1] == ("POST", "issues/7/comments")
+
+
+def test_pull_of_a_fork_is_told_and_not_found_by_its_branch() -> None:
+    assert gitea(Script(pull(fork=True))).pull(7).fork
+    closed = httpx.Response(200, json=[pull(fork=True, state="closed").json()])
+    assert gitea(Script(said(404), closed)).find("release/x-1") is None
+
+
+def test_a_merge_that_a_check_forbids_is_not_waited_for() -> None:
+    missing = said(405, "not ready to merge: Not all required status checks successful")
+    with pytest.raises(ForgeError, match=r"cannot be merged.*\n.*missing check.*required status"):
+        gitea(Script(pull(), missing, pull())).merge(7)
+
+
+def review(login: str, state: str = "APPROVED", **more: object) -> dict[str, object]:
+    when = "2026-01-02T03:04:05+01:00"
+    facts = {"stale": False, "dismissed": False, "commit_id": HEAD, "submitted_at": when}
+    return {"user": {"login": login}, "state": state, **facts, **more}
+
+
+def test_reviews_are_the_approvals_that_stand() -> None:
+    given = [
+        review("ada", state="REQUEST_CHANGES"),
+        review("ada"),
+        review("bob", dismissed=True),
+        review("eve", stale=True),
+        review("joe"),
+        review("Joe", state="REQUEST_CHANGES"),
+        review("kim", state="COMMENT"),
+        review("", state="REQUEST_REVIEW", user=None),
+    ]
+    found = gitea(Script(pull(), httpx.Response(200, json=given))).reviews(7)
+    assert [(r.login, r.sha, r.when.isoformat()) for r in found] == [
+        ("ada", HEAD, "2026-01-02T02:04:05+00:00")
+    ]
+
+
+def test_changed_has_both_names_of_a_renamed_file() -> None:
+    files = [{"filename": "b", "previous_filename": "a"}, {"filename": "c"}]
+    assert gitea(Script(httpx.Response(200, json=files))).changed(7) == ["a", "b", "c"]
+
+
+def test_an_attachment_takes_the_place_of_its_older_version_only() -> None:
+    names = ["plot-0123456789ab.png", "plot-of-losses.png", "other-0123456789ab.png"]
+    present = [{"id": i, "name": name, "uuid": "u"} for i, name in enumerate(names)]
+    made = httpx.Response(201, json={"id": 9, "name": "x", "uuid": "new"})
+    script = Script(httpx.Response(200, json=present), made, said(204))
+    assert gitea(script).attach(7, "plot.png", b"png") == "attachments/new"
+    assert script.asked[1:] == [("POST", "issues/7/assets"), ("DELETE", "issues/7/assets/0")]
+
+
+def test_an_attachment_that_is_there_is_not_sent_again() -> None:
+    name = f"plot-{hashlib.sha256(b'png').hexdigest()[:12]}.png"
+    script = Script(httpx.Response(200, json=[{"id": 1, "name": name, "uuid": "old"}]))
+    assert gitea(script).attach(7, "plot.png", b"png") == "attachments/old"
+
+
+def test_close_leaves_a_closed_one() -> None:
+    assert gitea(Script(pull(state="closed"))).close(7).state == "closed"
+    script = Script(pull(), pull(state="closed"))
+    gitea(script).close(7)
+    assert script.asked[-1] == ("PATCH", "pulls/7")
+
+
+@pytest.mark.parametrize(
+    ("present", "asked"),
+    [
+        (said(404), ("POST", "branch_protections")),
+        (said(200), ("PATCH", "branch_protections/main")),
+    ],
+)
+def test_protection_is_for_everyone_and_made_once(
+    present: httpx.Response, asked: tuple[str, str]
+) -> None:
+    sent: list[httpx.Request] = []
+    script = Script(present, said(200))
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return script(request)
+
+    gitea(handler).protect("main", ["slipway/check"])
+    assert script.asked[-1] == asked
+    rule = json.loads(sent[-1].content)
+    assert rule["block_admin_merge_override"]
+    assert not rule["enable_push"]
+    assert rule["status_check_contexts"] == ["slipway/check"]
+
+
+def test_history_of_what_never_was_is_empty() -> None:
+    assert gitea(Script(commit(), said(404))).history("none.yaml") == []
+    with pytest.raises(NotFound):
+        gitea(Script(said(404))).history("none.yaml", "no-such-branch")
 
 
 def test_unset_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

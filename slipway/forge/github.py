@@ -1,0 +1,295 @@
+"""GitHub, by its public REST API (2022-11-28).
+
+Written and tested from the API's public description: it has never run against GitHub itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from slipway.errors import BadInput
+from slipway.forge.base import ForgeError, NotFound, PullRequest
+from slipway.forge.rest import Rest, split
+from slipway.forge.shared import Shared
+from slipway.publish import Remote
+
+API, SERVER = "https://api.github.com", "https://github.com"
+# GitHub's id of Actions: a required status is one that Actions reported, whoever else may write.
+_ACTIONS = 15368
+
+
+class GitHub(Shared):
+    """`Forge` on GitHub. Commits of several files are made of blobs, a tree and a moved branch."""
+
+    def __init__(
+        self,
+        repository: str,
+        token: str,
+        *,
+        api: str = API,
+        server: str = SERVER,
+        transport: httpx.BaseTransport | None = None,
+        retries: int = 5,
+        backoff_s: float = 0.5,
+    ) -> None:
+        """`repository` is OWNER/NAME; an Enterprise has its own `api` and `server`; see `Rest`."""
+        self._owner, name = split(repository, "GITHUB_REPOSITORY")
+        self._api_url, self._token = api.rstrip("/"), token
+        self._login: str | None = None
+        root = server.rstrip("/")
+        client = Rest(
+            root,
+            f"{self._api_url}/repos/{self._owner}/{name}/",
+            headers={
+                "Authorization": f"Bearer {token}",
+                "Accept": "application/vnd.github+json",
+                "X-GitHub-Api-Version": "2022-11-28",
+                "User-Agent": "slipway",
+            },
+            page_size=("per_page", 100),
+            credentials="the token in GITHUB_TOKEN (in Actions: the workflow's `permissions`)",
+            transport=transport,
+            retries=retries,
+            backoff_s=backoff_s,
+        )
+        super().__init__(root, repository, client)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """From GITHUB_REPOSITORY, GITHUB_TOKEN, and where they are set, as in Actions, also from
+        GITHUB_API_URL and GITHUB_SERVER_URL; `BadInput` if unset."""
+        names = ("GITHUB_REPOSITORY", "GITHUB_TOKEN")
+        if missing := [name for name in names if not os.environ.get(name)]:
+            raise BadInput(f"not set: {', '.join(missing)}", fix="set them in the environment")
+        return cls(
+            *(os.environ[name] for name in names),
+            api=os.environ.get("GITHUB_API_URL") or API,
+            server=os.environ.get("GITHUB_SERVER_URL") or SERVER,
+        )
+
+    @property
+    def remote(self) -> Remote:
+        return Remote(f"{self.url}/{self.repository}.git", "x-access-token", self._token)
+
+    # Commits and files
+
+    def commit(self, ref: str = "main") -> str:
+        what = f"commit {ref}"
+        try:
+            answer = self._api.get(f"commits/{quote(ref.removeprefix('refs/'))}", what=what)
+        except ForgeError as error:
+            if error.status == 422:  # its answer to a commit that is not there
+                raise NotFound(f"the forge has no {what}", status=422) from None
+            raise
+        return str(answer["sha"])
+
+    def read(self, path: str, ref: str = "main") -> bytes:
+        return self._api.send(
+            "GET",
+            f"contents/{quote(path)}",
+            params={"ref": ref},
+            headers={"Accept": "application/vnd.github.raw+json"},
+            what=f"file {path} at {ref}",
+        ).content
+
+    def files(self, folder: str, ref: str = "main") -> list[str]:
+        trees = _Trees(self._api, self._tree_of(self.commit(ref)))
+        prefix = f"{folder}/" if folder else ""
+        return sorted(f"{prefix}{name}" for name in trees.blobs(folder))
+
+    def _tree_of(self, commit: str) -> str:
+        answer = self._api.get(f"git/commits/{commit}", what=f"commit {commit}")
+        return str(answer["tree"]["sha"])
+
+    def write(
+        self, branch: str, files: Mapping[str, bytes | None], message: str, *, base: str = "main"
+    ) -> str:
+        try:
+            head, exists = self.commit(f"heads/{branch}"), True
+        except NotFound:
+            head, exists = self.commit(base), False
+        trees = _Trees(self._api, self._tree_of(head))
+        changes: list[dict[str, Any]] = []
+        for path, content in files.items():
+            folder, _, name = path.rpartition("/")
+            present = trees.blobs(folder).get(name)
+            # A mode and a type are asked for even where the file goes.
+            change = {"path": path, "mode": "100644", "type": "blob"}
+            if content is None:
+                changes += [{**change, "sha": None}] if present else []
+            elif present != _blob_sha(content):
+                changes.append({**change, "sha": self._new("blobs", _base64(content), path)})
+        if changes:
+            tree = {"base_tree": trees.root, "tree": changes}
+            commit = {
+                "message": message,
+                "tree": self._new("trees", tree, f"tree of {branch}"),
+                "parents": [head],
+            }
+            head = self._new("commits", commit, f"commit to {branch}")
+        if not exists:
+            ref = {"ref": f"refs/heads/{branch}", "sha": head}
+            self._api.send("POST", "git/refs", json=ref, what=f"branch {branch}")
+        elif changes:
+            # Without force a branch that moved meanwhile is a conflict and not overwritten.
+            move = {"sha": head, "force": False}
+            path = f"git/refs/heads/{quote(branch)}"
+            self._api.send("PATCH", path, json=move, what=f"branch {branch}")
+        return head
+
+    def _new(self, kind: str, body: Mapping[str, Any], what: str) -> str:
+        return str(self._api.send("POST", f"git/{kind}", json=body, what=what).json()["sha"])
+
+    def delete_branch(self, branch: str) -> None:
+        try:
+            self._api.send("DELETE", f"git/refs/heads/{quote(branch)}", what=f"branch {branch}")
+        except ForgeError as error:
+            if error.status not in (404, 422):  # 422: its answer to a branch that is not there
+                raise
+
+    def archive(self, ref: str = "main") -> Iterator[bytes]:
+        sha = self.commit(ref)
+        with self._api.stream(f"tarball/{sha}", what=f"archive of {ref}") as chunks:
+            yield from chunks
+
+    def compare_url(self, base: str, head: str) -> str:
+        return f"{self.url}/{self.repository}/compare/{base}...{head}"
+
+    # Pull requests
+
+    def find(self, head: str, *, base: str = "main") -> PullRequest | None:
+        for state in ("open", "closed"):
+            query = {"state": state, "head": f"{self._owner}:{head}", "base": base}
+            for item in self._api.pages("pulls", **query):
+                return self._pull(item)
+        return None
+
+    def _pull(self, item: Any) -> PullRequest:
+        merged = item["merged_at"] is not None  # lists have no `merged`
+        # The repository of a fork that was deleted is null.
+        there, here = item["head"]["repo"] or {}, item["base"]["repo"]
+        return PullRequest(
+            number=item["number"],
+            url=item["html_url"],
+            title=item["title"],
+            body=item["body"] or "",
+            head=item["head"]["ref"],
+            base=item["base"]["ref"],
+            sha=item["head"]["sha"],
+            state=item["state"],
+            merged=merged,
+            # Of an open one it is the commit of a trial merge.
+            merge_sha=item["merge_commit_sha"] if merged else None,
+            author=(item["user"] or {}).get("login", ""),
+            fork=there.get("id") != here["id"],
+            labels=tuple(label["name"] for label in item["labels"]),
+        )
+
+    def _merge(self, pull: PullRequest) -> None:
+        request = {"sha": pull.sha, "merge_method": "merge"}
+        path = f"pulls/{pull.number}/merge"
+        self._api.send("PUT", path, json=request, what=f"merge {pull.url}")
+        if not pull.fork:
+            with suppress(ForgeError):  # it is merged; a branch left over is no reason to fail
+                self.delete_branch(pull.head)
+
+    def _is_unsettled(self, error: ForgeError, number: int) -> bool:
+        if error.status not in (405, 409):
+            return False
+        if "try the merge again" in str(error):  # the base or the head moved in this moment
+            return True
+        return self._api.get(f"pulls/{number}")["mergeable"] is None  # it is being found out
+
+    def _is_stale(self, review: Any, pull: PullRequest) -> bool:
+        return bool(review["commit_id"] != pull.sha)
+
+    # Reports
+
+    def _comments(self, number: int) -> Iterator[dict[str, Any]]:
+        return self._api.pages(f"issues/{number}/comments", what=f"pull request {number}")
+
+    def _is_mine(self, user: Any) -> bool:
+        if not user:
+            return False
+        if self._login is None:
+            try:
+                self._login = str(self._api.get(f"{self._api_url}/user")["login"])
+            except ForgeError as error:
+                if error.status not in (401, 403):
+                    raise
+                self._login = "github-actions[bot]"  # an Actions token may not ask who it is
+        return user["login"] == self._login
+
+    def attach(self, number: int, name: str, content: bytes) -> str:
+        return ""  # the API has no attachments
+
+    # Rules
+
+    def protect(
+        self, branch: str, contexts: Sequence[str], push_allowlist: Sequence[str] = ()
+    ) -> None:
+        reviews: dict[str, Any] = {
+            "dismiss_stale_reviews": True,
+            # How many and whose is for the gates to say, which know the environment.
+            "required_approving_review_count": 0,
+        }
+        if push_allowlist:  # a person's own repository refuses even an empty list
+            reviews["bypass_pull_request_allowances"] = {"users": list(push_allowlist)}
+        rule = {
+            "required_status_checks": {
+                "strict": False,
+                "checks": [{"context": c, "app_id": _ACTIONS} for c in contexts],
+            },
+            "enforce_admins": True,
+            "required_pull_request_reviews": reviews,
+            "restrictions": None,
+            "allow_force_pushes": False,
+            "allow_deletions": False,
+        }
+        path = f"branches/{quote(branch, safe='')}/protection"
+        self._api.send("PUT", path, json=rule, what=f"protection of {branch}")
+
+
+class _Trees:
+    """The folders of one commit, each fetched once."""
+
+    def __init__(self, api: Rest, root: str) -> None:
+        self.root, self._api = root, api
+        self._known: dict[str, list[dict[str, str]]] = {}
+
+    def blobs(self, folder: str) -> dict[str, str]:
+        """The files directly in `folder`, name to blob sha."""
+        return {e["path"]: e["sha"] for e in self._entries(folder) if e["type"] == "blob"}
+
+    def _entries(self, folder: str) -> list[dict[str, str]]:
+        if folder not in self._known:
+            sha = self._sha(folder)
+            answer = self._api.get(f"git/trees/{sha}", what=folder) if sha else {"tree": []}
+            if answer.get("truncated"):
+                raise ForgeError(f"{folder} has more files than the forge lists")
+            self._known[folder] = answer["tree"]
+        return self._known[folder]
+
+    def _sha(self, folder: str) -> str | None:
+        if not folder:
+            return self.root
+        parent, _, name = folder.rpartition("/")
+        found = (e for e in self._entries(parent) if (e["path"], e["type"]) == (name, "tree"))
+        return next((e["sha"] for e in found), None)
+
+
+def _blob_sha(content: bytes) -> str:
+    """Git's name of a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _base64(content: bytes) -> dict[str, str]:
+    return {"content": base64.b64encode(content).decode(), "encoding": "base64"}

@@ -1,0 +1,218 @@
+"""What Gitea's API and GitHub's have in common, which is most of it: one took after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, ClassVar, Literal, Self
+
+from slipway.forge.base import (
+    Comment,
+    ForgeError,
+    NotFound,
+    PullRequest,
+    Review,
+    Revision,
+    State,
+)
+from slipway.forge.rest import TRANSIENT, Rest, moment
+
+
+class Shared:
+    """The part of `Forge` that is the same; a forge adds what it says otherwise."""
+
+    # How long a merge may wait for the forge to find out whether it is possible.
+    merge_patience_s = 30.0
+    # In which field a combined status gives the state of a context.
+    _state_field = "state"
+    # How an approval is asked for.
+    _approve = "APPROVE"
+    _history_query: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, url: str, repository: str, api: Rest) -> None:
+        self.url, self.repository, self._api = url, repository, api
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._api.close()
+
+    # What differs
+
+    def commit(self, ref: str = "main") -> str:
+        raise NotImplementedError
+
+    def find(self, head: str, *, base: str = "main") -> PullRequest | None:
+        raise NotImplementedError
+
+    def _pull(self, item: Any) -> PullRequest:
+        raise NotImplementedError
+
+    def _merge(self, pull: PullRequest) -> None:
+        raise NotImplementedError
+
+    def _is_unsettled(self, error: ForgeError, number: int) -> bool:
+        """Whether a refused merge may go through a moment later."""
+        raise NotImplementedError
+
+    def _comments(self, number: int) -> Iterable[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _is_mine(self, user: Any) -> bool:
+        """Whether a comment's user is this one."""
+        raise NotImplementedError
+
+    def _is_stale(self, review: Any, pull: PullRequest) -> bool:
+        """Whether a review is of an earlier state of the branch."""
+        raise NotImplementedError
+
+    # Commits
+
+    def history(self, path: str, ref: str = "main", limit: int = 50) -> list[Revision]:
+        start = self.commit(ref)  # or a missing branch would look like an empty history
+        pages = self._api.pages("commits", sha=start, path=path, **self._history_query)
+        try:
+            found = list(islice(pages, limit))
+        except NotFound:
+            return []
+        return [
+            Revision(
+                sha=item["sha"],
+                author=item["commit"]["author"]["name"],
+                subject=item["commit"]["message"].partition("\n")[0],
+                when=moment(item["commit"]["committer"]["date"]),
+            )
+            for item in found
+        ]
+
+    # Pull requests
+
+    def pull(self, number: int) -> PullRequest:
+        return self._pull(self._api.get(f"pulls/{number}", what=f"pull request {number}"))
+
+    def pulls(self, state: Literal["open", "closed", "all"] = "open") -> Iterator[PullRequest]:
+        # Without a sort both give the newest first.
+        return map(self._pull, self._api.pages("pulls", state=state))
+
+    def changed(self, number: int) -> list[str]:
+        found = self._api.pages(f"pulls/{number}/files", what=f"pull request {number}")
+        names = [(f["filename"], f.get("previous_filename")) for f in found]
+        return sorted({name for pair in names for name in pair if name})
+
+    def open(self, head: str, title: str, body: str, *, base: str = "main") -> PullRequest:
+        found = self.find(head, base=base)
+        if found is None or found.state != "open":
+            request = {"head": head, "base": base, "title": title, "body": body}
+            what = f"pull request for {head}"
+            return self._pull(self._api.send("POST", "pulls", json=request, what=what).json())
+        if (found.title, found.body) == (title, body):
+            return found
+        return self.update(found.number, title=title, body=body)
+
+    def update(self, number: int, **fields: str) -> PullRequest:
+        """Changes `title`, `body` or `state` of a pull request."""
+        what = f"pull request {number}"
+        return self._pull(self._api.send("PATCH", f"pulls/{number}", json=fields, what=what).json())
+
+    def close(self, number: int) -> PullRequest:
+        found = self.pull(number)
+        return found if found.state == "closed" else self.update(number, state="closed")
+
+    def merge(self, number: int, *, sha: str | None = None) -> PullRequest:
+        deadline = time.monotonic() + self.merge_patience_s
+        while True:
+            pull = self.pull(number)
+            if pull.merged:
+                return pull
+            if pull.state == "closed":
+                raise ForgeError(f"pull request {number} was closed without merging: {pull.url}")
+            if sha and pull.sha != sha:
+                raise ForgeError(
+                    f"pull request {number} has another head commit now: {pull.sha}, not {sha}",
+                    fix=f"look at it again: {pull.url}",
+                )
+            try:
+                self._merge(pull)
+            except ForgeError as error:
+                # No answer or 5xx: it may have merged all the same, which the next look tells.
+                lost = error.status in (0, *TRANSIENT)
+                again = lost or self._is_unsettled(error, number)
+                if not again or time.monotonic() > deadline:
+                    if self.pull(number).merged:
+                        continue
+                    if error.status == 405:
+                        raise ForgeError(
+                            f"pull request {number} cannot be merged: {pull.url}",
+                            status=405,
+                            fix=f"see there: a conflict with {pull.base}, or a missing check or "
+                            f"approval ({error})",
+                        ) from None
+                    raise
+                time.sleep(self._api.backoff_s)
+
+    def reviews(self, number: int) -> list[Review]:
+        pull = self.pull(number)
+        standing: dict[str, dict[str, Any]] = {}
+        for item in self._api.pages(f"pulls/{number}/reviews"):
+            decides = item["state"] in ("APPROVED", "REQUEST_CHANGES", "CHANGES_REQUESTED")
+            if decides and item["user"] and not item.get("dismissed"):
+                login = str(item["user"]["login"])
+                standing.pop(
+                    login.lower(), None
+                )  # or the newer one would stand in the older's place
+                standing[login.lower()] = item
+        return [
+            Review(
+                login=item["user"]["login"],
+                state="approved",
+                sha=item["commit_id"] or "",
+                when=moment(item["submitted_at"]),
+            )
+            for item in standing.values()
+            if item["state"] == "APPROVED" and not self._is_stale(item, pull)
+        ]
+
+    def approve(self, number: int, body: str = "", *, sha: str | None = None) -> None:
+        review = {"event": self._approve, "body": body}
+        review |= {"commit_id": sha} if sha else {}
+        what = f"review of pull request {number}"
+        self._api.send("POST", f"pulls/{number}/reviews", json=review, what=what)
+
+    # Reports
+
+    def set_status(
+        self, sha: str, context: str, state: State, description: str = "", url: str = ""
+    ) -> None:
+        # GitHub refuses an empty address and more than 140 characters.
+        status = {"context": context, "state": state, "description": description[:140]}
+        status |= {"target_url": url} if url else {}
+        self._api.send("POST", f"statuses/{sha}", json=status, what=f"status of {sha}")
+
+    def statuses(self, sha: str) -> dict[str, State]:
+        answer = self._api.get(f"commits/{sha}/status", what=f"commit {sha}")
+        return {s["context"]: s[self._state_field] for s in answer.get("statuses") or []}
+
+    def comments(self, number: int) -> list[Comment]:
+        return [
+            Comment(
+                id=item["id"],
+                author=(item["user"] or {}).get("login", ""),
+                body=item["body"],
+                when=moment(item["created_at"]),
+            )
+            for item in self._comments(number)
+        ]
+
+    def comment(self, number: int, marker: str, body: str) -> None:
+        hidden = f"<!-- {marker} -->"
+        text = {"body": f"{hidden}\n{body}"}
+        for item in self._comments(number):
+            # Somebody else's comment with the marker is theirs, and stays as it is.
+            if str(item["body"]).startswith(hidden) and self._is_mine(item["user"]):
+                if item["body"] != text["body"]:
+                    self._api.send("PATCH", f"issues/comments/{item['id']}", json=text)
+                return
+        what = f"comment on pull request {number}"
+        self._api.send("POST", f"issues/{number}/comments", json=text, what=what)
