@@ -1,4 +1,7 @@
-"""Package: the evaluated model files and the service as one bento, equal inputs in equal bytes."""
+"""Package: the evaluated model files and the service as one bento, equal inputs in equal bytes.
+
+The bento is served here once, so that its evidence says what it costs to run.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,12 @@ from pathlib import Path
 
 import yaml
 
-from slipway import digests, evidence, paths, store
+from slipway import dependencies, digests, evidence, paths, store
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
-from slipway.evidence import Evaluation, Evidence
-from slipway.release import Bento
-from slipway.steps import tracking
+from slipway.evidence import Dependencies, Evaluation
+from slipway.steps import measure, tracking
 from slipway.store import Store
 
 LOCK = paths.REPOSITORY / "requirements" / "serving.txt"
@@ -30,19 +32,16 @@ EPOCH = "1980-01-01T00:00:00+00:00"
 
 
 def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
-    """Outputs `bento`, `evidence` (digests) and `version` (MLflow's registered model)."""
+    """Outputs the digests `bento`, `serving` and `dependencies`, `bento-size` and `version`.
+
+    `bento-size` is in bytes, `version` MLflow's of the registered model.
+    """
     objects, name = Store(), folder.config.name
     found = evidence.loads(
         Evaluation, objects.get("evidence", evaluation), store.uri("evidence", evaluation)
     )
     bundle = build(folder, objects.get_files("bentos", found.model_digest))
     bento = objects.put("bentos", bundle)
-    document = Evidence(
-        bento=Bento(digest=bento, uri=store.uri("bentos", bento), size=len(bundle)),
-        evaluation=found,
-    )
-    proof = objects.put("evidence", evidence.dumps(document))
-
     mlflow = tracking.client()
     version = tracking.version(mlflow, name, found.model_digest)
     if version is None:
@@ -50,10 +49,27 @@ def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
             f"MLflow has no version of {name} with model digest {found.model_digest}",
             fix="run the train step again, which registers it",
         )
-    for key, value in {tracking.BENTO: bento, tracking.EVIDENCE: proof}.items():
-        mlflow.set_model_version_tag(name, str(version), key, value)
+    mlflow.set_model_version_tag(name, str(version), tracking.BENTO, bento)
     print(f"bento of {len(bundle):,} bytes at {store.uri('bentos', bento)}")
-    return {"bento": bento, "evidence": proof, "version": str(version)}
+    served = measure.measure(bundle, (folder.path / "example.json").read_bytes())
+    print(
+        f"ready in {served.start_seconds:.1f} s, p50 {served.latency_p50_ms:.1f} ms, "
+        f"p99 {served.latency_p99_ms:.1f} ms, {served.memory_mib:.0f} MiB"
+    )
+    locked = dependencies.collect(LOCK)
+    print(f"{len(locked.packages)} dependencies, vulnerabilities: {_count(locked)}")
+    return {
+        "bento": bento,
+        "bento-size": str(len(bundle)),
+        "serving": objects.put("evidence", evidence.dumps(served)),
+        "dependencies": objects.put("evidence", evidence.dumps(locked)),
+        "version": str(version),
+    }
+
+
+def _count(locked: Dependencies) -> str:
+    found = locked.vulnerabilities
+    return found if isinstance(found, str) else f"{len(found)} by {locked.database}"
 
 
 def build(folder: Folder, model: Mapping[str, bytes]) -> bytes:

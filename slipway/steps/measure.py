@@ -1,0 +1,136 @@
+"""Measure: a bento served as the chart serves it, on this machine, asked one request at a time."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from slipway import store
+from slipway.errors import SlipwayError
+from slipway.evidence import Serving
+
+REQUESTS = 300
+# What is lazy in a new process is not what its users wait for.
+WARM_UP = 30
+START_SECONDS = 120
+# As in bentos/serving. No credentials: a model that serves has none but the store's.
+ENVIRONMENT = {
+    "BENTOML_DO_NOT_TRACK": "True",
+    "OMP_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+def measure(bundle: bytes, example: bytes) -> Serving:
+    """Serves the bento tar `bundle` and sends `example` to /predict, over and over.
+
+    Latency is of the whole request on a kept connection, in ms; memory the resident set of all of
+    its processes after the last request, in MiB; the start ends with the first ready answer.
+
+    Raises:
+        SlipwayError: it does not become ready, or refuses its own example.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in store.untar(bundle).items():
+            file = Path(scratch, "bento", name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        with _serve(Path(scratch)) as (process, port, start):
+            took = _ask(port, example, scratch)
+            memory = _resident(process.pid)
+    p50, p99 = np.quantile(took[WARM_UP:], [0.5, 0.99]) * 1000
+    return Serving(
+        requests=REQUESTS,
+        latency_p50_ms=round(float(p50), 3),
+        latency_p99_ms=round(float(p99), 3),
+        memory_mib=round(memory / 2**20, 1),
+        start_seconds=round(start, 2),
+        bento_bytes=len(bundle),
+    )
+
+
+@contextmanager
+def _serve(scratch: Path) -> Generator[tuple[subprocess.Popen[bytes], int, float]]:
+    """The running server, its port, and the seconds from nothing to its first ready answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "bentoml", "serve", str(scratch / "bento")]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    home = {"HOME": str(scratch), "BENTOML_HOME": str(scratch / "home")}
+    environment = {"PATH": os.environ["PATH"]} | ENVIRONMENT | home
+    log, began = scratch / "log", time.monotonic()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=environment, cwd=scratch, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        while not _ready(port):
+            waited = time.monotonic() - began
+            if process.poll() is not None or waited > START_SECONDS:
+                raise SlipwayError(
+                    f"the bento does not become ready ({waited:.0f} s)\n{_tail(scratch)}",
+                    fix="see service.py: the example must be answered before anything else is",
+                )
+            time.sleep(0.05)
+        yield process, port, time.monotonic() - began
+    finally:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _ready(port: int) -> bool:
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def _ask(port: int, example: bytes, scratch: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Seconds of each request, those to warm up first."""
+    took = np.empty(WARM_UP + REQUESTS)
+    headers = {"content-type": "application/json"}
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        for index in range(len(took)):
+            began = time.perf_counter()
+            connection.request("POST", "/predict", example, headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            took[index] = time.perf_counter() - began
+            if answer.status != 200:
+                raise SlipwayError(
+                    f"the bento refuses its own example.json: {answer.status} "
+                    f"{text[:500].decode(errors='replace')}\n{_tail(Path(scratch))}",
+                    fix="example.json is a body for /predict",
+                )
+    return took
+
+
+def _tail(scratch: Path) -> str:
+    return (scratch / "log").read_text(errors="replace")[-2000:]
+
+
+def _resident(pid: int) -> int:
+    """Bytes of the process and all below it."""
+    top = psutil.Process(pid)
+    return sum(p.memory_info().rss for p in (top, *top.children(recursive=True)))
