@@ -26,8 +26,7 @@ FLAGS = {
     "evaluate": ("data", "commit", "model-digest", "run", "validation"),
     "package": ("evaluation",),
     "rebuild": ("data",),
-    "rescore": ("evaluation", "champion"),
-    "champion": ("environment",),
+    "rescore": ("environment", "evaluation"),
     "select": ("environment", "from-environment"),
     "attest": (
         "environment",
@@ -50,7 +49,7 @@ FLAGS = {
     ),
 }
 # Steps of main's code, which know a model by its name alone: its folder may not be on main yet.
-TRUSTED = ("rescore", "champion", "select", "attest", "propose")
+TRUSTED = ("rescore", "select", "attest", "propose")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -18,13 +18,11 @@ from slipway.release import Bento
 from slipway.steps import predictions, tracking
 from slipway.steps.champion import Champion
 from slipway.steps.champion import find as find_champion
+from slipway.steps.rescore import MODEL
 from slipway.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-# Where `package` puts the model's files inside the bento.
-_MODEL = "src/model/"
 
 
 def run(
@@ -128,6 +126,7 @@ def write(
             predictions=champion_predictions,
             metrics=comparison.metrics(table, policy.evidence),
             parameters=theirs.parameters,
+            **comparison.curves(table),
         )
     return Evidence(
         created=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -148,7 +147,7 @@ def check_bento(content: bytes, bento: Bento, evaluation: Evaluation) -> None:
     if len(content) != bento.size:
         raise BadInput(f"has {len(content)} bytes, not {bento.size}", file=where)
     members = store.untar(content)
-    files = {n.removeprefix(_MODEL): c for n, c in members.items() if n.startswith(_MODEL)}
+    files = {n.removeprefix(MODEL): c for n, c in members.items() if n.startswith(MODEL)}
     if (found := digests.of(store.tar(files))) != evaluation.model_digest:
         raise BadInput(
             f"its model files are {found}, evaluated was {evaluation.model_digest}",

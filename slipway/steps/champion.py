@@ -24,25 +24,6 @@ class Champion:
     evidence: Evidence
 
 
-def run(model: str, environment: str) -> dict[str, str]:
-    """Outputs `champion`, the digest of its evidence, and `champion-commit`, whose code it is.
-
-    Without a champion the one is empty and the other main, whose code then has nothing to score.
-    """
-    found = find(Store(), attestation.keys_from_environment(), model, environment)
-    return outputs(found)
-
-
-def outputs(found: Champion | None) -> dict[str, str]:
-    """What `rescore` and `attest` are told about it."""
-    if found is None:
-        return {"champion": "", "champion-commit": "main"}
-    return {
-        "champion": found.release.evidence.digest,
-        "champion-commit": found.release.code.commit,
-    }
-
-
 def find(
     objects: Store,
     keys: Mapping[str, Ed25519PublicKey],

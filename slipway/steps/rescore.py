@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import os
 import subprocess
 import sys
@@ -15,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import evidence, store
+from slipway import attestation, evidence, store
 from slipway.digests import Digest
-from slipway.errors import BadInput, SlipwayError
+from slipway.errors import SlipwayError
 from slipway.evidence import Evaluation, Evidence
 from slipway.forge import Gitea
-from slipway.steps import dataset, predictions
+from slipway.steps import champion, dataset, predictions
 from slipway.store import Store
 
 if TYPE_CHECKING:
@@ -44,44 +42,39 @@ numpy.save(answer, numpy.asarray(found, dtype=numpy.float64))
 """
 
 
-def run(model: str, evaluation: Digest, champion: Digest) -> dict[str, str]:
-    """Outputs `champion-predictions`, a digest in bucket evidence; empty without a champion.
+def run(model: str, environment: str, evaluation: Digest) -> dict[str, str]:
+    """Outputs `champion`, the digest of its evidence, and `champion-predictions`, in the store.
 
-    `champion` is the digest of the champion's evidence, or empty. What it says is not verified
-    here, for nothing here is signed: `attest` verifies it.
+    Both are empty where the environment has no champion.
     """
-    if not champion:
-        print("no champion")
-        return {"champion-predictions": ""}
     objects = Store()
+    found = champion.find(objects, attestation.keys_from_environment(), model, environment)
+    if found is None:
+        print(f"no champion: {environment} serves no {model}")
+        return {"champion": "", "champion-predictions": ""}
+    answers = predicted(objects, found.evidence, evaluation)
+    return {"champion": found.release.evidence.digest, "champion-predictions": answers}
+
+
+def predicted(objects: Store, champion: Evidence, evaluation: Digest) -> Digest:
+    """The champion's predictions for the rows that an evaluation is of."""
     ours = evidence.loads(
         Evaluation, objects.get("evidence", evaluation), store.uri("evidence", evaluation)
     )
-    document = read_unverified(objects, champion)
-    theirs = document.evaluation
+    theirs, model = champion.evaluation, champion.evaluation.model
     if theirs.holdout.digest == ours.holdout.digest and objects.has("evidence", theirs.predictions):
         print("the champion was evaluated on the same holdout")
-        return {"champion-predictions": theirs.predictions}
+        return theirs.predictions
     table = predictions.get(objects, ours.predictions)
     manifest = dataset.manifest(objects, ours.data.digest)
     rows = dataset.read(objects, manifest, ours.holdout.partitions).iloc[table["row"]]
-    bento = store.untar(objects.get("bentos", document.bento.digest))
+    bento = store.untar(objects.get("bentos", champion.bento.digest))
     files = {n.removeprefix(MODEL): data for n, data in bento.items() if n.startswith(MODEL)}
     with Gitea.from_environment() as forge:
         code = source(forge.archive(theirs.code), model, theirs.code)
     found = predict(code, files, model, rows)
     print(f"the champion's code of {theirs.code[:12]} answered for {len(found):,} rows")
-    return {"champion-predictions": predictions.put(objects, table.assign(probability=found))}
-
-
-def read_unverified(objects: Store, digest: Digest) -> Evidence:
-    """The evidence in an envelope, whoever signed it."""
-    name, envelope = store.uri("evidence", digest), objects.get("evidence", digest)
-    try:
-        predicate = json.loads(base64.b64decode(json.loads(envelope)["payload"]))["predicate"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"not an envelope of evidence: {error}", file=name) from None
-    return evidence.loads(Evidence, json.dumps(predicate).encode(), name)
+    return predictions.put(objects, table.assign(probability=found))
 
 
 def source(archive: Iterable[bytes], model: str, commit: str) -> dict[str, bytes]:

@@ -9,11 +9,12 @@ from slipway.store import Store
 
 
 def run(model: str, environment: str, from_environment: str) -> dict[str, str]:
-    """Outputs what `package` does for a bento just made, and what `champion` does.
+    """Outputs what `evaluate` and `package` do for a bento just made, and its `runtime-image`.
 
     The parts of the verified evidence go back into the store, where their digests are those that
     the first evaluation gave them.
     """
+    release.check_environment(environment)
     if environment == from_environment:
         raise BadInput(f"from {environment} to itself", field="--from-environment")
     objects, keys = Store(), attestation.keys_from_environment()
@@ -33,5 +34,4 @@ def run(model: str, environment: str, from_environment: str) -> dict[str, str]:
         "bento-size": str(pins.bento.size),
         "version": str(pins.version),
         "runtime-image": pins.runtime.image,
-        **champion.outputs(champion.find(objects, keys, model, environment)),
     }

@@ -17,7 +17,7 @@ from slipway.attestation import Unverified
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Data, Evidence
 from slipway.release import Release
-from slipway.steps import attest, champion, dataset, predictions, select, tracking
+from slipway.steps import attest, dataset, predictions, rescore, select, tracking
 from tests import samples
 from tests.samples import KEY, KEYS, Objects
 
@@ -129,7 +129,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("SLIPWAY_SIGNING_KEY", str(tmp_path / "private.pem"))
     monkeypatch.setenv("SLIPWAY_EVIDENCE_KEYS", str(tmp_path / "public.pem"))
     monkeypatch.setattr(attest, "Store", lambda: objects)
-    monkeypatch.setattr(champion, "Store", lambda: objects)
+    monkeypatch.setattr(rescore, "Store", lambda: objects)
     monkeypatch.setattr(select, "Store", lambda: objects)
     monkeypatch.setattr(tracking, "client", lambda: mlflow)
     (tmp_path / "policies").symlink_to(paths.REPOSITORY / "policies")
@@ -219,7 +219,7 @@ def test_a_champion_that_cannot_be_trusted_is_named(
     damage(scene, told["champion"])
     for step in (
         lambda: scene.run(**told),
-        lambda: champion.run("toy", "dev"),
+        lambda: rescore.run("toy", "dev", scene.arguments["evaluation"]),
         lambda: select.run("toy", "staging", "dev"),
     ):
         with pytest.raises(Unverified, match=message) as raised:
@@ -279,13 +279,15 @@ def test_no_key_says_which_variable(scene: Scene, monkeypatch: pytest.MonkeyPatc
         scene.run()
 
 
-def test_champion_says_whose_code_scores(scene: Scene) -> None:
-    assert champion.run("toy", "dev") == {"champion": "", "champion-commit": "main"}
+def test_without_a_champion_nothing_is_rescored(scene: Scene) -> None:
+    found = rescore.run("toy", "dev", scene.arguments["evaluation"])
+    assert found == {"champion": "", "champion-predictions": ""}
+
+
+def test_a_champion_of_the_same_holdout_has_answered_already(scene: Scene) -> None:
     told = scene.champion()
-    assert champion.run("toy", "dev") == {
-        "champion": told["champion"],
-        "champion-commit": samples.COMMIT,
-    }
+    found = rescore.run("toy", "dev", scene.arguments["evaluation"])
+    assert found == {name.replace("_", "-"): digest for name, digest in told.items()}
 
 
 def test_promotion_goes_on_from_what_was_evaluated(scene: Scene) -> None:
@@ -297,7 +299,6 @@ def test_promotion_goes_on_from_what_was_evaluated(scene: Scene) -> None:
     assert {k: found[k] for k in named} == {k: scene.arguments[k] for k in named}
     assert found["bento-size"] == scene.arguments["bento_size"]
     assert found["runtime-image"] == made.runtime.image
-    assert (found["champion"], found["champion-commit"]) == ("", "main")
     staged = scene.run(environment="staging", version=found["version"])
     assert staged.environment == "staging"
     assert staged.evaluation == first.evaluation
