@@ -187,6 +187,20 @@ def metrics(table: pd.DataFrame, policy: EvidencePolicy) -> dict[str, Estimate]:
     )[0]
 
 
+def curves(table: pd.DataFrame) -> dict[str, Any]:
+    """`reliability` and `by_period` of a predictions table, as an evaluation has them."""
+    from slipway import statistics
+
+    y, p, periods = (table[name].to_numpy() for name in ("outcome", "probability", "period"))
+    return {
+        "reliability": statistics.reliability(y, p),
+        "by_period": {
+            str(period): statistics.metrics(y[periods == period], p[periods == period])
+            for period in dict.fromkeys(periods)
+        },
+    }
+
+
 def signature_changes(before: Signature, after: Signature) -> list[Change]:
     """What a caller of `before` meets in `after`. Outputs are named `output …`."""
     changes: list[Change] = []

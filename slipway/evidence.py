@@ -196,6 +196,8 @@ class Champion(Strict):
     predictions: Digest
     metrics: dict[MetricName, Estimate]
     parameters: dict[str, str | int | float | bool | None]
+    reliability: list[Bin] = Field(default=[])
+    by_period: dict[str, dict[MetricName, Finite]] = Field(default={})
 
 
 class Test(Strict):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import digests, evidence, statistics
+from slipway import comparison, digests, evidence, statistics
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
@@ -103,17 +103,12 @@ def by_part(table: pd.DataFrame, threshold: float) -> dict[str, Any]:
     """The evaluation's fields that look at parts of a predictions table, each on its own."""
     y, p = (table[name].to_numpy() for name in ("outcome", "probability"))
     columns = predictions.slices(table)
-    periods = table["period"].to_numpy()
     differences = (
         statistics.fairness(y, p, column, values, threshold, SMALLEST_SLICE)
         for column, values in columns.items()
     )
     return {
-        "reliability": statistics.reliability(y, p),
-        "by_period": {
-            str(period): statistics.metrics(y[periods == period], p[periods == period])
-            for period in dict.fromkeys(periods)
-        },
+        **comparison.curves(table),
         "slices": list(slices(columns, y, p)),
         "fairness": [found for found in differences if found],
     }

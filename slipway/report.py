@@ -1,0 +1,494 @@
+"""A verdict as people read it: the pull request's comment, a terminal, a plot."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from slipway.check import Difference, ReleaseVerdict, Verdict
+from slipway.evidence import Bin, Estimate, Evidence, Slice, Test
+from slipway.gates import Finding
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Forges refuse comments of more than 65,536 characters.
+MAXIMUM = 60_000
+SHOWN_SLICES = 5
+
+_MARKS = {"pass": "✅", "fail": "❌", "waived": "⚠️", "not applicable": "➖"}
+# Metrics of which less is better.
+_LOSSES = ("brier", "log_loss", "calibration_error")
+
+# The page that shows what two commits differ in.
+CompareUrl = Callable[[str, str], str]
+
+
+def document(verdict: Verdict) -> dict[str, Any]:
+    """The verdict for a program."""
+    return {
+        "headline": verdict.headline,
+        "exit_code": verdict.exit_code,
+        **verdict.model_dump(mode="json"),
+    }
+
+
+# Markdown: nothing that a file, a person or a model says is markup here.
+
+
+def plain(text: object) -> str:
+    """Text as itself in a line of Markdown: no markup, link or mention, no end of a table cell."""
+    line = " ".join(str(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", line)
+    # A word joiner, which nobody sees, keeps forges from finding people, issues and addresses.
+    return re.sub(r"@|#|:(?=//)|www(?=\.)", "\\g<0>\u2060", line)
+
+
+def code(text: object) -> str:
+    """Text as code, in a table too."""
+    line = " ".join(str(text).split()).replace("|", "¦").replace("`", "ʼ")
+    return f"`{line}`" if line else "–"
+
+
+def short(digest: str) -> str:
+    """A digest or commit as a person compares it."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def markdown(
+    verdict: Verdict,
+    *,
+    compare_url: CompareUrl | None = None,
+    plots: Mapping[str, str] | None = None,
+) -> str:
+    """The pull request's comment: the verdict first, then what it rests on.
+
+    Args:
+        compare_url: the forge's page for the difference of two commits.
+        plots: release file to the address of its plot.
+    """
+    parts = [f"## {plain(verdict.headline)}", *_problems(verdict), *_failures(verdict)]
+    for found in verdict.releases:
+        parts += _release(verdict, found, compare_url, (plots or {}).get(found.path, ""))
+    parts += [f"> {plain(note)}" for note in verdict.notes]
+    parts += _gates(verdict)
+    if verdict.releases or verdict.problems:
+        parts += _again(verdict)
+    text = "\n\n".join(part for part in parts if part)
+    if len(text) > MAXIMUM:
+        cut = text[:MAXIMUM].rpartition("\n\n")[0]
+        text = f"{cut}\n\n…\n\nThe rest: {code(_command(verdict))}"
+    return text + "\n"
+
+
+def _problems(verdict: Verdict) -> list[str]:
+    lines: list[str] = []
+    for problem in verdict.problems:
+        said, _, fix = problem.message.partition("\n  fix: ")
+        lines.append(f"- {code(problem.path)}: {plain(said)}{_fix(fix)}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _fix(fix: str) -> str:
+    return f"<br>→ {plain(fix)}" if fix else ""
+
+
+def _failures(verdict: Verdict) -> list[str]:
+    lines = [
+        f"- **{plain(_named(about, f))}**: {plain(f.message)}{_fix(f.fix)}"
+        for about, f in verdict.of("fail", "waived")
+        if f.state == "fail" or f.rule == "break_glass"
+    ]
+    return ["\n".join(lines)] if lines else []
+
+
+def _named(about: str, finding: Finding) -> str:
+    return f"{about} {finding.rule}".strip()
+
+
+def _title(found: ReleaseVerdict) -> str:
+    release, champion = found.release, found.champion
+    where = f"{found.model} in {found.environment}"
+    if found.kind == "removal":
+        return f"{where}: version {release.version} goes, and nothing takes its place"
+    if found.kind == "rollback":
+        return f"{where}: back to version {release.version}, which was released here before"
+    if found.kind == "rollout":
+        return f"{where}: version {release.version} stays, and runs otherwise"
+    now = f" in place of {champion.version}" if champion else ", its first release"
+    return f"{where}: version {release.version}{now}"
+
+
+def _release(
+    verdict: Verdict, found: ReleaseVerdict, compare_url: CompareUrl | None, plot: str
+) -> Iterable[str]:
+    yield f"### {plain(_title(found))}"
+    evidence = found.evidence
+    if evidence:
+        yield _metrics(found, evidence)
+        yield _slices(evidence)
+        yield _fairness(evidence)
+    elif found.evidence_problem:
+        yield f"No evidence to show: {plain(found.evidence_problem)}"
+    if plot:
+        yield f"![reliability, and the Brier score by month]({plot})"
+    yield _changes(found, compare_url)
+    if evidence:
+        yield _served(found, evidence)
+    yield _lineage(found)
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]" if estimate else "–"
+
+
+def _gain(estimate: Estimate) -> str:
+    return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
+
+
+def _tests(evidence: Evidence) -> list[Test]:
+    return evidence.comparison.tests if evidence.comparison else []
+
+
+def _metrics(found: ReleaseVerdict, evidence: Evidence) -> str:
+    evaluation, champion = evidence.evaluation, evidence.champion
+    holdout = evaluation.holdout
+    whole = [t for t in _tests(evidence) if not t.column]
+    names = f"champion (version {champion.version})" if champion else "champion"
+    lines = [
+        f"| metric | {names} | challenger (version {found.release.version}) | gain | test |",
+        "|---|---|---|---|---|",
+    ]
+    for name, estimate in evaluation.metrics.items():
+        tests = [t for t in whole if t.metric == name]
+        before = champion.metrics.get(name) if champion else None
+        better = "less" if name in _LOSSES else "more"
+        gain = _gain(tests[0].difference) if tests else "–"
+        lines.append(
+            f"| {plain(name)} ({better} is better) | {_estimate(before)} | {_estimate(estimate)} "
+            f"| {gain} | {'<br>'.join(map(_test, tests)) or '–'} |"
+        )
+    lines += [
+        f"| Brier skill over {plain(name)} | – | {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] | | |"
+        for name, e in evaluation.gain.items()
+    ]
+    partitions = holdout.partitions
+    span = partitions[0] if len(partitions) == 1 else f"{partitions[0]} to {partitions[-1]}"
+    lines += [
+        "",
+        f"On {holdout.rows:,} rows of {plain(span)}, {holdout.positive_rate:.1%} of them positive"
+        f"{f', {holdout.unknown:,} without an outcome left out' if holdout.unknown else ''}. "
+        f"Intervals are of {evaluation.confidence:.0%}; a gain above 0 is the challenger's.",
+    ]
+    return "\n".join(lines)
+
+
+def _test(test: Test) -> str:
+    what = "non-inferior" if test.kind == "non_inferiority" else "superior"
+    margin = f", margin {test.margin:g}" if test.margin else ""
+    # That a challenger is no better is no fault; whether it matters is a gate's to say.
+    mark = "✅" if test.passed else ("❌" if test.kind == "non_inferiority" else "➖")
+    shown = "" if test.passed else "not shown to be "
+    return f"{mark} {shown}{what}{margin} (p {test.p_adjusted:.2g}, α {test.alpha:g})"
+
+
+def _slices(evidence: Evidence) -> str:
+    """Who is worse off than before, and who is worst off at all."""
+    tests = [t for t in _tests(evidence) if t.column]
+    worse = sorted((t for t in tests if t.difference.value < 0), key=lambda t: t.difference.value)
+    lines: list[str] = []
+    if worse:
+        first = worse[0]
+        lines += [
+            f"**{len(worse)} of {len(tests)} slices got worse**, most of all {plain(_of(first))}.",
+            "",
+            f"| slice | rows | gain in {plain(first.metric)} | test |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {plain(_of(t))} | {t.rows:,} | {_gain(t.difference)} | {_test(t)} |"
+            for t in worse[:SHOWN_SLICES]
+        ]
+        if len(worse) > SHOWN_SLICES:
+            lines.append(f"| and {len(worse) - SHOWN_SLICES} more | | | |")
+    elif tests:
+        lines.append(f"None of {len(tests)} slices got worse.")
+    least = min((t.rows for t in tests), default=0)
+    judged = [s for s in evidence.evaluation.slices if s.rows >= least]
+    worst = [f"{name} {plain(text)}" for name, text in _worst(judged)]
+    if worst:
+        lines += ["", f"Worst slices of all: {'; '.join(worst)}."]
+    return "\n".join(lines)
+
+
+def _of(test: Test) -> str:
+    return f"{test.column} {test.value}"
+
+
+def _worst(slices: Sequence[Slice]) -> Iterable[tuple[str, str]]:
+    """Each metric with its worst slice in words."""
+    for name in dict.fromkeys(name for s in slices for name in s.metrics):
+        having = [s for s in slices if name in s.metrics]
+        sign = -1 if name in _LOSSES else 1
+        worst = min(having, key=lambda s: sign * s.metrics[name])
+        yield (
+            plain(name),
+            f"{worst.column} {worst.value} ({worst.metrics[name]:.4f}, {worst.rows:,} rows)",
+        )
+
+
+def _fairness(evidence: Evidence) -> str:
+    rows = [
+        f"| {plain(f.column)} | {f.demographic_parity:.3f} | {f.equalized_odds:.3f} "
+        f"| {plain(f.worst_group)} | {f.threshold:g} |"
+        for f in evidence.evaluation.fairness
+    ]
+    if not rows:
+        return ""
+    head = [
+        "| fairness between | selection rate | error rates | worst group | threshold |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def _changes(found: ReleaseVerdict, compare_url: CompareUrl | None) -> str:
+    """What differs from the champion, a row each; nothing where there is no champion."""
+    if found.champion is None or found.proposed is None:
+        return ""
+    rows = [_row(d.what, d.before, d.after) for d in _pinned(found.differences)]
+    before, after = found.champion.code.commit, found.proposed.code.commit
+    if before != after:
+        link = compare_url(before, after) if compare_url else ""
+        text = f"{code(short(before))} … {code(short(after))}"
+        shown = f"[{text}]({link})" if link else text
+        rows.insert(0, f"| code | {shown} | |")
+    rows += [_row(f"hyper-parameter {d.what}", d.before, d.after) for d in parameters(found)]
+    evidence = found.evidence
+    if evidence and evidence.comparison:
+        compared = evidence.comparison
+        rows += [
+            f"| signature: {plain(c.name)} {plain(c.kind)}{' (breaks callers)' * c.breaks} "
+            f"| {code(c.before)} | {code(c.after)} |"
+            for c in compared.signature
+        ]
+        moved = sorted(compared.drift, key=lambda d: -d.psi)[:3]
+        if moved:
+            named = ", ".join(f"{plain(d.column)} {d.psi:.3f}" for d in moved)
+            rows.append(f"| drift of the training data (PSI), most | | {named} |")
+        rows += [f"| dependency | | {plain(line)} |" for line in compared.dependencies]
+    if not rows:
+        return "Nothing but the file's text differs from the champion."
+    return "\n".join(["| what changed | champion | challenger |", "|---|---|---|", *rows])
+
+
+def _pinned(differences: Iterable[Difference]) -> list[Difference]:
+    apart = ("version", "code.commit", "mlflow.run", "bento.size")
+    return [d for d in differences if d.what not in apart]
+
+
+def _row(what: str, before: str, after: str) -> str:
+    return f"| {plain(what)} | {code(_shortened(before))} | {code(_shortened(after))} |"
+
+
+def _shortened(value: str) -> str:
+    """A digest, or an image by one, as a person compares it."""
+    return re.sub(r"sha256:([0-9a-f]{12})[0-9a-f]{52}", r"\1", value)
+
+
+def parameters(found: ReleaseVerdict) -> list[Difference]:
+    """The hyper-parameters that differ from the champion's."""
+    evidence = found.evidence
+    if evidence is None or evidence.champion is None:
+        return []
+    old, new = evidence.champion.parameters, evidence.evaluation.parameters
+    return [
+        Difference(what=n, before=str(old.get(n, "")), after=str(new.get(n, "")))
+        for n in dict.fromkeys([*old, *new])
+        if old.get(n) != new.get(n)
+    ]
+
+
+def _served(found: ReleaseVerdict, evidence: Evidence) -> str:
+    serving = evidence.serving
+    cost = next((f.message for f in found.findings if f.rule == "cost"), "")
+    lines = [
+        f"**Serving**: {serving.latency_p50_ms:.1f} ms median, {serving.latency_p99_ms:.1f} ms "
+        f"p99, {serving.memory_mib:.0f} MiB, ready in {serving.start_seconds:.1f} s, bento "
+        f"{serving.bento_bytes / 2**20:.1f} MiB",
+        f"**Cost**: {plain(cost)}" if cost else "",
+    ]
+    return "<br>".join(line for line in lines if line)
+
+
+def _lineage(found: ReleaseVerdict) -> str:
+    release, evidence = found.release, found.evidence
+    chain = [
+        ("bento", release.bento.digest),
+        ("runtime image", release.runtime.image),
+        ("code", release.code.commit),
+        ("data", release.data.digest),
+        ("MLflow run", release.mlflow.run),
+        ("evidence", release.evidence.digest),
+    ]
+    if evidence:
+        chain += [
+            ("made", evidence.created),
+            ("holdout", evidence.evaluation.holdout.digest),
+            ("dependencies", evidence.dependencies.lock),
+            ("thresholds", evidence.policy.digest),
+        ]
+    rows = "\n".join(f"| {what} | {code(value)} |" for what, value in chain)
+    return _folded("Lineage", f"| | |\n|---|---|\n{rows}")
+
+
+def _folded(summary: str, text: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def _gates(verdict: Verdict) -> list[str]:
+    rows = [
+        f"| {_MARKS[f.state]} | {plain(_named(about, f))} | {plain(f.message)}{_fix(f.fix)} |"
+        for about, f in verdict.findings
+    ]
+    if not rows:
+        return []
+    table = "\n".join(["| | gate | finding |", "|---|---|---|", *rows])
+    return [_folded(f"All {verdict.gates} gates", table)]
+
+
+def _command(verdict: Verdict) -> str:
+    return f"slipway check --base {verdict.base[:12]} --head {verdict.head[:12]}"
+
+
+def _again(verdict: Verdict) -> list[str]:
+    """How whoever doubts it sees for himself."""
+    lines = [_command(verdict)] if verdict.head else []
+    lines += [
+        f"slipway reproduce {found.model} --env {found.environment}   # retrains from the pins"
+        for found in verdict.releases
+        if found.proposed
+    ]
+    text = "\n".join(lines)
+    judged = (
+        f"Judged {code(verdict.head[:12])} by the gates and champions of {code(verdict.base[:12])}."
+    )
+    return [_folded("Reproduce", f"{judged}\n\n```sh\n{text}\n```")] if lines else []
+
+
+# Terminal
+
+
+def text(verdict: Verdict) -> RenderableType:
+    """The verdict for a terminal: the headline, what fails, what changes, and every gate."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(verdict.headline, style="bold")]
+    for problem in verdict.problems:
+        parts.append(Text(f"{problem.path}: {problem.message}", style="red"))
+    for found in verdict.releases:
+        parts += [Text(), Text(_title(found), style="bold"), *_compared(found)]
+        changed = Table(box=None, show_header=False, pad_edge=False)
+        rows = [*_pinned(found.differences), *parameters(found)]
+        if found.champion and found.proposed and rows:
+            for d in rows:
+                before, after = (_shortened(v) or "-" for v in (d.before, d.after))
+                changed.add_row(Text(d.what), Text(before), "→", Text(after))
+            parts.append(changed)
+    gates = Table(box=None, show_header=False, pad_edge=False)
+    for about, f in verdict.findings:
+        style = {"fail": "red", "waived": "yellow", "pass": ""}.get(f.state, "dim")
+        said = f"{f.message}\n→ {f.fix}" if f.fix else f.message
+        gates.add_row(_MARKS[f.state], Text(_named(about, f)), Text(said, style=style))
+    if verdict.findings:
+        parts += [Text(), gates]
+    parts += [Text(f"note: {note}", style="dim") for note in verdict.notes]
+    return Group(*parts)
+
+
+def _compared(found: ReleaseVerdict) -> list[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    evidence = found.evidence
+    if evidence is None:
+        return []
+    made = Table(box=None, pad_edge=False)
+    for name in ("METRIC", "CHAMPION", "CHALLENGER", "GAIN"):
+        made.add_column(name)
+    gains = {t.metric: t.difference for t in _tests(evidence) if not t.column}
+    before = evidence.champion.metrics if evidence.champion else {}
+    for name, estimate in evidence.evaluation.metrics.items():
+        gain = _gain(gains[name]) if name in gains else "–"
+        made.add_row(Text(name), _bracketed(before.get(name)), _bracketed(estimate), Text(gain))
+    return [made]
+
+
+def _bracketed(estimate: Estimate | None) -> RenderableType:
+    from rich.text import Text
+
+    return Text(_estimate(estimate))
+
+
+# Plot
+
+
+def plot(found: ReleaseVerdict) -> bytes:
+    """A PNG: the reliability curves of champion and challenger, and the Brier score by period.
+
+    Raises:
+        ValueError: there is no evidence to plot.
+    """
+    evidence = found.evidence
+    if evidence is None:
+        raise ValueError("no evidence")
+    # Takes a second: only where a plot is asked for. Agg, as there is no display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="0.8", linewidth=1, zorder=0)
+    for line in _curves(found, evidence):
+        style = {"color": line.color, "marker": "o", "markersize": 3, "linewidth": 1.5}
+        left.plot([b.predicted for b in line.bins], [b.observed for b in line.bins], **style)
+        scores = {p: m["brier"] for p, m in line.by_period.items() if "brier" in m}
+        if scores:
+            right.plot(list(scores), list(scores.values()), label=line.name, **style)
+    left.set(xlabel="predicted", ylabel="observed", title="Reliability", xlim=(0, 1), ylim=(0, 1))
+    right.set(title="Brier score (less is better)")
+    right.tick_params(axis="x", labelrotation=30)
+    if right.lines:
+        right.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    file = io.BytesIO()
+    # Without the writer's version in it equal evidence gives equal bytes.
+    canvas.print_png(file, metadata={"Software": None})
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class _Curve:
+    name: str
+    color: str
+    bins: Sequence[Bin]
+    by_period: Mapping[str, Mapping[str, float]]
+
+
+def _curves(found: ReleaseVerdict, evidence: Evidence) -> Iterable[_Curve]:
+    """The champion's, where it is known, then the challenger's."""
+    before, now = evidence.champion, evidence.evaluation
+    if before and before.reliability:
+        yield _Curve(
+            f"champion ({before.version})", "#888888", before.reliability, before.by_period
+        )
+    name = f"challenger ({found.release.version})"
+    yield _Curve(name, "#1f6feb", now.reliability, now.by_period)
