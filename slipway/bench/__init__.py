@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import subprocess
@@ -15,13 +16,14 @@ import httpx
 import psutil
 
 from slipway import paths
-from slipway.bench import command, prediction, push, rest, train
+from slipway.bench import command, prediction, promotion, push, repository, rest, train
 from slipway.bench.figures import TARGETS, Figure
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError, did_you_mean
 from slipway.publish import head
 
-Measure = Callable[[Cluster, Callable[[str], None]], list[Figure]]
+# Some take `rounds` besides: how often they repeat what they measure.
+Measure = Callable[..., list[Figure]]
 
 # What rests is measured before anything is asked of it.
 MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
@@ -30,7 +32,9 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
     rest.disk: ("disk",),
     command.no_op_up: ("up",),
     command.pulumi_up: ("pulumi-up",),
+    repository.repository: ("check", "check-large", "status-large"),
     push.push: ("push",),
+    promotion.promotion: ("promotion", "failed", "revert", "gates", "polling"),
     train.train: ("training", "step-overhead"),
     prediction.prediction: ("throughput", "p99", "in-cluster"),
 }
@@ -44,18 +48,23 @@ def check_names(names: Collection[str]) -> None:
 
 
 def measure(
-    platform: Cluster, names: Collection[str], say: Callable[[str, str], None]
+    platform: Cluster,
+    names: Collection[str],
+    say: Callable[[str, str], None],
+    rounds: int | None = None,
 ) -> Iterator[Figure]:
     """The named figures, all by default; one that cannot be measured says why.
 
-    `say` gets the figure's name and what is done for it.
+    `say` gets the figure's name and what is done for it. What is repeated is so `rounds` times.
     """
     for measurement, given in MEASUREMENTS.items():
         wanted = [name for name in given if not names or name in names]
         if not wanted:
             continue
         try:
-            figures = measurement(platform, functools.partial(say, wanted[0]))
+            takes = rounds and "rounds" in inspect.signature(measurement).parameters
+            more = {"rounds": rounds} if takes else {}
+            figures = measurement(platform, functools.partial(say, wanted[0]), **more)
             found = {figure.name: figure for figure in figures}
         except (SlipwayError, OSError, subprocess.SubprocessError, httpx.HTTPError) as error:
             problem = str(error) or type(error).__name__

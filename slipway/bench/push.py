@@ -18,7 +18,7 @@ OBJECT = f"{training.API}/workflowtemplates/{training.TEMPLATE}"
 ANNOTATION = "slipway.dev/bench"
 
 
-def push(platform: Cluster, say: Callable[[str], None]) -> list[Figure]:
+def push(platform: Cluster, say: Callable[[str], None], *, rounds: int = PUSHES) -> list[Figure]:
     """Pushes a changed annotation again and again; puts the file back as it was."""
     with platform.forge() as forge:
         lines = forge.read(FILE).splitlines(keepends=True)
@@ -26,17 +26,17 @@ def push(platform: Cluster, say: Callable[[str], None]) -> list[Figure]:
         before = b"".join(line for line in lines if ANNOTATION.encode() not in line)
         taken: list[float] = []
         try:
-            for number in range(PUSHES):
+            for number in range(rounds):
                 mark = f"push-{time.time_ns()}"
                 forge.write("main", {FILE: annotated(before, mark)}, f"Bench: push {number + 1}")
                 taken.append(seen_after(platform, mark))
-                say(f"{number + 1} of {PUSHES}: {taken[-1]:.2f} s")
+                say(f"{number + 1} of {rounds}: {taken[-1]:.2f} s")
                 # Not in step with anything that polls.
                 time.sleep(random.uniform(0.5, 2))  # noqa: S311  # not a secret
         finally:
             forge.write("main", {FILE: before}, "Bench: as before")
     p95, median = percentile(taken, 95), percentile(taken, 50)
-    how = f"{PUSHES} pushes of {FILE}, median {median:.1f} s, slowest {max(taken):.1f} s"
+    how = f"{rounds} pushes of {FILE}, median {median:.1f} s, slowest {max(taken):.1f} s"
     return [Figure("push", p95, how, "", {"seconds": [round(t, 3) for t in taken]})]
 
 

@@ -25,6 +25,10 @@ def command(
             metavar="FIGURE", help=f"Some of {_NAMES}; default: all.", show_default=False
         ),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many pushes and promotions; default: 20 of each."),
+    ] = None,
     output: Output = "text",
     file: Annotated[
         Path | None,
@@ -33,7 +37,7 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Measure the running platform, each figure beside its target; ten minutes for all.
+    """Measure the running platform, each figure beside its target; half an hour for all.
 
     It pushes to the forge, trains and loads this machine, and leaves things as they were. A target
     that is missed is shown. Exit code 1: something could not be measured.
@@ -47,7 +51,7 @@ def command(
             if not err.is_terminal:
                 say(f"{figure}: {news}")
 
-        found = list(bench.measure(Cluster.connect(), names, tell))
+        found = list(bench.measure(Cluster.connect(), names, tell, rounds))
     content = bench.document(found)
     place = file or bench.default_file()
     bench.write(place, content)
@@ -71,7 +75,7 @@ def table(figures: list[Figure]) -> Table:
         made.add_row(
             target.what,
             amount(figure.value, target.unit),
-            f"{sign} {amount(target.limit, target.unit)}" if target.limit else "-",
+            "-" if target.limit is None else f"{sign} {amount(target.limit, target.unit)}",
             {True: "[green]yes[/]", False: "[red]no[/]", None: "-"}[target.met(figure.value)],
             f"[red]{escape(figure.problem)}[/]" if figure.problem else escape(figure.how),
         )
@@ -82,5 +86,7 @@ def amount(value: float | None, unit: str) -> str:
     """Three digits that count, and the unit."""
     if value is None:
         return "-"
+    if not unit:  # counted, not measured
+        return f"{value:.0f}"
     digits = max(2 - len(str(int(value))) + 1, 0) if value < 100 else 0
     return f"{value:.{digits}f} {unit}"
