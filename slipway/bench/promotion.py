@@ -1,0 +1,239 @@
+"""From a merged pull request to callers who are answered by its bento and no other any more."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import httpx
+
+from slipway import merging, release, up
+from slipway.bench.figures import Figure, percentile
+from slipway.bench.watch import RATE, Watch, watching
+from slipway.commands.predict import example
+from slipway.endpoints import Cluster, part
+from slipway.errors import SlipwayError
+from slipway.forge import Forge
+from slipway.release import Release
+
+MODEL, ENV = up.FIRST_MODEL, up.FIRST_ENVIRONMENT
+ROUNDS, POLLING_ROUNDS = 20, 2
+PATIENCE_S, POLLING_PATIENCE_S = 120.0, 600.0
+# So long nobody else may have answered before it counts as over.
+QUIET_S = 3.0
+# Keys of argocd-cm that decide when it polls; without them, every 2 to 3 minutes.
+POLLING = ("timeout.reconciliation", "timeout.reconciliation.jitter")
+CONFIG = "/api/v1/namespaces/argocd/configmaps/argocd-cm"
+CONTROLLER = "/api/v1/namespaces/argocd/pods/argocd-application-controller-0"
+HOOK = "argocd-server"
+PATH = str(release.path(ENV, MODEL))
+
+
+@dataclass
+class Taken:
+    """Seconds of each round: gates from push to verdict, merge to the last other answer."""
+
+    gates: list[float] = field(default_factory=list[float])
+    there: list[float] = field(default_factory=list[float])
+    back: list[float] = field(default_factory=list[float])
+
+    @property
+    def merges(self) -> list[float]:
+        return [*self.there, *self.back]
+
+
+def promotion(
+    platform: Cluster, say: Callable[[str], None], *, rounds: int = ROUNDS
+) -> list[Figure]:
+    """Two bentos that dev has known take turns, each time by a pull request with its gates.
+
+    Every second one is a revert: it brings back, byte for byte, the release file before it. Then a
+    few more where Argo CD is told of nothing and polls as it does by default.
+    """
+    if not platform.embedded:
+        raise SlipwayError("requests are for this machine's own cluster only")
+    url = f"http://{_address(platform)}:80/predict"
+    with platform.forge() as forge:
+        here, other = pair(forge)
+        taken, polled = Taken(), Taken()
+        began = time.time()
+        try:
+            with watching(url, example(MODEL)) as watch:
+                for number in range(rounds):
+                    file = here if number % 2 else other
+                    took = one(forge, watch, file, taken, back=bool(number % 2))
+                    say(f"{number + 1} of {rounds}: {took:.1f} s")
+                    # Not in step with anything that polls.
+                    time.sleep(random.uniform(1, 3))  # noqa: S311  # not a secret
+                failed, asked = watch.failures(began), len(watch.since(began))
+                with polling(platform, say):
+                    for number in range(POLLING_ROUNDS):
+                        file = here if (rounds + number) % 2 else other
+                        time.sleep(random.uniform(0, 60))  # noqa: S311  # not a secret
+                        took = one(forge, watch, file, polled, patience_s=POLLING_PATIENCE_S)
+                        say(f"polling, {number + 1} of {POLLING_ROUNDS}: {took:.0f} s")
+        finally:
+            if forge.read(PATH) != here:
+                _merged(forge, here, "as before")
+    return figures(taken, polled, asked, failed)
+
+
+def figures(taken: Taken, polled: Taken, asked: int, failed: dict[str, int]) -> list[Figure]:
+    """What the rounds come to."""
+    details = {"gates": taken.gates, "there": taken.there, "back": taken.back}
+    count = sum(failed.values())
+    loop = f"{count} of {asked:,} requests failed, {RATE:.0f}/s, a connection each"
+    merges, back = taken.merges, taken.back
+    quick, slow = percentile(merges, 50), percentile(polled.merges, 50)
+    seconds = ", ".join(f"{took:.0f}" for took in polled.merges)
+    return [
+        Figure(
+            "promotion",
+            percentile(merges, 95),
+            f"{len(merges)} merges, median {quick:.1f} s, slowest {max(merges):.1f} s; {loop}",
+            "",
+            {**details, "failed": failed, "asked": asked},
+        ),
+        Figure("failed", float(count), loop, "", {"failed": failed}),
+        Figure(
+            "revert",
+            percentile(back, 95),
+            f"the {len(back)} of them that bring back the release before, median "
+            f"{percentile(back, 50):.1f} s",
+        ),
+        Figure(
+            "gates",
+            percentile(taken.gates, 95),
+            f"{len(taken.gates)} pushes of a release file, median "
+            f"{percentile(taken.gates, 50):.1f} s",
+        ),
+        Figure(
+            "polling",
+            slow / quick,
+            f"without the webhook, Argo CD's default polling: {seconds} s in {len(polled.merges)} "
+            "rounds, their median beside ours; its cache of revisions is as short as ours",
+            "",
+            {"seconds": polled.merges},
+        ),
+    ]
+
+
+def pair(forge: Forge) -> tuple[bytes, bytes]:
+    """The release file now, and the last earlier one with another bento."""
+    here = forge.read(PATH)
+    bento = release.parse(here, PATH).bento.digest
+    for revision in forge.history(PATH):
+        with suppress(SlipwayError):  # a commit that removed it, or from before this format
+            content = forge.read(PATH, revision.sha)
+            if release.parse(content, PATH).bento.digest != bento:
+                return here, content
+    raise SlipwayError(
+        f"{ENV} has known one bento of {MODEL} only",
+        fix=f"change bentos/{MODEL}/model.yaml, merge that and what it trains, then measure again",
+    )
+
+
+def one(
+    forge: Forge,
+    watch: Watch,
+    file: bytes,
+    taken: Taken,
+    *,
+    back: bool = False,
+    patience_s: float = PATIENCE_S,
+) -> float:
+    """One pull request from its push to quiet: seconds from its merge to the last other answer."""
+    wanted = release.parse(file, PATH)
+    merged = _merged(forge, file, f"{time.time_ns()}", taken)
+    deadline = time.monotonic() + patience_s
+    while (took := watch.settled(merged, wanted.bento.digest, for_s=QUIET_S)) is None:
+        if time.monotonic() > deadline:
+            raise SlipwayError(
+                f"others than {wanted.bento.digest} answer {patience_s:.0f} s after the merge",
+                fix=f"slipway status; kubectl -n {ENV} get pods",
+            )
+        time.sleep(0.2)
+    (taken.back if back else taken.there).append(took)
+    return took
+
+
+def _merged(forge: Forge, file: bytes, mark: str, taken: Taken | None = None) -> float:
+    """Proposes and merges a release file: when the merge was asked for, in seconds of the epoch."""
+    wanted = release.parse(file, PATH)
+    branch = f"bench/promotion-{mark}"
+    pushed = time.monotonic()
+    forge.write(branch, {PATH: file}, _title(wanted))
+    pull = forge.open(branch, _title(wanted), "Measured by `slipway bench`.")
+    merging.wait_for_gates(forge, pull.number, every_s=0.25)
+    if taken:
+        taken.gates.append(time.monotonic() - pushed)
+    merged = time.time()
+    forge.merge(pull.number)
+    return merged
+
+
+def _title(wanted: Release) -> str:
+    return f"Bench: {wanted.model} {wanted.version} in {ENV}"
+
+
+def _address(platform: Cluster) -> str:
+    path = f"/api/v1/namespaces/{ENV}/services/{release.service(MODEL)}"
+    address = part(platform.find(path), "spec", "clusterIP")
+    if not address:
+        raise SlipwayError(f"no service of {MODEL} in {ENV}", fix="run `make up`")
+    return str(address)
+
+
+# --- Argo CD as it polls by default -----------------------------------------------------------
+
+
+@contextmanager
+def polling(platform: Cluster, say: Callable[[str], None]) -> Generator[None, None, None]:
+    """Nobody tells Argo CD of a push while the body runs."""
+    say("Argo CD on its default polling")
+    before = {key: part(platform.find(CONFIG), "data", key) for key in POLLING}
+    _hooks(platform, active=False)
+    try:
+        _configure(platform, dict.fromkeys(POLLING))
+        yield
+    finally:
+        _hooks(platform, active=True)
+        _configure(platform, before)
+
+
+def _configure(platform: Cluster, settings: dict[str, str | None]) -> None:
+    """Sets keys of argocd-cm, None for none, and has the controller begin anew with them."""
+    merge = {"Content-Type": "application/merge-patch+json"}
+    platform.send("PATCH", CONFIG, json={"data": settings}, headers=merge).raise_for_status()
+    before = part(platform.find(CONTROLLER), "metadata", "uid")
+    platform.send("DELETE", CONTROLLER).raise_for_status()
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        pod = platform.find(CONTROLLER)
+        conditions = part(pod, "status", "conditions") or []
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        if ready and part(pod, "metadata", "uid") != before:
+            return
+        if time.monotonic() > deadline:
+            raise SlipwayError("Argo CD's controller does not come back", fix="make up")
+        time.sleep(0.5)
+
+
+def _hooks(platform: Cluster, *, active: bool) -> None:
+    """Turns the forge's webhooks to Argo CD on or off."""
+    admin = platform.secret("forge", "gitea-admin")
+    repository = platform.config("pipelines", "platform")["FORGE_REPOSITORY"]
+    with (
+        platform.service("forge", "gitea") as url,
+        httpx.Client(
+            base_url=f"{url}/api/v1/repos/{repository}/",
+            auth=(admin["username"], admin["password"]),
+            timeout=30,
+        ) as api,
+    ):
+        for hook in api.get("hooks").raise_for_status().json():
+            if HOOK in hook["config"]["url"]:
+                api.patch(f"hooks/{hook['id']}", json={"active": active}).raise_for_status()
