@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from slipway import cluster, paths
+from slipway import cluster, merging, paths, release
 from slipway.endpoints import Cluster
-from slipway.forge import Gitea
+from slipway.forge import Gitea, NotFound, PullRequest
+from slipway.release import Release
 
 MODEL, ENV = "flight_delay", "dev"
+SLIPWAY = str(Path(sys.executable).with_name("slipway"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,9 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def run(*arguments: str, code: int | None = 0, timeout: float = 3600) -> str:
     """Runs `slipway ARGUMENTS` as a user would; returns stdout and stderr together."""
-    command = [str(Path(sys.executable).with_name("slipway")), *arguments]
     done = subprocess.run(
-        command,
+        [SLIPWAY, *arguments],
         cwd=paths.REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -58,6 +66,98 @@ def platform() -> Cluster:
 def forge(platform: Cluster) -> Iterator[Gitea]:
     with platform.forge() as client:
         yield client
+
+
+@pytest.fixture
+def api(platform: Cluster) -> Iterator[httpx.Client]:
+    """The forge's own API on the repository, as its administrator: what `Forge` does not ask."""
+    admin = platform.secret("forge", "gitea-admin")
+    with as_user(platform, admin["username"], admin["password"]) as client:
+        yield client
+
+
+@contextmanager
+def as_user(platform: Cluster, username: str, password: str) -> Iterator[httpx.Client]:
+    """The forge's own API on the repository."""
+    repository = platform.config("pipelines", "platform")["FORGE_REPOSITORY"]
+    with (
+        platform.service("forge", "gitea") as url,
+        httpx.Client(
+            base_url=f"{url}/api/v1/repos/{repository}/",
+            auth=(username, password),
+            timeout=30,
+            trust_env=False,
+        ) as client,
+    ):
+        yield client
+
+
+def until(what: Callable[[], Any], seconds: float, message: str, every_s: float = 0.5) -> Any:
+    """What `what` gives once that is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, message
+        time.sleep(every_s)
+    return found
+
+
+# --- releases and pull requests ---------------------------------------------------------------
+
+
+def released(forge: Gitea, env: str, model: str = MODEL) -> Release | None:
+    """What main says that an environment runs."""
+    path = str(release.path(env, model))
+    try:
+        return release.parse(forge.read(path), path)
+    except NotFound:
+        return None
+
+
+def propose(
+    forge: Gitea, files: Mapping[str, bytes | None], title: str, branch: str = ""
+) -> PullRequest:
+    """A pull request with one commit, on a branch of its own."""
+    branch = branch or f"test/{secrets.token_hex(4)}"
+    forge.write(branch, files, title)
+    return forge.open(branch, title, "")
+
+
+def number_in(output: str) -> int:
+    """The pull request that a command names."""
+    found = re.findall(r"/pulls/(\d+)", output)
+    assert found, output
+    return int(found[-1])
+
+
+def verdict(forge: Gitea, number: int, seconds: float = 90) -> str:
+    """What the gates say of a pull request's present head, once they have looked."""
+
+    def state() -> str | None:
+        found = forge.statuses(forge.pull(number).sha).get(merging.CONTEXT)
+        return None if found in (None, "pending") else found
+
+    return str(until(state, seconds, f"no verdict on pull request {number}"))
+
+
+def comment(forge: Gitea, number: int) -> str:
+    """The gates' comment: there is one, however often they have looked."""
+    found = [c.body for c in forge.comments(number) if "slipway-check" in c.body.splitlines()[0]]
+    assert len(found) == 1, found
+    return found[0]
+
+
+def judged_after(api: httpx.Client, forge: Gitea, number: int) -> float:
+    """Seconds from the push of a pull request's head to its verdict, by the forge's clock."""
+    sha = forge.pull(number).sha
+    commit = api.get(f"git/commits/{sha}").raise_for_status().json()
+    reports = api.get(f"commits/{sha}/statuses").raise_for_status().json()
+    verdicts = [
+        datetime.fromisoformat(report["created_at"])
+        for report in reports
+        if report["context"] == merging.CONTEXT and report["status"] in ("success", "failure")
+    ]
+    pushed = datetime.fromisoformat(commit["commit"]["committer"]["date"])
+    return (min(verdicts) - pushed).total_seconds()
 
 
 @pytest.hookimpl(hookwrapper=True)
