@@ -99,8 +99,9 @@ class PullFacts:
     @property
     def approvers(self) -> list[str]:
         """Who approves the present head, and did not propose it."""
-        found = {a.login: None for a in self.approvals if a.sha == self.sha}
-        return [login for login in found if login.lower() != self.author.lower()]
+        found = {a.login.lower(): a.login for a in self.approvals if a.sha == self.sha}
+        found.pop(self.author.lower(), None)
+        return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -609,7 +610,7 @@ def difference(test: Test) -> str:
     where = f" ({test.column} {test.value}, {test.rows:,} rows)" if test.column else ""
     shown = "non-inferior" if test.kind == "non_inferiority" else "better"
     verdict = shown if test.passed else f"not shown to be {shown}"
-    sign = "<" if test.p_adjusted < test.alpha else "≥"
+    sign = "≥" if test.p_adjusted >= test.alpha else "<"
     return (
         f"{test.metric}{where}: gain {e.value:+.4f} [{e.low:+.4f}, {e.high:+.4f}]{margin}: "
         f"{verdict} (p {test.p_adjusted:.2g} {sign} α {test.alpha:g})"

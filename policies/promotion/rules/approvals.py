@@ -27,7 +27,7 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
         raise NotEvaluated(
             "approvals stand on the pull request, and this is none", fix="open a pull request"
         )
-    stale = sorted({a.login for a in pull.approvals if a.sha != pull.sha} - set(pull.approvers))
+    stale = sorted({a.login for a in pull.approvals if a.sha != pull.sha} - {*pull.approvers})
     for requirement in dict.fromkeys(asked):
         members = subject.policy.approvals.members(requirement.group)
         by = [login for login in pull.approvers if login.lower() in members]

@@ -119,6 +119,6 @@ def _champion(
                 subject.again,
             )
         elif test.difference.high < -test.margin or (
-            limits.refuse == "unproven" and not (test.passed and test.p_adjusted < test.alpha)
+            limits.refuse == "unproven" and not test.passed
         ):
             yield failed(difference(test), "see who is behind these rows before they are worse off")
