@@ -1,0 +1,216 @@
+"""Challenger against champion: which tests are made, and what else is said to have changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from slipway import comparison
+from slipway.comparison import EvidencePolicy, NotComparable
+from slipway.evidence import Column, Comparison, Data, Package, Signature
+from slipway.steps import dataset
+from tests import samples
+from tests.samples import Objects
+
+ROWS, DAYS = 6000, 60
+POLICY = EvidencePolicy(
+    margins={"brier": 0.005, "roc_auc": 0.01}, minimum_slice_rows=1000, resamples=200
+)
+
+
+def table(noise: float, *, spoilt: str = "", grouped: bool = True) -> pd.DataFrame:
+    """Predictions with some noise in the log odds; at airport `spoilt` they are worth nothing."""
+    random = np.random.default_rng(0)
+    odds = random.normal(-0.5, 1.2, ROWS)
+    origin = np.array(["EWR", "JFK", "LGA"])[random.choice(3, ROWS, p=[0.5, 0.4, 0.1])]
+    y = (random.random(ROWS) < 1 / (1 + np.exp(-odds))).astype(float)
+    wrong = np.random.default_rng(int(noise * 100)).normal(0, noise, ROWS)
+    p = 1 / (1 + np.exp(-odds - wrong))
+    columns: dict[str, Any] = {
+        "row": np.arange(ROWS),
+        "outcome": y,
+        "probability": np.where(origin == spoilt, 0.5, p),
+        "slice:origin": origin,
+        "period": "part-1",
+    }
+    if grouped:
+        columns["group"] = [f"day-{i}" for i in np.repeat(np.arange(DAYS), ROWS // DAYS)]
+    return pd.DataFrame(columns)
+
+
+def compare(new: pd.DataFrame, old: pd.DataFrame, policy: EvidencePolicy = POLICY) -> Comparison:
+    found = samples.evaluation()
+    return comparison.compare(found, new, found, old, policy)
+
+
+def passed(found: Comparison, kind: str) -> dict[tuple[str, str], bool]:
+    return {(t.metric, t.value): t.passed for t in found.tests if t.kind == kind}
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_better_model_is_superior_and_nowhere_inferior(grouped: bool) -> None:
+    found = compare(table(0.2, grouped=grouped), table(1.5, grouped=grouped))
+    assert passed(found, "superiority") == {
+        (name, ""): True for name in ("roc_auc", "brier", "log_loss", "calibration_error")
+    }
+    # Only metrics with a margin, and slices with rows enough: LGA has about 600.
+    assert passed(found, "non_inferiority") == {
+        ("roc_auc", ""): True,
+        ("brier", ""): True,
+        ("brier", "EWR"): True,
+        ("brier", "JFK"): True,
+    }
+    for test in found.tests:
+        assert test.difference.low < test.difference.value < test.difference.high
+        assert test.difference.value > 0  # positive is better, whichever way the metric points
+        assert test.p_value <= test.p_adjusted
+
+
+def test_a_worse_model_is_neither() -> None:
+    found = compare(table(1.5), table(0.2))
+    assert not any(test.passed for test in found.tests)
+
+
+def test_a_slice_that_got_worse_is_found_behind_a_good_average() -> None:
+    found = compare(table(0.2, spoilt="JFK"), table(0.8, spoilt="EWR"))
+    verdicts = passed(found, "non_inferiority")
+    assert verdicts["brier", "EWR"]
+    assert not verdicts["brier", "JFK"]
+    assert verdicts["brier", ""]
+
+
+def test_equal_predictions_are_non_inferior_at_any_margin() -> None:
+    policy = POLICY.model_copy(update={"margins": {"brier": 0.0}, "slice_margin": 0.0})
+    found = compare(table(0.2), table(0.2), policy)
+    assert all(passed(found, "non_inferiority").values())
+    assert not any(passed(found, "superiority").values())
+
+
+def test_many_slices_are_corrected_for() -> None:
+    new, old = table(0.2), table(0.2)
+    for column in range(20):
+        values = np.random.default_rng(column).choice(["x", "y"], ROWS)
+        new[f"slice:{column}"] = values
+    found = compare(new, old)
+    assert len(passed(found, "non_inferiority")) == 4 + 2  # the same values: named by column too
+    assert len([t for t in found.tests if t.kind == "non_inferiority"]) == 4 + 40
+    assert len([t for t in found.tests if t.kind == "superiority"]) == 4
+
+
+def test_other_rows_cannot_be_compared() -> None:
+    shorter = table(0.2).head(ROWS - 1)
+    flipped = table(0.2).assign(outcome=lambda t: 1 - t["outcome"])
+    for other in (shorter, flipped):
+        with pytest.raises(NotComparable, match="rescore"):
+            compare(table(0.2), other)
+    one_day = table(0.2).assign(group="day-1")
+    with pytest.raises(NotComparable, match="one group"):
+        compare(one_day, one_day)
+
+
+def test_the_champions_metrics_have_intervals() -> None:
+    found = comparison.metrics(table(0.2), POLICY)
+    assert found["brier"].low < found["brier"].value < found["brier"].high
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"margins": {"auc": 0.1}}, {"alpha": 1.0}, {"margins": {"brier": -0.1}}, {"alfa": 1}]
+)
+def test_a_wrong_policy_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        EvidencePolicy.model_validate(wrong)
+
+
+# Changes
+
+
+def signature(inputs: list[Column], outputs: list[Column] | None = None) -> Signature:
+    return Signature(
+        digest=samples.digest("51"),
+        inputs=inputs,
+        outputs=outputs or [Column(name="0", type="float64(-1, 2)")],
+    )
+
+
+A, B = Column(name="a", type="double"), Column(name="b", type="string", required=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change", "breaks"),
+    [
+        ([A, B], [A, B], None, False),
+        ([A, B], [A], ("b", "removed", "string", ""), True),
+        ([A], [A, B], ("b", "added_optional", "", "string"), False),
+        ([B], [A, B], ("a", "added_required", "", "double"), True),
+        ([A], [Column(name="a", type="string")], ("a", "retyped", "double", "string"), True),
+        (
+            [B],
+            [Column(name="b", type="string")],
+            ("b", "made_required", "string", "string"),
+            True,
+        ),
+        ([Column(name="b", type="string")], [B], None, False),
+    ],
+)
+def test_what_breaks_a_caller(
+    before: list[Column], after: list[Column], change: tuple[str, ...] | None, breaks: bool
+) -> None:
+    found = comparison.signature_changes(signature(before), signature(after))
+    assert [(c.name, c.kind, c.before, c.after) for c in found] == ([change] if change else [])
+    assert any(c.breaks for c in found) == breaks
+
+
+def test_an_output_besides_asks_nothing_of_a_caller() -> None:
+    old, more = signature([A]), signature([A], [Column(name="0", type="float64(-1, 2)"), A])
+    (added,) = comparison.signature_changes(old, more)
+    assert (added.name, added.kind, added.breaks) == ("output a", "added_optional", False)
+    (removed,) = comparison.signature_changes(more, old)
+    assert (removed.name, removed.breaks) == ("output a", True)
+
+
+def test_dependencies_that_differ() -> None:
+    old, new = (
+        samples.dependencies(
+            packages=[Package(name=n, version=v, licence="") for n, v in pins.items()]
+        )
+        for pins in ({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"})
+    )
+    found = comparison.dependency_changes(old, new)
+    assert found == ["b 1 -> 2", "c 1 -> -", "d - -> 1"]
+    evaluation, scores = samples.evaluation(), table(0.2)
+    whole = comparison.compare(evaluation, scores, evaluation, scores, POLICY, locks=(new, old))
+    assert whole.dependencies == found
+
+
+def test_training_data_that_moved_is_told_by_column() -> None:
+    objects = Objects()
+
+    def data(shift: float, *, holdout: float = 0.0) -> Data:
+        parts: list[dataset.Partition] = []
+        for name, by in (("part-1", shift), ("part-2", holdout)):
+            rows = pd.DataFrame(
+                {
+                    "x": np.random.default_rng(0).normal(by, 1, 500),
+                    "kind": ["a", "b"] * 250,
+                    "when": pd.date_range("2026-01-01", periods=500, unit="s"),
+                    "only " + str(shift): 1.0,
+                }
+            )
+            content = dataset.encode(rows)
+            made = objects.put("data", content)
+            parts.append(dataset.Partition(name=name, digest=made, rows=500, size=len(content)))
+        manifest = dataset.Manifest(model="toy", partitions=parts)
+        digest = objects.put_json("data", manifest.model_dump())
+        return Data(digest=digest, rows=1000, train=["part-1"])
+
+    found = {d.column: d.psi for d in comparison.drift(objects, data(1.0), data(0.0))}
+    assert set(found) == {"x", "kind"}
+    assert found["x"] > 0.5
+    assert found["kind"] == 0
+    # Another holdout is no drift of what was learned from.
+    same = comparison.drift(objects, data(0.0, holdout=3.0), data(0.0))
+    assert {d.psi for d in same} == {0.0}
