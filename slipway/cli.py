@@ -17,6 +17,7 @@ from slipway.commands import (
     new,
     predict,
     pulumi,
+    rollback,
     status,
     trace,
     train,
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Models promoted by pull request. Exit codes: 0 done, 1 failed, 2 bad input.",
 )
-for module in (up, down, doctor, status, train, predict, trace, new, env, bench, clean):
+for module in (up, down, doctor, status, train, rollback, predict, trace, new, env, bench, clean):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.command("pulumi", context_settings=pulumi.SETTINGS)(pulumi.command)
 

@@ -30,7 +30,7 @@ class Remote:
     password: str
 
 
-def _git(*arguments: str, remote: Remote | None = None, cwd: Path | None = None) -> str:
+def git(*arguments: str, remote: Remote | None = None, cwd: Path | None = None) -> str:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     helper: list[str] = []
     if remote:
@@ -58,7 +58,7 @@ def head() -> str:
     Raises:
         SlipwayError: this is not a git checkout, or has no commit.
     """
-    return _git("rev-parse", "HEAD")
+    return git("rev-parse", "HEAD")
 
 
 def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
@@ -73,7 +73,7 @@ def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
     Raises:
         SlipwayError: the two conflict, or the checkout is shallow.
     """
-    if _git("rev-parse", "--is-shallow-repository") == "true":
+    if git("rev-parse", "--is-shallow-repository") == "true":
         raise SlipwayError(
             "this clone is shallow and cannot be pushed", fix="git fetch --unshallow"
         )
@@ -82,17 +82,26 @@ def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
         return theirs, False
     if theirs and not _is_ancestor(theirs, mine):
         mine = _merged(mine, theirs)
-    _git("push", "--quiet", remote.url, f"{mine}:refs/heads/{branch}", remote=remote)
+    git("push", "--quiet", remote.url, f"{mine}:refs/heads/{branch}", remote=remote)
     return mine, True
 
 
+def fetch(remote: Remote, into: Path, *refspecs: str) -> None:
+    """Fetches into a repository, bare or not, without tags; `SlipwayError` where git cannot."""
+    git("fetch", "--quiet", "--no-tags", remote.url, *refspecs, remote=remote, cwd=into)
+
+
+def fetched(remote: Remote, into: Path, branch: str = "main") -> str:
+    """The remote's branch, fetched beside the repository's own branches: what it is called here."""
+    here = f"refs/slipway/{branch}"
+    fetch(remote, into, f"+refs/heads/{branch}:{here}")
+    return here
+
+
 def _theirs(remote: Remote, branch: str) -> str:
-    if not _git("ls-remote", remote.url, f"refs/heads/{branch}", remote=remote):
+    if not git("ls-remote", remote.url, f"refs/heads/{branch}", remote=remote):
         return ""
-    _git(
-        "fetch", "--quiet", remote.url, f"+refs/heads/{branch}:refs/slipway/{branch}", remote=remote
-    )
-    return _git("rev-parse", f"refs/slipway/{branch}")
+    return git("rev-parse", fetched(remote, paths.REPOSITORY, branch))
 
 
 def _is_ancestor(older: str, newer: str) -> bool:
@@ -103,15 +112,15 @@ def _is_ancestor(older: str, newer: str) -> bool:
 def _merged(mine: str, theirs: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "merge"
-        _git("worktree", "add", "--quiet", "--detach", str(place), theirs)
+        git("worktree", "add", "--quiet", "--detach", str(place), theirs)
         try:
             message = f"Merge {mine[:12]} from a checkout"
-            _git("merge", "--quiet", "--no-ff", "--no-edit", "-m", message, mine, cwd=place)
-            return _git("rev-parse", "HEAD", cwd=place)
+            git("merge", "--quiet", "--no-ff", "--no-edit", "-m", message, mine, cwd=place)
+            return git("rev-parse", "HEAD", cwd=place)
         except SlipwayError as error:
             raise SlipwayError(
                 f"this checkout and the forge's main conflict: {error}",
                 fix=f"git merge {theirs[:12]}, resolve, commit, and run `make up` again",
             ) from error
         finally:
-            _git("worktree", "remove", "--force", str(place))
+            git("worktree", "remove", "--force", str(place))
