@@ -14,7 +14,7 @@ from slipway import attestation, gates, paths, release
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
-from slipway.forge import Gitea, NotFound
+from slipway.forge import NotFound, from_environment
 from slipway.release import Approvals, Code, Data, MLflow, Release, Rollout, Runtime, Signature
 from slipway.store import Store
 
@@ -69,7 +69,7 @@ def run(
             f"not of {model} for {environment}",
             field="--evidence",
         )
-    with Gitea.from_environment() as forge:
+    with from_environment() as forge:
         present = on_main(forge, environment, model)
         made = proposal(document, evidence, int(version), runtime_image, present, break_glass)
         content = made.files[str(release.path(environment, model))].decode()

@@ -17,7 +17,7 @@ from slipway import attestation, evidence, store
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
 from slipway.evidence import Evaluation, Evidence
-from slipway.forge import Gitea
+from slipway.forge import from_environment
 from slipway.steps import champion, dataset, predictions
 from slipway.store import Store
 
@@ -70,7 +70,7 @@ def predicted(objects: Store, champion: Evidence, evaluation: Digest) -> Digest:
     rows = dataset.read(objects, manifest, ours.holdout.partitions).iloc[table["row"]]
     bento = store.untar(objects.get("bentos", champion.bento.digest))
     files = {n.removeprefix(MODEL): data for n, data in bento.items() if n.startswith(MODEL)}
-    with Gitea.from_environment() as forge:
+    with from_environment() as forge:
         code = source(forge.archive(theirs.code), model, theirs.code)
     found = predict(code, files, model, rows)
     print(f"the champion's code of {theirs.code[:12]} answered for {len(found):,} rows")

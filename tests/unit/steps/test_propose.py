@@ -11,7 +11,7 @@ import pytest
 from slipway import attestation, evidence, release, store
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
-from slipway.forge import ForgeError, Gitea, NotFound, PullRequest
+from slipway.forge import ForgeError, NotFound, PullRequest
 from slipway.release import Approvals, Release, Rollout
 from slipway.steps import propose
 from tests import samples
@@ -102,7 +102,7 @@ def run(
     (tmp_path / "public.pem").write_bytes(samples.public_pem())
     monkeypatch.setenv("SLIPWAY_EVIDENCE_KEYS", str(tmp_path / "public.pem"))
     monkeypatch.setattr(propose, "Store", lambda: objects)
-    monkeypatch.setattr(Gitea, "from_environment", lambda: forge)
+    monkeypatch.setattr(propose, "from_environment", lambda: forge)
 
     def step(document: Evidence | None = None, **changes: str) -> dict[str, str]:
         about = document or samples.document()

@@ -1,58 +1,121 @@
-import importlib.util
+"""The workflows: generated from their sources, consistent with the steps, and each pod with no more
+than its step needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from slipway import paths
-from slipway.steps.__main__ import FLAGS, TRANSIENT
+from slipway.steps.__main__ import FLAGS, TRANSIENT, TRUSTED
+from workflows.__main__ import render
 
-WORKFLOWS = sorted((paths.REPOSITORY / "workflows").glob("*.py"))
-
-
-def _module(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, paths.REPOSITORY / f"workflows/{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+RENDERED = render()
+NAMES = ("train", "promote", "reproduce")
 
 
-@pytest.mark.parametrize("source", WORKFLOWS, ids=lambda p: p.stem)
-def test_the_committed_yaml_is_what_the_source_generates(source: Any) -> None:
-    committed = source.with_suffix(".yaml").read_text()
-    assert committed == _module(source.stem).render(), f"run: python workflows/{source.name}"
+@pytest.mark.parametrize("file", RENDERED, ids=lambda f: f.stem)
+def test_the_committed_yaml_is_what_the_source_generates(file: Path) -> None:
+    assert file.read_text() == RENDERED[file], "run: python -m workflows"
 
 
-@pytest.fixture(scope="module")
-def train() -> dict[str, Any]:
-    return yaml.safe_load((paths.REPOSITORY / "workflows" / "train.yaml").read_text())["spec"]
+def spec(name: str) -> dict[str, Any]:
+    (content,) = (text for file, text in RENDERED.items() if file.stem == name)
+    return yaml.safe_load(content)["spec"]
 
 
-def test_each_template_gives_its_step_the_flags_that_it_takes(train: dict[str, Any]) -> None:
-    steps = {t["name"]: t["container"] for t in train["templates"] if "container" in t}
-    assert set(steps) == set(FLAGS)
-    for name, container in steps.items():
-        given = {arg.split("=")[0].removeprefix("--") for arg in container["args"]}
-        assert given == {"model", "output-dir", *FLAGS[name]}
+def steps(name: str) -> dict[str, dict[str, Any]]:
+    return {t["name"]: t for t in spec(name)["templates"] if "container" in t}
 
 
-def test_every_pod_meets_restricted_pod_security(train: dict[str, Any]) -> None:
-    assert train["securityContext"]["runAsNonRoot"] is True
-    assert train["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for template in train["templates"]:
-        if "container" in template:
-            security = template["container"]["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False
-            assert security["capabilities"] == {"drop": ["ALL"]}
-            assert security["runAsUser"] == 10001
+EVERY = [(name, step) for name in NAMES for step in steps(name)]
 
 
-def test_only_what_may_pass_is_tried_again(train: dict[str, Any]) -> None:
-    for template in train["templates"]:
-        if "container" in template:
-            expression = template["retryStrategy"]["expression"]
-            assert f"'{TRANSIENT}'" in expression
-            assert "'1'" not in expression
-            assert "'2'" not in expression
+def flags(template: dict[str, Any]) -> dict[str, str]:
+    return dict(arg.removeprefix("--").split("=", 1) for arg in template["container"]["args"])
+
+
+def test_every_step_is_in_some_workflow() -> None:
+    assert {step for _, step in EVERY} == set(FLAGS)
+
+
+@pytest.mark.parametrize(("name", "step"), EVERY)
+def test_each_template_gives_its_step_the_flags_that_it_takes(name: str, step: str) -> None:
+    assert set(flags(steps(name)[step])) == {"model", "output-dir", *FLAGS[step]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_step_follows_the_one_before(name: str) -> None:
+    (tasks,) = (t["dag"]["tasks"] for t in spec(name)["templates"] if "dag" in t)
+    for before, task in zip([None, *tasks], tasks, strict=False):
+        assert task.get("depends") == (before["name"] if before else None)
+    given = {p["name"]: p["value"] for p in tasks[-1].get("arguments", {})["parameters"]}
+    if name != "reproduce":
+        assert given["evidence"] == "{{tasks.attest.outputs.parameters.evidence}}"
+
+
+@pytest.mark.parametrize(("name", "step"), EVERY)
+def test_what_judges_is_mains(name: str, step: str) -> None:
+    """Nobody's commit decides how it is judged."""
+    (source,) = steps(name)[step]["inputs"]["artifacts"]
+    revision = source["git"].get("revision"), source["git"].get("branch")
+    commit = ("{{workflow.parameters.commit}}", None)
+    assert revision == ((None, "main") if step in TRUSTED else commit)
+
+
+@pytest.mark.parametrize(("name", "step"), EVERY)
+def test_only_attest_can_sign(name: str, step: str) -> None:
+    template = steps(name)[step]
+    signs = step == "attest"
+    assert (template.get("serviceAccountName") == "evidence") is signs
+    assert ("evidence-key" in yaml.safe_dump(template).replace("evidence-keys", "")) is signs
+    if signs:
+        (mount,) = (m for m in template["container"]["volumeMounts"] if m["name"] == "evidence-key")
+        assert mount["readOnly"] is True
+        assert template["container"]["command"] == ["python", "-m", "slipway.steps", "attest"]
+    # The forge's password is for those that read or write there.
+    given = [e.get("secretRef", {}).get("name") for e in template["container"]["envFrom"]]
+    assert ("forge" in given) == (step in ("rescore", "propose"))
+
+
+def test_promotions_of_one_model_to_one_environment_take_turns() -> None:
+    for name in ("train", "promote"):
+        (mutex,) = steps(name)["propose"]["synchronization"]["mutexes"]
+        assert mutex["name"] == (
+            "propose-{{workflow.parameters.model}}-{{workflow.parameters.environment}}"
+        )
+
+
+def test_a_training_is_not_a_dry_run_and_runs_on_the_platforms_image() -> None:
+    given = flags(steps("train")["propose"])
+    assert (given["dry-run"], given["break-glass"]) == ("false", "")
+    assert given["runtime-image"] == "{{workflow.parameters.serving-image}}"
+    promoted = flags(steps("promote")["propose"])
+    assert promoted["runtime-image"] == "{{inputs.parameters.runtime-image}}"
+    assert promoted["dry-run"] == "{{workflow.parameters.dry-run}}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_what_trains_waits_for_its_turn(name: str) -> None:
+    assert ("synchronization" in spec(name)) is (name != "promote")
+
+
+@pytest.mark.parametrize(("name", "step"), EVERY)
+def test_every_pod_meets_restricted_pod_security(name: str, step: str) -> None:
+    pod = spec(name)["securityContext"]
+    assert pod["runAsNonRoot"] is True
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    security = steps(name)[step]["container"]["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["runAsUser"] == 10001
+
+
+@pytest.mark.parametrize(("name", "step"), EVERY)
+def test_only_what_may_pass_is_tried_again(name: str, step: str) -> None:
+    expression = steps(name)[step]["retryStrategy"]["expression"]
+    assert f"'{TRANSIENT}'" in expression
+    assert "'1'" not in expression
+    assert "'2'" not in expression
