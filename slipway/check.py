@@ -137,16 +137,16 @@ class Verdict(Strict):
         failed = list(dict.fromkeys((about, f.rule) for about, f in self.of("fail")))
         if failed:
             named = ", ".join(f"{about} {rule}".strip() for about, rule in failed)
-            return f"❌ {len(failed)} of {self.gates} gates {_verb(failed)}: {named}"
+            return f"❌ {len(failed)} of {self.count} gates {_verb(failed)}: {named}"
         if not self.releases:
             return "✅ no release changed"
         waived = list(dict.fromkeys(f"{about} {f.rule}".strip() for about, f in self.of("waived")))
         if waived:
             return f"⚠️ may be merged, with the glass broken: {', '.join(waived)} waived"
-        return f"✅ may be merged: {self.gates} gates pass"
+        return f"✅ may be merged: {self.count} gates pass"
 
     @property
-    def gates(self) -> int:
+    def count(self) -> int:
         """How many gates had something to say."""
         applicable = self.of("pass", "fail", "waived")
         return len({(about, found.rule) for about, found in applicable})
@@ -185,6 +185,16 @@ def _flat(found: Release) -> dict[str, str]:
 
     document = found.model_dump(mode="json", exclude={"model", "evidence"})
     return {name: value for name, value in items("", document) if name != "bento.uri"}
+
+
+def default_base(repository: Repository) -> str:
+    """The branch that pull requests go to, as this clone has it."""
+    for name in ("refs/remotes/origin/main", "refs/heads/main"):
+        if repository.has(name):
+            return name
+    raise SlipwayError(
+        f"{repository.path} has neither origin/main nor main", fix="name one: --base REV"
+    )
 
 
 def check(

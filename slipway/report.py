@@ -358,7 +358,7 @@ def _gates(verdict: Verdict) -> list[str]:
     if not rows:
         return []
     table = "\n".join(["| | gate | finding |", "|---|---|---|", *rows])
-    return [_folded(f"All {verdict.gates} gates", table)]
+    return [_folded(f"All {verdict.count} gates", table)]
 
 
 def _command(verdict: Verdict) -> str:

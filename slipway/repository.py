@@ -198,14 +198,19 @@ class Repository:
         """
         options = ["--first-parent"] if first_parent else []
         options += [f"--max-count={limit}"] if limit else []
-        command = [
-            "log",
-            "-z",
-            f"--format=tformat:{'%x00'.join(_FIELDS)}",
-            *options,
-        ]
-        where = [path] if path else []
-        fields = self.git(*command, self.commit(rev), "--", *where).split("\0")
+        return self._log([*options, self.commit(rev), "--", *([path] if path else [])])
+
+    def ahead(self, base: str, head: str) -> list[Commit]:
+        """The commits that `head` has and `base` has not, newest first."""
+        return self._log([self.commit(head), f"^{self.commit(base)}", "--"])
+
+    def commits(self, shas: Sequence[str]) -> list[Commit]:
+        """These commits, in this order."""
+        return self._log(["--no-walk=unsorted", *shas, "--"]) if shas else []
+
+    def _log(self, arguments: Sequence[str]) -> list[Commit]:
+        wanted = f"--format=tformat:{'%x00'.join(_FIELDS)}"
+        fields = self.git("log", "-z", wanted, *arguments).split("\0")
         return [_commit(*row) for row in zip(*[iter(fields)] * len(_FIELDS), strict=False)]
 
     def versions(self, rev: str, paths: Sequence[str]) -> dict[str, list[str]]:

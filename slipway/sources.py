@@ -53,10 +53,9 @@ class Mounted:
         return self._store.get("evidence", digest)
 
     def keys(self, *, fresh: bool = False) -> Keys:
-        file = os.environ.get(KEYS)
-        if not file:
-            raise BadInput("not set", field=KEYS, fix="mount the ConfigMap evidence-keys")
-        return read_keys(Path(file))
+        from slipway import attestation
+
+        return attestation.keys_from_environment()
 
     def soak(self, environment: str, model: str, bento: Digest) -> Soak:
         from slipway import soak

@@ -1,0 +1,138 @@
+"""History: every release of a model in an environment, from git alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from slipway import gates, release
+from slipway.errors import SlipwayError
+from slipway.release import Release
+from slipway.repository import Commit, Repository
+
+Kind = Literal["released", "rolled back", "settings changed", "removed", "unreadable"]
+
+# Gitea's "Merge pull request 'Title' (#5) from …", GitHub's "Merge pull request #5 from …" and, of
+# a squashed one, "Title (#5)".
+_PULL = re.compile(r"^Merge pull request #(\d+)\b|\(#(\d+)\)(?! *')")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change of a release file on the branch itself.
+
+    `author` wrote what was merged, `merger` put it on the branch. `release` is None where there is
+    none any more, or none that can be read. `break_glass`: who waived gates with it, and why.
+    """
+
+    when: datetime
+    kind: Kind
+    author: str
+    merger: str
+    commit: str
+    subject: str
+    pull: int | None
+    release: Release | None
+    break_glass: str = ""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The entry for a program."""
+        found = self.release
+        return {
+            "when": self.when.isoformat(),
+            "kind": self.kind,
+            "author": self.author,
+            "merger": self.merger,
+            "commit": self.commit,
+            "subject": self.subject,
+            "pull": self.pull,
+            "version": found.version if found else None,
+            "bento": found.bento.digest if found else None,
+            "evidence": found.evidence.digest if found else None,
+            "summary": found.evidence.summary if found else {},
+            "break_glass": self.break_glass,
+        }
+
+
+def entries(
+    repository: Repository, rev: str, environment: str, model: str, limit: int = 0
+) -> list[Entry]:
+    """The changes up to `rev`, newest first, at most `limit` (0: all).
+
+    Only what landed on the branch counts, each merge as one change.
+
+    Raises:
+        BadInput: no such commit.
+    """
+    path = str(release.path(environment, model))
+    commits = repository.log(rev, path)
+    authors = _authors(repository, commits)
+    found: list[Entry] = []
+    earlier: list[Release] = []
+    present: Release | None = None
+    for commit in reversed(commits):
+        content = repository.read(commit.sha, path)
+        now = _parse(content, path)
+        if content is None:
+            kind: Kind = "removed"
+        elif now is None:
+            kind = "unreadable"
+        elif present and present.pins == now.pins:
+            kind = "settings changed"
+        else:
+            kind = "rolled back" if now in earlier else "released"
+        found.append(
+            Entry(
+                when=commit.when,
+                kind=kind,
+                author=authors.get(commit.sha, commit.author),
+                merger=commit.author,
+                commit=commit.sha,
+                subject=commit.subject,
+                pull=pull_number(commit.subject),
+                release=now,
+                break_glass=_broken(repository, commit, environment, model),
+            )
+        )
+        present = now
+        earlier += [now] if now else []
+    found.reverse()
+    return found[:limit] if limit else found
+
+
+def _parse(content: bytes | None, path: str) -> Release | None:
+    if content is not None:
+        with suppress(SlipwayError):
+            return release.parse(content, path)
+    return None
+
+
+def _authors(repository: Repository, commits: Sequence[Commit]) -> dict[str, str]:
+    """Who wrote what a merge brought: the author of the merged branch's last commit."""
+    brought = {c.parents[1]: c.sha for c in commits if len(c.parents) > 1}
+    return {brought[c.sha]: c.author for c in repository.commits(list(brought))}
+
+
+def _broken(repository: Repository, commit: Commit, environment: str, model: str) -> str:
+    """Who broke the glass for this change; "" unless the file came with it."""
+    path = str(gates.break_glass_path(environment, model))
+    content = repository.read(commit.sha, path)
+    if content is None:
+        return ""
+    if commit.parents and repository.read(commit.parents[0], path) == content:
+        return ""
+    with suppress(SlipwayError):
+        glass = gates.parse_break_glass(content, path)
+        return f"{glass.who}: {glass.why}"
+    return "unreadable"
+
+
+def pull_number(subject: str) -> int | None:
+    """The pull request that a merge commit's subject names; None where it names none."""
+    found = _PULL.findall(subject)
+    return int(found[-1][0] or found[-1][1]) if found else None

@@ -1,0 +1,191 @@
+"""Gates: judges open pull requests by main's gates, and tells the forge: a comment and a status.
+
+It runs main's code. Of a pull request, a fork's too, it reads data alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from slipway import digests, publish, report
+from slipway.check import Verdict, check, shorten
+from slipway.errors import SlipwayError
+from slipway.forge import Forge, ForgeError, NotFound, PullRequest, State, from_environment
+from slipway.gates import Approval, PullFacts
+from slipway.merging import CONTEXT
+from slipway.repository import Repository
+from slipway.sources import Mounted, Source
+from slipway.store import Store
+
+MARKER = "slipway-check"
+BASE = "main"
+# How often a head or a base may move while it is being judged before the sweep has to come back.
+ATTEMPTS = 5
+
+
+def run(pull: int | None) -> dict[str, str]:
+    """Judges one pull request, or all open ones. Outputs `judged`, a line for each.
+
+    Raises:
+        SlipwayError: the first thing that kept one from being judged; its status says so too.
+    """
+    with from_environment() as forge, fetching(forge) as fetched:
+        gates = Gates(forge, fetched, Mounted(Store()))
+        pulls = [forge.pull(pull)] if pull is not None else list(forge.pulls())
+        return {"judged": "\n".join(gates.judge(pulls))}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A repository of our own, into which the forge's commits come as they are needed."""
+
+    repository: Repository
+    forge: Forge
+
+    def update(self, pull: PullRequest) -> str:
+        """Fetches main, and the head that the forge says this pull request has; main's commit."""
+        here = f"refs/pulls/{pull.number}"
+        refs = (f"+refs/heads/{BASE}:refs/heads/{BASE}", f"+refs/pull/{pull.number}/head:{here}")
+        try:
+            publish.fetch(self.forge.remote, self.repository.path, *refs)
+            if not self.repository.has(pull.sha):  # the forge writes its ref a moment later
+                publish.fetch(self.forge.remote, self.repository.path, f"{pull.sha}:{here}")
+        except SlipwayError as error:
+            raise ForgeError(str(error)) from error
+        return self.repository.commit(f"refs/heads/{BASE}")
+
+
+@contextmanager
+def fetching(forge: Forge) -> Generator[Fetched]:
+    """An empty repository, gone afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="slipway-gates-") as folder,
+        Repository(folder) as repository,
+    ):
+        repository.git("init", "--quiet", "--bare", f"--initial-branch={BASE}")
+        yield Fetched(repository, forge)
+
+
+class Gates:
+    """Judges pull requests. Judging one again, with nothing changed, changes nothing."""
+
+    def __init__(self, forge: Forge, fetched: Fetched, source: Source) -> None:
+        self._forge, self._fetched, self._source = forge, fetched, source
+
+    def judge(self, pulls: Iterable[PullRequest]) -> Iterator[str]:
+        """A line for each; one that cannot be judged does not keep the others from it."""
+        errors: list[Exception] = []
+        for pull in pulls:
+            if pull.base != BASE or pull.state != "open":
+                continue
+            try:
+                verdict = self._judge(pull)
+                yield f"{pull.number}: {verdict.headline}"
+            except NotFound:
+                yield f"{pull.number}: gone"  # closed, or its repository removed, meanwhile
+            except Exception as error:
+                errors.append(error)
+                yield f"{pull.number}: {error}"
+        if errors:
+            raise errors[0]
+
+    def _judge(self, pull: PullRequest) -> Verdict:
+        for _ in range(ATTEMPTS):
+            verdict = self._judge_head(pull)
+            pull, moved = self._forge.pull(pull.number), pull.sha
+            if pull.state != "open" or (
+                pull.sha == moved and self._forge.commit(BASE) == verdict.base
+            ):
+                return verdict
+        raise SlipwayError(
+            f"pull request {pull.number} or {BASE} moved {ATTEMPTS} times while it was judged",
+            fix="it is looked at again within two minutes",
+        )
+
+    def _judge_head(self, pull: PullRequest) -> Verdict:
+        """Judges one head against one base, and says so at that head."""
+        before = self._forge.statuses(pull.sha).get(CONTEXT)
+        if before is None:
+            self._report(pull, "pending", "the gates are being evaluated")
+        try:
+            base = self._fetched.update(pull)
+            verdict = check(
+                self._fetched.repository,
+                base,
+                pull.sha,
+                source=self._source,
+                pull=self._facts(pull, base),
+                now=datetime.now(UTC),
+            )
+            changed = self._comment(pull, verdict)
+            state = state_of(verdict)
+            # Not what an older base would say: whoever judges the newer one has said it already.
+            if (changed or state != before) and self._forge.commit(BASE) == base:
+                self._report(pull, state, verdict.description)
+        except Exception as error:
+            # Never success, and not merely pending, which would look as if somebody still judged.
+            with suppress(ForgeError):
+                self._report(pull, "error", f"could not be judged: {error}")
+            raise
+        return verdict
+
+    def _report(self, pull: PullRequest, state: State, description: str) -> None:
+        text = shorten(" ".join(description.split()), 140)
+        self._forge.set_status(pull.sha, CONTEXT, state, text)
+
+    def _facts(self, pull: PullRequest, base: str) -> PullFacts:
+        """Who proposed it and who approves it: nobody approves what he committed himself."""
+        mine = {
+            name.lower()
+            for commit in self._fetched.repository.ahead(base, pull.sha)
+            for name in (commit.author, commit.email.partition("@")[0])
+        }
+        return PullFacts(
+            number=pull.number,
+            author=pull.author,
+            sha=pull.sha,
+            approvals=tuple(
+                Approval(review.login, review.sha, review.when)
+                for review in self._forge.reviews(pull.number)
+                if review.login.lower() not in mine
+            ),
+        )
+
+    def _comment(self, pull: PullRequest, verdict: Verdict) -> bool:
+        """Brings the comment up to date; whether there was anything new to say."""
+        said = self._said(pull)
+        if not said and not (verdict.releases or verdict.findings or verdict.problems):
+            return False
+        text = report.markdown(verdict, compare_url=self._forge.compare_url)
+        # Plots take seconds and an upload, so what the text says tells whether it was said before.
+        key = f"<!-- {digests.of(text.encode())} -->"
+        if key in said:
+            return False
+        plots = {
+            found.path: self._forge.attach(
+                pull.number, f"{found.environment}-{found.model}.png", report.plot(found)
+            )
+            for found in verdict.releases
+            if found.evidence
+        }
+        if any(plots.values()):
+            text = report.markdown(verdict, compare_url=self._forge.compare_url, plots=plots)
+        self._forge.comment(pull.number, MARKER, f"{text}\n{key}")
+        return True
+
+    def _said(self, pull: PullRequest) -> str:
+        """Our comment as it stands; "" where there is none."""
+        me, hidden = self._forge.remote.username, f"<!-- {MARKER} -->"
+        comments = self._forge.comments(pull.number)
+        return next((c.body for c in comments if c.author == me and c.body.startswith(hidden)), "")
+
+
+def state_of(verdict: Verdict) -> State:
+    """The commit status of a verdict: an error where what did not answer may change it."""
+    if verdict.exit_code == 0:
+        return "success"
+    return "error" if verdict.unreachable and not verdict.problems else "failure"
