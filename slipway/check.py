@@ -141,9 +141,10 @@ class Verdict(Strict):
         if not self.releases:
             return "✅ no release changed"
         waived = list(dict.fromkeys(f"{about} {f.rule}".strip() for about, f in self.of("waived")))
-        if waived:
-            return f"⚠️ may be merged, with the glass broken: {', '.join(waived)} waived"
-        return f"✅ may be merged: {self.count} gates pass"
+        if any(found.rule == "break_glass" for _, found in self.of("waived")):
+            return f"⚠️ may be merged, with the glass broken: {', '.join(waived)}"
+        allowed = f"; allowed without: {', '.join(waived)}" if waived else ""
+        return f"✅ may be merged: {self.count - len(waived)} of {self.count} gates pass{allowed}"
 
     @property
     def count(self) -> int:
