@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from slipway import cluster, merging, paths, release
-from slipway.endpoints import Cluster
+from slipway import cluster, merging, paths, release, serving, training
+from slipway.endpoints import Cluster, part
 from slipway.forge import Gitea, NotFound, PullRequest
 from slipway.release import Release
 
@@ -158,6 +158,56 @@ def judged_after(api: httpx.Client, forge: Gitea, number: int) -> float:
     ]
     pushed = datetime.fromisoformat(commit["commit"]["committer"]["date"])
     return (min(verdicts) - pushed).total_seconds()
+
+
+def merge(forge: Gitea, platform: Cluster, number: int, env: str, seconds: float = 90) -> Release:
+    """Merges what the gates let in, and waits until the environment answers with its bento."""
+    merging.merge(forge, number)
+    merged = released(forge, env)
+    assert merged
+    serving.wait_until_answering(platform, env, MODEL, merged.bento.digest, timeout_s=seconds)
+    return merged
+
+
+def with_password(forge: Gitea) -> str:
+    """The repository's address. Only for git, and for the time of a test."""
+    remote = forge.remote
+    return remote.url.replace("://", f"://{remote.username}:{remote.password}@", 1)
+
+
+def git(place: Path | None, *arguments: str) -> str:
+    own = ("-c", "user.name=tester", "-c", "user.email=tester@slipway.invalid", "-c", "http.proxy=")
+    done = subprocess.run(["git", *own, *arguments], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# --- workflows --------------------------------------------------------------------------------
+
+
+def workflows(platform: Cluster, template: str) -> dict[str, str]:
+    """Name to phase of every workflow that was made from a template."""
+    return {
+        item["metadata"]["name"]: part(item, "status", "phase") or ""
+        for item in platform.items(f"{training.API}/workflows")
+        if part(item, "spec", "workflowTemplateRef", "name") == template
+    }
+
+
+def sweep(platform: Cluster) -> None:
+    """What happens every two minutes, now."""
+    body = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"generateName": "sweep-now-"},
+        "spec": {"workflowTemplateRef": {"name": "sweep"}},
+    }
+    name = platform.create(f"{training.API}/workflows", body)["metadata"]["name"]
+    until(
+        lambda: workflows(platform, "sweep").get(name, "") not in training.RUNNING,
+        120,
+        "the sweep does not end",
+    )
 
 
 @pytest.hookimpl(hookwrapper=True)

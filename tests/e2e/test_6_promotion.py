@@ -1,0 +1,494 @@
+"""A change of a model's code on its way to prod and back: pull requests, gates, merges.
+
+In this order, each test on what the ones before it have left: the version that dev has goes to
+staging and prod while a new one trains, then the new one follows, and prod goes back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from slipway import cluster, lineage, merging, paths, release, serving, training
+from slipway.endpoints import Cluster
+from slipway.forge import ForgeError, Gitea
+from slipway.release import Release
+
+from .conftest import (
+    ENV,
+    MODEL,
+    SLIPWAY,
+    as_user,
+    comment,
+    git,
+    judged_after,
+    merge,
+    number_in,
+    propose,
+    released,
+    sweep,
+    until,
+    verdict,
+    with_password,
+)
+
+CODE = f"bentos/{MODEL}/model.yaml"
+POLICY = "policies/promotion/prod.yaml"
+
+
+def release_of(forge: Gitea, env: str) -> Release:
+    found = released(forge, env)
+    assert found, f"{env} has no release"
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_soak() -> Iterator[None]:
+    """Prod asks for seconds in staging, not minutes: thresholds change by pull request, too."""
+    platform = Cluster.connect()
+    with platform.forge() as forge:
+        before = forge.read(POLICY)
+        short = before.replace(b"for: 2m,", b"for: 5s,")
+        assert short != before
+        pull = propose(forge, {POLICY: short}, "Tests: a short soak")
+        merging.merge(forge, pull.number)
+        yield
+        pull = propose(forge, {POLICY: before}, "Tests: the soak as it was")
+        merging.merge(forge, pull.number)
+
+
+def promote(slipway: Callable[..., str], env: str, *options: str) -> int:
+    """The pull request that `slipway promote` opens."""
+    return number_in(slipway("promote", MODEL, "--to", env, *options))
+
+
+def serve(platform: Cluster, env: str, count: int = 60) -> list[dict[str, Any]]:
+    """Predictions that are really made, and how the flights went: as the model expects it."""
+    example = json.loads((paths.REPOSITORY / "bentos" / MODEL / "example.json").read_text())
+    outcomes: list[dict[str, Any]] = []
+    for number in range(count):
+        example["flight"]["scheduled_departure"] = f"2013-12-{1 + number % 28:02}T17:30:00"
+        answer = platform.ask(env, MODEL, "predict", body=example)
+        assert answer.status_code == 200, answer.text
+        late = answer.json()["probability_late"] > 0.5
+        outcomes.append({"id": answer.headers["x-slipway-prediction"], "outcome": int(late)})
+    return outcomes
+
+
+def label(slipway: Callable[..., str], outcomes: list[dict[str, Any]], folder: Path) -> None:
+    file = folder / "outcomes.jsonl"
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    file.write_text("".join(json.dumps({**o, "time": now}) + "\n" for o in outcomes))
+    slipway("label", MODEL, "--env", "staging", "--file", str(file))
+
+
+# --- a new version trains, while the old one is promoted ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def new_code() -> Iterator[str]:
+    """A change of a parameter, merged: the commit on main."""
+    platform = Cluster.connect()
+    with platform.forge() as forge:
+        before = forge.read(CODE)
+        found = re.search(rb"max_iter: (\d+)", before)
+        assert found
+        changed = before.replace(found[0], b"max_iter: %d" % (int(found[1]) + 10))
+        pull = propose(forge, {CODE: changed}, "Ten trees more")
+        yield merging.merge(forge, pull.number).merge_sha or ""
+
+
+def test_a_merge_starts_a_training(platform: Cluster, new_code: str) -> None:
+    until(
+        lambda: training.find(platform, MODEL, new_code, ENV),
+        60,
+        "nobody trains what was merged",
+    )
+
+
+def test_a_promotion_is_tried_before_anything_is_pushed(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str]
+) -> None:
+    before = [pull.number for pull in forge.pulls("all")], forge.commit()
+    said = slipway("promote", MODEL, "--to", "staging", "--dry-run")
+    assert release_of(forge, ENV).bento.digest in said
+    assert re.search(r"non_inferior|no champion|may be merged", said)
+    assert ([pull.number for pull in forge.pulls("all")], forge.commit()) == before
+
+
+def test_staging_gets_what_dev_has(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str]
+) -> None:
+    number = promote(slipway, "staging")
+    assert forge.pull(number).author == "slipway-bot"
+    merged = merge(forge, platform, number, "staging")
+    assert merged.bento == release_of(forge, ENV).bento
+
+
+def test_broken_glass_lets_in_what_has_not_served_and_says_so(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str], tmp_path: Path
+) -> None:
+    """Who, why and until when come with the release; a person of the group has to approve."""
+    glass = {
+        "who": "slipway-admin",
+        "why": "the first release, which nobody depends on yet",
+        "until": (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds"),
+        "rules": ["soak"],
+    }
+    file = tmp_path / "glass.yaml"
+    file.write_text(yaml.safe_dump(glass))
+    number = promote(slipway, "prod", "--break-glass", str(file))
+    assert verdict(forge, number) == "failure"
+    assert "approvals" in comment(forge, number)
+    forge.approve(number)
+    sweep(platform)
+    assert verdict(forge, number) == "success"
+    assert "nobody depends on yet" in comment(forge, number)
+    merged = merge(forge, platform, number, "prod")
+    assert merged.bento == release_of(forge, "staging").bento
+
+
+# --- the new version comes to dev -------------------------------------------------------------
+
+
+def test_what_was_trained_is_proposed_and_judged(
+    platform: Cluster, forge: Gitea, api: httpx.Client, new_code: str
+) -> None:
+    workflow = training.find(platform, MODEL, new_code, ENV)
+    assert workflow
+    for now in training.follow(platform, workflow.name):
+        workflow = now
+    assert workflow.phase == training.SUCCEEDED, training.failure(platform, workflow)
+    pull = training.proposal(forge, MODEL, ENV, new_code)
+    assert pull
+    assert (pull.author, pull.merged) == ("slipway-bot", False)
+    assert verdict(forge, pull.number) == "success"
+    said = comment(forge, pull.number)
+    assert said.splitlines()[1].startswith(("## ✅", "✅", "# ✅", "## ⚠️", "### ✅"))
+    for word in (
+        "brier",
+        "roc_auc",
+        "max_iter",
+        "reproduce",
+        release_of(forge, ENV).bento.digest[7:19],
+    ):
+        assert word in said, word
+    plots = re.findall(r"attachments/[0-9a-f-]{36}", said)
+    assert plots
+    root = str(api.base_url).partition("/api/")[0]
+    picture = api.get(f"{root}/{forge.repository}/{plots[0]}", follow_redirects=True)
+    assert picture.content.startswith(b"\x89PNG")
+
+
+def test_merging_brings_it_to_dev(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str], new_code: str
+) -> None:
+    before = release_of(forge, ENV)
+    pull = training.proposal(forge, MODEL, ENV, new_code)
+    assert pull
+    merged = merge(forge, platform, pull.number, ENV)
+    assert merged.bento != before.bento
+    assert merged.bento.digest in slipway("predict", MODEL, "--env", ENV)
+    assert release_of(forge, "staging").bento == before.bento
+
+
+def test_the_comment_is_brought_up_to_date_and_not_repeated(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str], api: httpx.Client
+) -> None:
+    number = promote(slipway, "staging")
+    assert verdict(forge, number) == "success"
+    assert judged_after(api, forge, number) <= 30
+    first = comment(forge, number)
+    path = str(release.path("staging", MODEL))
+    pull = forge.pull(number)
+    two = forge.read(path, pull.sha).replace(b"replicas: 1", b"replicas: 2")
+    forge.write(pull.head, {path: two}, "Two replicas")
+    assert verdict(forge, number) == "success"
+    assert judged_after(api, forge, number) <= 30
+    assert comment(forge, number) != first
+    one = two.replace(b"replicas: 2", b"replicas: 1")
+    forge.write(pull.head, {path: one}, "One will do")
+    merge(forge, platform, number, "staging")
+
+
+# --- prod: soak and approval ------------------------------------------------------------------
+
+
+def test_prod_asks_for_soak_and_for_a_person(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str], tmp_path: Path
+) -> None:
+    number = promote(slipway, "prod")
+    assert verdict(forge, number) == "failure"
+    said = comment(forge, number)
+    assert "served nothing yet" in said
+    assert "approvals" in said
+    with pytest.raises(merging.NotAllowed):
+        merging.merge(forge, number)
+
+    label(slipway, serve(platform, "staging"), tmp_path)
+    forge.approve(number)
+
+    def passes() -> bool:
+        sweep(platform)
+        return verdict(forge, number) == "success"
+
+    until(passes, 150, "the gates stay closed")
+    assert "slipway-admin" in comment(forge, number)
+    merged = merge(forge, platform, number, "prod")
+    assert merged.bento == release_of(forge, "staging").bento
+
+
+def test_the_board_shows_the_three_of_them(slipway: Callable[..., str]) -> None:
+    document = json.loads(slipway("status", "-o", "json"))
+    rows = document if isinstance(document, list) else document["rows"]
+    of = {row["environment"]: row for row in rows if row["model"] == MODEL}
+    assert set(of) == set(release.ENVIRONMENTS)
+    assert all(row["serving"] for row in of.values())
+    text = slipway("status")
+    assert all(env.upper() in text.upper() for env in release.ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("env", release.ENVIRONMENTS)
+def test_every_link_holds_in_each_environment(slipway: Callable[..., str], env: str) -> None:
+    links = json.loads(slipway("trace", MODEL, "--env", env, "-o", "json"))
+    assert len(links) >= 9
+    assert all(link["ok"] for link in links), links
+
+
+def test_history_tells_who_when_and_on_what_evidence(
+    forge: Gitea, slipway: Callable[..., str]
+) -> None:
+    found = json.loads(slipway("history", MODEL, "--env", "prod", "-o", "json"))
+    assert len(found) >= 2
+    text = slipway("history", MODEL, "--env", "prod")
+    assert "slipway-admin" in text
+    assert release_of(forge, "prod").evidence.digest[7:15] in text
+
+
+def aliases(platform: Cluster) -> dict[str, int]:
+    with platform.mlflow() as url:
+        answer = lineage.MLflow(url).get("registered-models/get", name=MODEL)
+    found = answer["registered_model"].get("aliases", [])
+    return {alias["alias"]: int(alias["version"]) for alias in found}
+
+
+def test_aliases_follow_git(platform: Cluster, forge: Gitea) -> None:
+    wanted = {env: release_of(forge, env).version for env in release.ENVIRONMENTS}
+    until(lambda: aliases(platform) == wanted, 150, f"{aliases(platform)}, not {wanted}")
+
+
+# --- check, on a person's machine -------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the forge's main, as a person has one."""
+    place = tmp_path_factory.mktemp("clone") / "slipway"
+    platform = Cluster.connect()
+    with platform.forge() as forge:
+        git(None, "clone", "--quiet", with_password(forge), str(place))
+    return place
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        pytest.param(None, 0, id="nothing changed"),
+        pytest.param((b"replicas: 1", b"replicas: 2"), 0, id="another rollout"),
+        pytest.param((b"replicas: 1", b"replicas: 99"), 1, id="over its budget"),
+        pytest.param((b"version: ", b"version: v"), 2, id="not a version"),
+        pytest.param((b"digest: sha256:", b"digest: latest-"), 2, id="a tag"),
+    ],
+)
+def test_check_answers_by_its_exit_code(
+    clone: Path, slipway: Callable[..., str], change: tuple[bytes, bytes] | None, code: int
+) -> None:
+    """Before anything is pushed: the same gates, on the same evidence."""
+    git(clone, "checkout", "--quiet", "--detach", "origin/main")
+    file = clone / release.path(ENV, MODEL)
+    if change:
+        before = file.read_bytes()
+        assert change[0] in before
+        file.write_bytes(before.replace(*change))
+        git(clone, "commit", "--quiet", "--all", "--message", "Try")
+    said = slipway("check", "--repo", str(clone), "--base", "origin/main", code=code)
+    if code == 2:
+        assert str(release.path(ENV, MODEL)) in said
+
+
+# --- nobody gets past the gates ---------------------------------------------------------------
+
+
+def test_nobody_merges_before_the_gates_have_looked(
+    platform: Cluster, forge: Gitea, api: httpx.Client
+) -> None:
+    """Not the administrator either, and not by force."""
+    path = str(release.path(ENV, MODEL))
+    changed = forge.read(path).replace(b"replicas: 1", b"replicas: 2")
+    pull = propose(forge, {path: changed}, "Not looked at yet")
+    before = forge.commit()
+    for force in (False, True):
+        request = {"Do": "merge", "head_commit_id": pull.sha, "force_merge": force}
+        answer = api.post(f"pulls/{pull.number}/merge", json=request)
+        assert answer.status_code in (403, 405), answer.text
+    assert forge.commit() == before
+    bot = platform.secret("pipelines", "forge")
+    with as_user(platform, bot["FORGE_USERNAME"], bot["FORGE_PASSWORD"]) as client:
+        entry = client.get(f"contents/{path}").raise_for_status().json()
+        request = {"branch": "main", "content": "eA==", "sha": entry["sha"], "message": "Past them"}
+        assert client.put(f"contents/{path}", json=request).status_code == 403
+    assert forge.commit() == before
+    forge.close(pull.number)
+    forge.delete_branch(pull.head)
+
+
+# --- back -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reproduction() -> Iterator[Any]:
+    """Takes as long as a training, so it runs beside the tests that come before it."""
+    command = [SLIPWAY, "reproduce", MODEL, "--env", ENV]
+    process = subprocess.Popen(
+        command, cwd=paths.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    yield process
+    process.kill()
+
+
+def test_rollback_brings_the_old_bento_back_and_it_stays(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str], reproduction: Any
+) -> None:
+    left = release_of(forge, "prod")
+    slipway("rollback", MODEL, "--env", "prod")
+    back = release_of(forge, "prod")
+    assert back.version < left.version
+    assert serving.answering(platform, "prod", MODEL) == back.bento.digest
+    main = forge.commit()
+    sweep(platform)
+    assert forge.commit() == main
+    assert not [
+        p
+        for p in forge.pulls()
+        if release.path("prod", MODEL).as_posix() in forge.changed(p.number)
+    ]
+    assert serving.answering(platform, "prod", MODEL) == back.bento.digest
+    assert release_of(forge, "staging").bento == left.bento
+    until(lambda: aliases(platform)["prod"] == back.version, 150, "@prod did not follow")
+
+
+def test_a_hand_edit_is_put_back_within_seconds() -> None:
+    query = ("-n", "prod", "get", "deployment", release.service(MODEL), "-o")
+
+    def replicas() -> int:
+        return int(cluster.kubectl(*query, "jsonpath={.spec.replicas}"))
+
+    before = replicas()
+    cluster.kubectl(
+        "-n", "prod", "scale", f"deployment/{release.service(MODEL)}", f"--replicas={before + 2}"
+    )
+    until(lambda: replicas() == before, 20, "the edit stayed")
+
+
+# --- what the API server refuses --------------------------------------------------------------
+
+
+def a_pod(platform: Cluster, env: str) -> dict[str, Any]:
+    """A pod as the environment's release has it, under a name of its own."""
+    selector = f"app.kubernetes.io/name={release.service(MODEL)}"
+    found = platform.items(f"/api/v1/namespaces/{env}/pods", labelSelector=selector)[0]
+    meta, spec = found["metadata"], found["spec"]
+    for key in ("nodeName", "tolerations", "priority", "preemptionPolicy"):
+        spec.pop(key, None)
+    kept = {key: meta[key] for key in ("labels", "annotations") if key in meta}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "admission", "namespace": env, **kept},
+        "spec": spec,
+    }
+
+
+def a_tag(pod: dict[str, Any]) -> None:
+    for container in pod["spec"]["containers"]:
+        container["image"] = container["image"].partition("@")[0] + ":latest"
+
+
+def another_registry(pod: dict[str, Any]) -> None:
+    for container in pod["spec"]["containers"]:
+        container["image"] = f"registry.example/x@sha256:{'0' * 64}"
+
+
+def another_bento(pod: dict[str, Any]) -> None:
+    """Everywhere where the pod names its bento."""
+    text = json.dumps(pod)
+    digest = pod["metadata"]["annotations"]["slipway.dev/bento"].removeprefix("sha256:")
+    pod.update(json.loads(text.replace(digest, "0" * 64)))
+
+
+def no_bento(pod: dict[str, Any]) -> None:
+    pod["metadata"]["annotations"] = {}
+    for container in pod["spec"]["containers"]:
+        container["env"] = [e for e in container["env"] if e["name"] != "SLIPWAY_BENTO_DIGEST"]
+
+
+def privileged(pod: dict[str, Any]) -> None:
+    pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+
+
+@pytest.mark.parametrize("env", ["staging", "prod"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (a_tag, "digest"),
+        (another_registry, "registr"),
+        (another_bento, "release"),
+        (no_bento, "bento"),
+        (privileged, "PodSecurity"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_the_api_server_refuses(
+    platform: Cluster, env: str, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    pod = a_pod(platform, env)
+    where = f"/api/v1/namespaces/{env}/pods?dryRun=All"
+    assert platform.send("POST", where, json=pod).status_code == 201
+    change(pod)
+    answer = platform.send("POST", where, json=pod)
+    assert answer.status_code in (403, 422), answer.text
+    assert said in answer.json()["message"]
+
+
+# --- the same again, and gone -----------------------------------------------------------------
+
+
+def test_what_runs_can_be_made_again(reproduction: Any, forge: Gitea) -> None:
+    said, _ = reproduction.communicate(timeout=400)
+    assert reproduction.returncode == 0, said
+    assert release_of(forge, ENV).bento.digest in said
+
+
+def test_removing_a_release_file_removes_that_model_there_and_nothing_else(
+    platform: Cluster, forge: Gitea
+) -> None:
+    path = str(release.path("staging", MODEL))
+    others = {env: release_of(forge, env).bento.digest for env in (ENV, "prod")}
+    pull = propose(forge, {path: None}, f"Remove {MODEL} from staging")
+    merging.merge(forge, pull.number)
+    query = ("-n", "staging", "get", "deployment,service", release.service(MODEL))
+    gone = (*query, "--ignore-not-found", "-o", "name")
+    until(lambda: not cluster.kubectl(*gone), 90, "the model is still there")
+    for env, bento in others.items():
+        assert serving.answering(platform, env, MODEL) == bento
+    with pytest.raises(ForgeError):
+        forge.read(path)
