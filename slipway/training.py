@@ -1,22 +1,22 @@
-"""Training on the platform: the Argo Workflow that trains a model, started, found and followed."""
+"""Workflows on the platform, started, found and followed; the one that trains a model above all."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from slipway import release
+from slipway.digests import Digest
 from slipway.endpoints import Cluster, part, parts
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, NotFound, PullRequest
 
 NAMESPACE, TEMPLATE = "pipelines", "train"
 API = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}"
-_LABELS = ("model", "commit", "environment")
 RUNNING, SUCCEEDED = ("", "Pending", "Running"), "Succeeded"
 
 
@@ -33,39 +33,57 @@ class Step:
 
 @dataclass(frozen=True)
 class Workflow:
-    """A training workflow as it stands."""
+    """A workflow as it stands; `outputs` are what its steps have put out so far, by name."""
 
     name: str
     phase: str
     message: str
     steps: tuple[Step, ...]
+    outputs: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def ended(self) -> bool:
         return self.phase not in RUNNING
 
+    def began(self, step: str) -> bool:
+        """Whether a step has run, or tries to."""
+        return any(s.name == step and s.phase not in ("", "Pending", "Omitted") for s in self.steps)
 
-def start(cluster: Cluster, model: str, commit: str, environment: str) -> Workflow:
-    """Submits the workflow for `commit` (40 hex).
+
+def submit(
+    cluster: Cluster,
+    template: str,
+    values: Mapping[str, str],
+    labels: Mapping[str, str],
+    *,
+    name: str = "",
+) -> Workflow:
+    """Starts the workflow of a template.
+
+    Args:
+        values: its parameters.
+        labels: what `newest` finds it by; the model among them.
+        name: its name; without, one that nothing else has.
 
     Raises:
-        SlipwayError: the platform has no such workflow yet.
+        ClusterError: status 409, there is one of that name.
+        SlipwayError: the platform has no such template yet.
     """
-    if cluster.find(f"{API}/workflowtemplates/{TEMPLATE}") is None:
+    if cluster.find(f"{API}/workflowtemplates/{template}") is None:
         raise SlipwayError(
-            f"the cluster has no WorkflowTemplate {NAMESPACE}/{TEMPLATE}",
+            f"the cluster has no WorkflowTemplate {NAMESPACE}/{template}",
             fix="see whether Argo CD has synced the application `workflows`, or run `make up`",
         )
-    values = {"model": model, "commit": commit, "environment": environment}
+    prefix = f"{template}-{release.service(labels['model'])}-"
     body = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
         "metadata": {
-            "generateName": f"{TEMPLATE}-{release.service(model)}-",
-            "labels": {f"slipway.dev/{key}": value for key, value in values.items()},
+            **({"name": name} if name else {"generateName": prefix}),
+            "labels": {f"slipway.dev/{key}": value for key, value in labels.items()},
         },
         "spec": {
-            "workflowTemplateRef": {"name": TEMPLATE},
+            "workflowTemplateRef": {"name": template},
             "arguments": {
                 "parameters": [{"name": key, "value": value} for key, value in values.items()]
             },
@@ -74,14 +92,44 @@ def start(cluster: Cluster, model: str, commit: str, environment: str) -> Workfl
     return _workflow(cluster.create(f"{API}/workflows", body))
 
 
-def find(cluster: Cluster, model: str, commit: str, environment: str) -> Workflow | None:
-    """The newest workflow for the same model, commit and environment, if one runs or succeeded."""
-    values = dict(zip(_LABELS, (model, commit, environment), strict=True))
-    selector = ",".join(f"slipway.dev/{key}={value}" for key, value in values.items())
+def newest(cluster: Cluster, labels: Mapping[str, str]) -> list[Workflow]:
+    """The workflows that have all of these labels, the newest first."""
+    selector = ",".join(f"slipway.dev/{key}={value}" for key, value in labels.items())
     found = cluster.items(f"{API}/workflows", labelSelector=selector)
     found.sort(key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)
-    workflows = map(_workflow, found)
-    return next((w for w in workflows if not w.ended or w.phase == SUCCEEDED), None)
+    return [_workflow(item) for item in found]
+
+
+def start(
+    cluster: Cluster, model: str, commit: str, environment: str, *, code: Digest = ""
+) -> Workflow:
+    """Submits the workflow for `commit` (40 hex).
+
+    Given the digest of the code, it is named by that: a second one for the same code is refused.
+
+    Raises:
+        ClusterError: status 409, there is one for this code.
+        SlipwayError: the platform has no such workflow yet.
+    """
+    values = {"model": model, "commit": commit, "environment": environment}
+    name = f"{TEMPLATE}-{release.service(model)}-{code[7:19]}" if code else ""
+    return submit(cluster, TEMPLATE, values, values, name=name)
+
+
+def find(cluster: Cluster, model: str, commit: str, environment: str) -> Workflow | None:
+    """The newest workflow for the same model, commit and environment, if one runs or succeeded."""
+    values = {"model": model, "commit": commit, "environment": environment}
+    found = newest(cluster, values)
+    return next((w for w in found if not w.ended or w.phase == SUCCEEDED), None)
+
+
+def workflows(cluster: Cluster, model: str, environment: str) -> dict[str, str]:
+    """The commit that each training workflow is about, whatever became of it, by its name."""
+    selector = f"slipway.dev/model={model},slipway.dev/environment={environment}"
+    return {
+        item["metadata"]["name"]: part(item, "metadata", "labels", "slipway.dev/commit") or ""
+        for item in cluster.items(f"{API}/workflows", labelSelector=selector)
+    }
 
 
 def follow(cluster: Cluster, name: str, *, every_s: float = 1.0) -> Iterator[Workflow]:
@@ -89,7 +137,7 @@ def follow(cluster: Cluster, name: str, *, every_s: float = 1.0) -> Iterator[Wor
     while True:
         found = cluster.find(f"{API}/workflows/{name}")
         if found is None:
-            raise SlipwayError(f"workflow {name} is gone", fix="start it again: slipway train")
+            raise SlipwayError(f"workflow {name} is gone", fix="start it again")
         workflow = _workflow(found)
         yield workflow
         if workflow.ended:
@@ -138,9 +186,10 @@ def check_model(forge: Forge, model: str, commit: str) -> None:
 def proposal(forge: Forge, model: str, environment: str, commit: str) -> PullRequest | None:
     """The newest pull request, open or merged, that proposes what `commit` trained."""
     path = str(release.path(environment, model))
-    prefix = release.branch(model, 0).removesuffix("0")
     for pull in forge.pulls("all"):
-        if pull.head.startswith(prefix) and (pull.merged or pull.state == "open"):
+        about = release.proposes(pull.head)
+        mine = about and about[:2] == (environment, model) and not pull.fork
+        if mine and (pull.merged or pull.state == "open"):
             with suppress(NotFound, BadInput):
                 if release.parse(forge.read(path, pull.sha), path).code.commit == commit:
                     return pull
@@ -158,7 +207,13 @@ def _workflow(item: Any) -> Workflow:
     known = {step.name for step in steps}
     steps += [Step(name, "", 0, "", "") for name in _planned(item) if name not in known]
     phase, message = (part(item, "status", key) or "" for key in ("phase", "message"))
-    return Workflow(item["metadata"]["name"], phase, message, tuple(steps))
+    ended = sorted(nodes.values(), key=lambda node: str(node.get("finishedAt") or ""))
+    outputs = {
+        str(parameter["name"]): str(parameter.get("value") or "")
+        for node in ended
+        for parameter in parts(node, "outputs", "parameters")
+    }
+    return Workflow(item["metadata"]["name"], phase, message, tuple(steps), outputs)
 
 
 def _nodes(workflow: Any) -> dict[str, dict[str, Any]]:
