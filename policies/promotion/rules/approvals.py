@@ -51,8 +51,12 @@ def _policies(subject: Subject, limits: Limits) -> list[str]:
     """A release file may ask for more than the environment does, and not drop what it asked for."""
     if subject.kind == "rollback":
         return [subject.policy.rollback.approvals]
-    files = [release for release in (subject.proposed, subject.champion) if release is not None]
-    return list(dict.fromkeys([limits.policy, *(file.approvals.policy for file in files)]))
+    names = [limits.policy, subject.proposed.approvals.policy]
+    if subject.champion is not None:
+        before = subject.champion.approvals.policy
+        # One that approvals.yaml no longer has would otherwise refuse every later release.
+        names += [before] if before in subject.policy.approvals.policies else []
+    return list(dict.fromkeys(names))
 
 
 def _requirements(subject: Subject, name: str) -> tuple[Requirement, ...]:

@@ -622,6 +622,14 @@ PASSES: dict[str, tuple[str, Callable[[], Subject], str, str]] = {
         "pass",
         "none of 3 windows",
     ),
+    "what it asked for is no more": (
+        "approvals",
+        lambda: subject(
+            champion=CHAMPION.model_copy(update={"approvals": release.Approvals(policy="gone")})
+        ),
+        "pass",
+        "2 of 2 by release-managers",
+    ),
     "nobody need approve": (
         "approvals",
         lambda: subject(policy=policy(approvals={"policy": "none"}), pull=None),
