@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from slipway.release import service
 from slipway.store import Store
 
 BENTO_HEADER = "x-slipway-bento"
+_MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class ClusterError(SlipwayError):
@@ -94,6 +96,27 @@ class Cluster:
         embedded = config.resolve() == paths.kubeconfig().resolve()
         return cls(client, embedded=embedded, connection=connection)
 
+    @classmethod
+    def inside(cls) -> Cluster:
+        """The cluster that this pod runs in, with its service account's rights.
+
+        Raises:
+            ClusterError: this is no pod, or one without a token.
+        """
+        try:
+            token = (_MOUNTED / "token").read_text()
+            host, port = (os.environ[f"KUBERNETES_SERVICE_{k}"] for k in ("HOST", "PORT"))
+        except (OSError, KeyError) as error:
+            raise ClusterError(f"no cluster around this process: {error}") from error
+        client = httpx.Client(
+            base_url=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+            headers={"Authorization": f"Bearer {token}"},
+            verify=ssl.create_default_context(cafile=str(_MOUNTED / "ca.crt")),
+            timeout=httpx.Timeout(30, connect=5),
+            trust_env=False,
+        )
+        return cls(client, embedded=False)
+
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request to the API server, its answer whatever the status."""
         try:
@@ -125,11 +148,14 @@ class Cluster:
         """Creates an object in the collection at `path`."""
         return cast("dict[str, Any]", self._checked("POST", path, json=body).json())
 
+    def patch(self, path: str, change: Mapping[str, Any]) -> None:
+        """Merges `change` into the object at an API path; None removes a key."""
+        merge = {"Content-Type": "application/merge-patch+json"}
+        self._checked("PATCH", path, json=change, headers=merge)
+
     def annotate(self, path: str, annotations: Mapping[str, str]) -> None:
         """Sets annotations on the object at an API path."""
-        patch = {"metadata": {"annotations": dict(annotations)}}
-        merge = {"Content-Type": "application/merge-patch+json"}
-        self._checked("PATCH", path, json=patch, headers=merge)
+        self.patch(path, {"metadata": {"annotations": dict(annotations)}})
 
     def log(self, namespace: str, pod: str, container: str, lines: int) -> str | None:
         """The last lines a container wrote; None when it is gone."""

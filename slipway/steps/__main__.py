@@ -51,6 +51,9 @@ FLAGS = {
 # Steps of main's code, which know a model by its name alone: its folder may not be on main yet.
 TRUSTED = ("rescore", "select", "attest", "propose")
 
+# Steps about the repository as a whole: no model, and nothing that another step reads.
+OVERALL = ("dispatch", "follow", "gates", "sweep")
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line; every value is a digest, a commit, a name or a number."""
@@ -62,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--output-dir", type=Path, required=True, help="a file for each output")
         for flag in flags:
             sub.add_argument(f"--{flag}", required=True)
+    overall = {step: steps.add_parser(step) for step in OVERALL}
+    overall["follow"].add_argument("--wait", default="0", help="seconds to wait for pods")
+    pulls = overall["gates"].add_mutually_exclusive_group(required=True)
+    pulls.add_argument("--pull", type=int, help="number of a pull request")
+    pulls.add_argument("--all", dest="pull", action="store_const", const=None, help="all open")
     return top
 
 
@@ -69,13 +77,16 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a step. 0 done, 1 failed, 2 bad input, 75 worth a retry."""
     arguments = vars(parser().parse_args(argv))
     step: str = arguments.pop("step")
-    output: Path = arguments.pop("output_dir")
+    output: Path | None = arguments.pop("output_dir", None)
     began = time.monotonic()
     try:
-        model: str = arguments.pop("model")
-        about = release.check_model_name(model) if step in TRUSTED else bento.find(model)
+        about: list[object] = []
+        if step not in OVERALL:
+            model: str = arguments.pop("model")
+            known = release.check_model_name if step in TRUSTED else bento.find
+            about = [known(model)]
         module = importlib.import_module(f"slipway.steps.{step}")
-        outputs: dict[str, str] = module.run(about, **arguments)
+        outputs: dict[str, str] = module.run(*about, **arguments)
     except Exception as error:
         if is_transient(error):
             print(f"{step}: {error}\n  worth a retry", file=sys.stderr)
@@ -84,9 +95,10 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"{step}: {error}", file=sys.stderr)
         return error.exit_code
-    output.mkdir(parents=True, exist_ok=True)
     for name, value in outputs.items():
-        (output / name).write_text(value)
+        if output:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / name).write_text(value)
         print(f"{name}: {value.strip()}")
     print(f"{step}: done in {time.monotonic() - began:.1f} s")
     return 0
@@ -98,9 +110,9 @@ def is_transient(error: BaseException) -> bool:
 
     if isinstance(error, Unreachable | ConnectionError | TimeoutError):
         return True
-    # ForgeError: 0 is no answer. Looked at by name: importing each client costs its step seconds.
+    # Their 0 is no answer. Looked at by name: importing each client costs its step seconds.
     status = getattr(error, "status", None)
-    if type(error).__name__ == "ForgeError":
+    if type(error).__name__ in ("ForgeError", "ClusterError"):
         return status == 0 or (isinstance(status, int) and status >= 500)
     if type(error).__name__ in ("MlflowException", "RestException"):
         code = str(getattr(error, "error_code", ""))

@@ -1,0 +1,136 @@
+"""Dispatch: a model whose code on main has changed is trained, once, whoever noticed first.
+
+It compares states and not events: a push that nobody told of is found the next time. Tests and
+prose are no code (see `bento.Folder.code`), so changing them trains nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from slipway import bento, digests, paths, training
+from slipway.bento import Folder
+from slipway.digests import Digest
+from slipway.endpoints import Cluster, ClusterError, part
+from slipway.errors import BadInput, SlipwayError
+from slipway.forge import Forge, NotFound, from_environment
+from slipway.steps.registry import Registry
+
+ENVIRONMENT = "dev"
+# ConfigMap: model to the code that has been dealt with. A memo only: where it is lost, the
+# workflows and MLflow's runs tell the same, model by model.
+MEMO = f"/api/v1/namespaces/{training.NAMESPACE}/configmaps/dispatched"
+
+
+def run() -> dict[str, str]:
+    """Outputs `workflows`: names of those that it started."""
+    if ENVIRONMENT not in os.environ.get("ENVIRONMENTS", "").split():
+        print(f"this stack does not host {ENVIRONMENT}: nothing is trained here")
+        return {"workflows": ""}
+    with Registry.from_environment() as registry, from_environment() as forge:
+        started = dispatch(Cluster.inside(), registry, forge, paths.REPOSITORY / "bentos", _head())
+    return {"workflows": " ".join(started)}
+
+
+def dispatch(
+    cluster: Cluster, registry: Registry, forge: Forge, folders: Path, commit: str
+) -> list[str]:
+    """Starts a workflow for each model of `commit` whose code nobody has trained.
+
+    Args:
+        folders: bentos/ as it is in `commit`.
+
+    Raises:
+        BadInput: some folders are wrong; the others have been dealt with.
+    """
+    memo = part(cluster.find(MEMO), "data") or {}
+    started: list[str] = []
+    problems: list[str] = []
+    present: set[str] = set()
+    for path in sorted(file.parent for file in folders.glob("*/model.yaml")):
+        present.add(path.name)
+        try:
+            folder = bento.load(path)
+        except BadInput as error:
+            problems.append(str(error))
+            continue
+        code = folder.code()
+        if memo.get(path.name) == code:
+            continue
+        why = _dealt_with(cluster, registry, forge, folder, code, commit)
+        if why:
+            print(f"{path.name}: {why}")
+        elif workflow := _start(cluster, path.name, commit, code):
+            started.append(workflow)
+            print(f"{path.name}: {workflow} trains {commit[:12]}")
+        # After the workflow is there: what fails between the two finds it by its name.
+        cluster.patch(MEMO, {"data": {path.name: code}})
+    if gone := memo.keys() - present:
+        cluster.patch(MEMO, {"data": dict.fromkeys(gone)})
+    if problems:
+        raise BadInput("\n".join(problems))
+    return started
+
+
+def _dealt_with(
+    cluster: Cluster,
+    registry: Registry,
+    forge: Forge,
+    folder: Folder,
+    code: Digest,
+    commit: str,
+) -> str:
+    """Why there is nothing to train; "" when there is."""
+    model = folder.config.name
+    seen: dict[str, Digest | None] = {commit: code}
+    for workflow, trains in training.workflows(cluster, model, ENVIRONMENT).items():
+        if trains not in seen:
+            seen[trains] = code_at(forge.files, forge.read, model, trains)
+        if seen[trains] == code:
+            return f"{workflow} is about this code"
+    if registry.has_trained(model, code):
+        return "trained before"
+    return ""
+
+
+def _start(cluster: Cluster, model: str, commit: str, code: Digest) -> str:
+    """The new workflow's name; "" when another dispatch was faster."""
+    try:
+        return training.start(cluster, model, commit, ENVIRONMENT, code=code).name
+    except ClusterError as error:
+        if error.status != 409:
+            raise
+        return ""
+
+
+def code_at(
+    files: Callable[[str, str], list[str]],
+    read: Callable[[str, str], bytes],
+    model: str,
+    commit: str,
+) -> Digest | None:
+    """`Folder.code` of a model in another commit; None where there is no such commit or model."""
+    lock = str(bento.LOCK.relative_to(paths.REPOSITORY))
+    try:
+        names = [
+            path
+            for path in files(f"bentos/{model}", commit)
+            if path.endswith((".py", "/model.yaml"))
+        ]
+        contents = {Path(path).name: read(path, commit) for path in names}
+        return digests.of_files({**contents, lock: read(lock, commit)})
+    except NotFound:
+        return None
+
+
+def _head() -> str:
+    """The commit that this code is of."""
+    # The folder's owner need not be who runs this: it is a volume of the pod's.
+    command = ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"]
+    done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True)
+    if done.returncode:
+        raise SlipwayError(f"git rev-parse failed: {done.stderr.strip()}")
+    return done.stdout.strip()

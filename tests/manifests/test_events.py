@@ -1,0 +1,426 @@
+"""The forge's events at the real Argo server, on a real API server: what each starts, as whom.
+
+And what the API server itself says to workflows and pods that nobody on main has asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import hmac
+import json
+import os
+import ssl
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from slipway import paths
+from tests.apiserver import TOKEN, binary, free_ports, start_apiserver
+from tests.manifests import program
+
+pytestmark = pytest.mark.apiserver
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "events"
+# Deliveries of a Gitea: a body each, as its code composes it (modules/structs in its source).
+OPENED = json.loads((FIXTURES / "opened.json").read_text())
+SECRET = "shared with the forge"
+ARGO = "/apis/argoproj.io/v1alpha1/namespaces/pipelines"
+KINDS = ("ServiceAccount", "Role", "RoleBinding", "ValidatingAdmissionPolicy")
+CONTROLLER = "system:serviceaccount:argo:argo"
+
+
+class Api:
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+        cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
+        verify = ssl.create_default_context(cafile=cluster["certificate-authority"])
+        verify.check_hostname = False
+        self.client = httpx.Client(
+            base_url=cluster["server"],
+            verify=verify,
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            trust_env=False,
+        )
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        done = subprocess.run(
+            [
+                *(binary("kubectl"), "--kubeconfig", self.kubeconfig, "apply", "--server-side"),
+                "--filename=-",
+            ],
+            input=yaml.safe_dump_all(objects),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def token(self, namespace: str, account: str) -> str:
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        return str(self.client.post(path, json=body).raise_for_status().json()["status"]["token"])
+
+    def items(self, kind: str) -> list[dict[str, Any]]:
+        return self.client.get(f"{ARGO}/{kind}").raise_for_status().json()["items"]
+
+    def change(self, path: str, change: dict[str, Any], user: str = "") -> tuple[int, str]:
+        """Status and message of a change."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        headers |= {"Impersonate-User": user} if user else {}
+        answer = self.client.patch(path, json=change, headers=headers)
+        return answer.status_code, str(answer.json().get("message", ""))
+
+    def create(self, path: str, body: dict[str, Any], user: str = "") -> tuple[int, str]:
+        """Status and message of a creation that is only tried."""
+        headers = {"Impersonate-User": user} if user else {}
+        answer = self.client.post(path, json=body, headers=headers, params={"dryRun": "All"})
+        return answer.status_code, str(answer.json().get("message", ""))
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Api]:
+    registered = program.run(program.settings(paths.REPOSITORY / "environments/Pulumi.local.yaml"))
+    with start_apiserver(tmp_path_factory.mktemp("apiserver")) as kubeconfig:
+        api = Api(kubeconfig)
+        definitions = [
+            d
+            for d in registered.all("CustomResourceDefinition")
+            if d["metadata"]["name"].startswith(("workflow", "cronworkflow", "clusterworkflow"))
+        ]
+        api.apply(*registered.all("Namespace"), *definitions)
+        subprocess.run(
+            [
+                *(binary("kubectl"), "--kubeconfig", kubeconfig, "wait", "--timeout=60s"),
+                *("--for=condition=Established", "customresourcedefinition", "--all"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        here = [
+            m
+            for m in registered.all(*KINDS)
+            if m["metadata"].get("namespace") in (None, "argo", "pipelines")
+        ]
+        bindings = registered.all("ValidatingAdmissionPolicyBinding")
+        events = list(yaml.safe_load_all((paths.REPOSITORY / "workflows/events.yaml").read_text()))
+        clients = copy.deepcopy(
+            registered.one("Secret", "argo-workflows-webhook-clients", "pipelines")
+        )
+        client = {"type": "github", "secret": SECRET}
+        clients["data"]["forge-events"] = base64.b64encode(json.dumps(client).encode()).decode()
+        configuration = {"name": "workflow-controller-configmap", "namespace": "argo"}
+        api.apply(
+            *here,
+            *bindings,
+            *events,
+            clients,
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": configuration},
+        )
+        # As the cluster's token controller fills it, which does not run here.
+        token = copy.deepcopy(
+            registered.one("Secret", "forge-events.service-account-token", "pipelines")
+        )
+        value = api.token("pipelines", "forge-events")
+        api.apply({**token, "data": {"token": base64.b64encode(value.encode()).decode()}})
+        _until_enforced(api)
+        yield api
+
+
+def _until_enforced(api: Api) -> None:
+    """A policy takes hold a moment after it has been made."""
+    deadline = time.monotonic() + 30
+    while api.create(f"{ARGO}/workflows", workflow(templates=[]))[0] == 201:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def server(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterable[str]:
+    """Argo's server with the rights that it has on the platform."""
+    folder, [port] = tmp_path_factory.mktemp("argo"), free_ports(1)
+    config = yaml.safe_load(api.kubeconfig.read_text())
+    config["users"][0]["user"]["token"] = api.token("argo", "argo-server")
+    config["contexts"][0]["context"]["namespace"] = "argo"
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    registered = program.run(program.settings(paths.REPOSITORY / "environments/Pulumi.local.yaml"))
+    deployment = registered.one("Deployment", "argo-server")
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binary("argo"), *arguments, f"--port={port}"],
+            env={**os.environ, "HOME": str(folder), "KUBECONFIG": str(folder / "kubeconfig")},
+            stdout=log,
+            stderr=log,
+        )
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    try:
+        while True:
+            said = (folder / "log").read_text()[-3000:]
+            assert process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            try:
+                # The path by which the kubelet and `make up` tell that it works; its API is there a
+                # little later.
+                page = httpx.get(f"{url}/", trust_env=False)
+                api_answer = httpx.get(f"{url}/api/v1/version", trust_env=False)
+                if page.is_success and api_answer.status_code == 401:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def deliver(
+    url: str, body: dict[str, Any], *, secret: str | None = SECRET, event: str = "pull_request"
+) -> httpx.Response:
+    """Sends what Gitea does (services/webhook/deliver.go), signed."""
+    content = json.dumps(body, indent=2).encode()
+    headers = {"Content-Type": "application/json", "X-GitHub-Event": event}
+    if secret is not None:
+        signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+        headers["X-Hub-Signature-256"] = f"sha256={signature}"
+    where = f"{url}/api/v1/events/pipelines/forge"
+    return httpx.post(where, content=content, headers=headers, trust_env=False)
+
+
+def pull_request(action: str, **changes: Any) -> dict[str, Any]:
+    body = copy.deepcopy(OPENED)
+    body["action"] = action
+    body["pull_request"] |= changes
+    return body
+
+
+def started(api: Api, template: str) -> dict[str, dict[str, str]]:
+    """Workflows of a template, by name, with their parameters."""
+    return {
+        w["metadata"]["name"]: {p["name"]: p["value"] for p in w["spec"]["arguments"]["parameters"]}
+        for w in api.items("workflows")
+        if w["spec"]["workflowTemplateRef"]["name"] == template
+    }
+
+
+def test_a_pull_request_is_judged_whenever_it_changes_and_once_a_change(
+    api: Api, server: str
+) -> None:
+    for action in ("opened", "synchronized", "edited", "reopened"):
+        before = started(api, "gates")
+        body = pull_request(action)
+        assert deliver(server, body).status_code == 200
+        after = started(api, "gates")
+        [name] = after.keys() - before.keys()
+        assert after[name] == {"pull": "7"}
+        assert name.startswith("gates-7-")
+        again = deliver(server, body)
+        assert "already exists" in again.text
+        assert started(api, "gates") == after
+    other = pull_request("synchronized", updated_at="2026-01-01T00:00:09Z")
+    assert deliver(server, other).status_code == 200
+    assert len(started(api, "gates")) == 5
+
+
+def test_a_merge_is_followed_once(api: Api, server: str) -> None:
+    sha = "c0ffee" * 6 + "abcd"
+    merged = pull_request(
+        "closed",
+        merged=True,
+        merge_commit_sha=sha,
+        state="closed",
+        merged_at="2026-01-01T00:00:10Z",
+    )
+    assert deliver(server, merged).status_code == 200
+    assert started(api, "on-push") == {"on-push-c0ffeec0ffee": {"commit": sha}}
+    deliver(server, merged)
+    assert len(started(api, "on-push")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pull_request("closed", state="closed"),
+        pull_request("label_updated"),
+        pull_request("opened", base={**OPENED["pull_request"]["base"], "ref": "other"}),
+    ],
+)
+def test_other_events_start_nothing(api: Api, server: str, body: dict[str, Any]) -> None:
+    before = len(api.items("workflows"))
+    assert deliver(server, body).status_code == 200
+    assert len(api.items("workflows")) == before
+
+
+@pytest.mark.parametrize("secret", [None, "", "another"])
+def test_what_the_forge_has_not_signed_is_refused(
+    api: Api, server: str, secret: str | None
+) -> None:
+    before = len(api.items("workflows"))
+    refused = deliver(
+        server, pull_request("opened", updated_at="2027-01-01T00:00:00Z"), secret=secret
+    )
+    assert refused.status_code == 401
+    assert len(api.items("workflows")) == before
+
+
+def test_the_console_wants_its_token_and_only_looks(api: Api, server: str) -> None:
+    workflows = f"{server}/api/v1/workflows/pipelines"
+    assert httpx.get(workflows, trust_env=False).status_code == 401
+    token = {"Authorization": f"Bearer {api.token('argo', 'console')}"}
+    assert httpx.get(workflows, headers=token, trust_env=False).status_code == 200
+    body = {"workflow": workflow(arguments=parameters(pull="1"))}
+    assert httpx.post(workflows, json=body, headers=token, trust_env=False).status_code == 403
+
+
+# --- admission --------------------------------------------------------------------------------
+
+
+def workflow(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"name": "one"},
+        "spec": {"workflowTemplateRef": {"name": "gates"}, **spec},
+    }
+
+
+def parameters(**values: str) -> dict[str, Any]:
+    return {"parameters": [{"name": n.replace("_", "-"), "value": v} for n, v in values.items()]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"arguments": parameters(pull="1")}, ""),
+        ({"suspend": True}, ""),
+        ({"workflowTemplateRef": {"name": "x", "clusterScope": True}}, "which is on main"),
+        ({"templates": []}, "which is on main"),
+        ({"podSpecPatch": "{}"}, "which is on main"),
+        ({"serviceAccountName": "evidence"}, "which is on main"),
+        ({"arguments": parameters(training_image="mine")}, "not a workflow's to choose"),
+        ({"arguments": parameters(forge_url="http://mine")}, "not a workflow's to choose"),
+    ],
+)
+def test_a_workflow_says_only_which_template_it_runs_on_what(
+    api: Api, spec: dict[str, Any], message: str
+) -> None:
+    status, said = api.create(f"{ARGO}/workflows", workflow(**spec))
+    assert status == (422 if message else 201), said
+    assert message in said
+
+
+def test_a_workflow_has_a_template(api: Api) -> None:
+    body = workflow()
+    body["spec"] = {"entrypoint": "mine"}
+    assert api.create(f"{ARGO}/workflows", body)[0] == 422
+
+
+def test_a_workflow_that_runs_changes_in_its_status_only(api: Api) -> None:
+    path = f"{ARGO}/workflows"
+    api.client.post(path, json=workflow()).raise_for_status()
+    assert api.change(f"{path}/one", {"status": {"phase": "Running"}}, CONTROLLER)[0] == 200
+    assert api.change(f"{path}/one", {"spec": {"shutdown": "Stop"}})[0] == 200
+    status, said = api.change(f"{path}/one", {"spec": {"podSpecPatch": "{}"}})
+    assert status == 422
+    assert "which is on main" in said
+
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+# As the workflow controller composes it.
+ATTEST = [
+    *("/var/run/argo/argoexec", "emissary", "--loglevel", "info"),
+    *("--", "python", "-m", "slipway.steps", "attest"),
+]
+
+
+def container(name: str = "main", **fields: Any) -> dict[str, Any]:
+    return {"name": name, "image": "x@sha256:0", "securityContext": RESTRICTED, **fields}
+
+
+def pod(*containers: dict[str, Any], account: str = "workflow", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "one"},
+        "spec": {"serviceAccountName": account, "containers": list(containers), **spec},
+    }
+
+
+def volume(**source: Any) -> dict[str, Any]:
+    return {"volumes": [{"name": "key", **source}]}
+
+
+SIGNS = pod(
+    container(command=ATTEST, args=["--model=a"]),
+    container("wait", command=["argoexec", "wait"]),
+    account="evidence",
+    initContainers=[container("init", command=["argoexec", "init"])],
+    **volume(secret={"secretName": "evidence-key"}),
+)
+KEY = {"name": "evidence-key", "key": "private.pem"}
+OTHERS = "is for pods of ServiceAccount evidence only"
+ELSE = "attest` and nothing else"
+
+
+def test_the_step_that_signs_gets_the_key_from_the_controller(api: Api) -> None:
+    assert api.create("/api/v1/namespaces/pipelines/pods", SIGNS, CONTROLLER) == (201, "")
+    status, said = api.create("/api/v1/namespaces/pipelines/pods", SIGNS)
+    assert status == 422
+    assert "are the workflow controller's to make" in said
+
+
+@pytest.mark.parametrize(
+    ("tried", "message"),
+    [
+        (pod(container(), **volume(secret={"secretName": "other"})), ""),
+        (pod(container(), **volume(secret={"secretName": "evidence-key"})), OTHERS),
+        (
+            pod(container(), **volume(projected={"sources": [{"secret": {"name": KEY["name"]}}]})),
+            OTHERS,
+        ),
+        (pod(container(env=[{"name": "K", "valueFrom": {"secretKeyRef": KEY}}])), OTHERS),
+        (pod(container(envFrom=[{"secretRef": {"name": KEY["name"]}}])), OTHERS),
+        (
+            pod(
+                container(),
+                initContainers=[container("i", envFrom=[{"secretRef": {"name": KEY["name"]}}])],
+            ),
+            OTHERS,
+        ),
+        (
+            pod(container(command=["python", "-m", "slipway.steps", "attest"]), account="evidence"),
+            ELSE,
+        ),
+        (pod(container(command=[*ATTEST[:-1], "train"]), account="evidence"), ELSE),
+        (pod(container(command=[*ATTEST, "x"]), account="evidence"), ELSE),
+        (pod(container(), account="evidence"), ELSE),
+        (pod(container("mine", command=ATTEST), account="evidence"), ELSE),
+    ],
+)
+def test_no_other_pod_gets_the_key(api: Api, tried: dict[str, Any], message: str) -> None:
+    status, said = api.create("/api/v1/namespaces/pipelines/pods", tried, CONTROLLER)
+    assert status == (422 if message else 201), said
+    assert message in said
+
+
+def test_a_pod_that_signs_is_left_as_it_is(api: Api) -> None:
+    path = "/api/v1/namespaces/pipelines/pods"
+    headers = {"Impersonate-User": CONTROLLER}
+    api.client.post(path, json=SIGNS, headers=headers).raise_for_status()
+    assert api.change(f"{path}/one", {"metadata": {"labels": {"a": "b"}}})[0] == 200
+    image = {"spec": {"containers": [{**c, "image": "mine"} for c in SIGNS["spec"]["containers"]]}}
+    assert api.change(f"{path}/one", image)[0] == 422
+    debug = {"spec": {"ephemeralContainers": [container("debug")]}}
+    for user in ("", CONTROLLER):
+        assert api.change(f"{path}/one/ephemeralcontainers", debug, user)[0] in (403, 422)
