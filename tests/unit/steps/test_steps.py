@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from slipway import bento, digests, evidence, paths
+from slipway import bento, digests, evidence, paths, statistics
 from slipway.bento import Folder
-from slipway.errors import BadInput
-from slipway.evidence import Evaluation
-from slipway.forge import NotFound
-from slipway.release import parse
+from slipway.errors import BadInput, SlipwayError
+from slipway.evidence import Dependencies, Evaluation, Evidence, Serving
+from slipway.release import Bento
 from slipway.steps import (
     dataset,
     evaluate,
     ingest,
+    measure,
     package,
-    propose,
+    predictions,
+    rescore,
     tracking,
     train,
     validate,
 )
 from slipway.steps.__main__ import TRANSIENT, main
-from slipway.store import Corrupt, Store
+from slipway.store import Corrupt, Store, tar, untar, uri
+from tests import samples
 
 COMMIT = "c" * 40
-IMAGE = "localhost:5000/slipway/serving@sha256:" + "d" * 64
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +91,7 @@ def test_a_corrupt_partition_is_named(folder: Folder, data: str, store: Store) -
     with pytest.raises(Corrupt, match=key):
         validate.run(folder, data)
     ingest.run(folder)
-    assert validate.run(folder, data) == {"data": data}
+    assert validate.run(folder, data)["data"] == data
 
 
 def test_invalid_data_is_a_table_of_violations(
@@ -165,14 +170,191 @@ def test_training_twice_gives_the_same_model(folder: Folder, data: str, store: S
 
 
 @pytest.fixture(scope="session")
-def packaged(folder: Folder, data: str, trained: dict[str, str]) -> dict[str, str]:
+def evaluated(folder: Folder, data: str, trained: dict[str, str]) -> str:
+    validation = validate.run(folder, data)["validation"]
     model, run = trained["model-digest"], trained["run"]
-    evaluation = evaluate.run(folder, data, COMMIT, model, run)["evaluation"]
-    found = evidence.loads(Evaluation, Store().get("evidence", evaluation), "")
-    assert set(found.metrics) == set(evaluate.METRICS)
+    return evaluate.run(folder, data, COMMIT, model, run, validation)["evaluation"]
+
+
+@pytest.fixture(scope="session")
+def packaged(folder: Folder, evaluated: str) -> dict[str, str]:
+    return package.run(folder, evaluated)
+
+
+@pytest.mark.slow
+def test_an_evaluation_says_it_all(
+    folder: Folder, evaluated: str, trained: dict[str, str], store: Store
+) -> None:
+    found = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    assert set(found.metrics) == set(statistics.METRICS)
+    logged = tracking.client().get_run(trained["run"]).data.metrics
+    assert logged["holdout_roc_auc"] == found.metrics["roc_auc"].value > 0.5
+    assert found.parameters["max_iter"] == 20
+    assert found.data.train == folder.config.split.train
+    assert set(found.by_period) == {"2013-11", "2013-12"}
+    assert sum(b.rows for b in found.reliability) == found.holdout.rows
     assert "origin" in {s.column for s in found.slices}  # carriers here are too few to say
-    assert tracking.client().get_run(run).data.metrics["holdout_roc_auc"] > 0.5
-    return package.run(folder, evaluation)
+    assert {f.column for f in found.fairness} <= {"origin", "carrier", "hour"}
+    assert any(c.startswith("origin: ") and "EWR" in c for c in found.validation.checks)
+    # The signature is that of MLflow: what may be missing in training may be missing later.
+    inputs = {c.name: c for c in found.signature.inputs}
+    assert inputs["carrier"].type == "string"
+    assert inputs["carrier"].required
+    assert not inputs["wind_gust_mph"].required
+    (output,) = found.signature.outputs
+    assert output.type == "float64(-1, 2)"
+
+
+@pytest.mark.slow
+def test_predictions_give_the_metrics_again(
+    folder: Folder, evaluated: str, trained: dict[str, str], store: Store
+) -> None:
+    found = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    table = predictions.get(store, found.predictions)
+    assert list(table) == [
+        *("row", "outcome", "probability", "slice:carrier", "slice:origin", "slice:hour"),
+        *("period", "group"),
+    ]
+    assert len(table) == found.holdout.rows
+    assert table["group"].nunique() == 61
+    again = statistics.metrics(table["outcome"].to_numpy(), table["probability"].to_numpy())
+    assert again == pytest.approx({name: e.value for name, e in found.metrics.items()})
+    manifest = dataset.manifest(store, found.data.digest)
+    rows = dataset.read(store, manifest, found.holdout.partitions).iloc[table["row"]]
+    late = folder.training().target(rows)
+    assert (late == table["outcome"]).all()
+    assert (rows["scheduled_departure"].dt.strftime("%H") == table["slice:hour"].to_numpy()).all()
+
+
+@pytest.mark.slow
+def test_the_holdout_is_named_by_its_rows_and_outcomes(data: str, store: Store) -> None:
+    manifest = dataset.manifest(store, data)
+    y = np.array([0.0, 1.0, np.nan])
+    one = evaluate.holdout_digest(manifest, ["2013-11"], y)
+    assert evaluate.holdout_digest(manifest, ["2013-11"], y.copy()) == one
+    assert evaluate.holdout_digest(manifest, ["2013-12"], y) != one
+    assert evaluate.holdout_digest(manifest, ["2013-11"], np.array([0.0, 1.0, 1.0])) != one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"slices": ["hours"]}, "model.yaml: slices: no column 'hours'(.|\n)*did you mean 'hour'"),
+        ({"group": "dya"}, "model.yaml: group: no column 'dya'(.|\n)*did you mean 'day'"),
+    ],
+)
+def test_an_unknown_column_is_named(
+    folder: Folder, data: str, store: Store, changes: dict[str, Any], said: str
+) -> None:
+    other = Folder(folder.path, folder.config.model_copy(update=changes))
+    rows = dataset.read(store, dataset.manifest(store, data), ["2013-11"])
+    y = np.zeros(len(rows))
+    with pytest.raises(BadInput, match=said):
+        predictions.table(other, folder.training(), rows, np.repeat("x", len(rows)), y, y)
+
+
+@pytest.mark.slow
+def test_something_else_is_no_predictions_table(store: Store, data: str) -> None:
+    other = store.put("evidence", b"{}")
+    with pytest.raises(BadInput, match="not a predictions table"):
+        predictions.get(store, other)
+    rows = pd.DataFrame({"outcome": [1.0], "probability": [1.5]})
+    with pytest.raises(BadInput, match="probability: not probabilities"):
+        predictions.get(store, predictions.put(store, rows))
+
+
+@pytest.fixture
+def champion(evaluated: str, packaged: dict[str, str], store: Store) -> Evidence:
+    """The same model as champion, whose evaluation was on another holdout."""
+    ours = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    other = ours.holdout.model_copy(update={"digest": samples.digest("aa")})
+    digest, size = packaged["bento"], int(packaged["bento-size"])
+    return samples.document(
+        evaluation=ours.model_copy(update={"holdout": other}),
+        bento=Bento(digest=digest, uri=uri("bentos", digest), size=size),
+    )
+
+
+@pytest.fixture
+def forge(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """A forge with the bento folder at every commit, to be changed by its path in the archive."""
+    files = {
+        f"slipway/bentos/flight_delay/{p.name}": p.read_bytes()
+        for p in folder.path.iterdir()
+        if p.is_file()
+    }
+
+    class Forge:
+        def __enter__(self) -> Forge:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def archive(self, ref: str) -> Iterator[bytes]:
+            assert ref == COMMIT
+            yield gzip.compress(tar(files))
+
+    monkeypatch.setattr(rescore, "from_environment", Forge)
+    return files
+
+
+def rescored(store: Store, evaluated: str, champion: Evidence) -> pd.DataFrame:
+    return predictions.get(store, rescore.predicted(store, champion, evaluated))
+
+
+@pytest.mark.slow
+def test_the_champions_code_answers_on_our_holdout(
+    store: Store, evaluated: str, champion: Evidence, forge: dict[str, bytes]
+) -> None:
+    ours = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    table = predictions.get(store, ours.predictions)
+    # The same code and the same files: the same answers.
+    pd.testing.assert_frame_equal(rescored(store, evaluated, champion), table)
+    forge["slipway/bentos/flight_delay/training.py"] += (
+        b"\nimport os\nassert not [name for name in os.environ if 'SECRET' in name], 'credentials'"
+        b"\npredict = lambda files, x: np.full(len(x), len(files) / 4)\n"
+    )
+    assert set(rescored(store, evaluated, champion)["probability"]) == {0.25}
+
+
+@pytest.mark.slow
+def test_on_the_same_holdout_nothing_is_asked(store: Store, evaluated: str) -> None:
+    ours = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    found = rescore.predicted(store, samples.document(evaluation=ours), evaluated)
+    assert found == ours.predictions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (b"features = lambda rows: rows['gone']", r"KeyError(.|\n)*ingest must keep the columns"),
+        (b"predict = lambda files, x: np.full(3, 0.5)", r"not \d+ probabilities .* shape \(3,\)"),
+        (b"predict = lambda files, x: np.full(len(x), 1.5)", r"not \d+ probabilities"),
+        (b"predict = lambda files, x: np.full(len(x), np.nan)", r"not \d+ probabilities"),
+    ],
+)
+def test_a_champion_that_cannot_answer_says_why(
+    store: Store,
+    evaluated: str,
+    champion: Evidence,
+    forge: dict[str, bytes],
+    code: bytes,
+    said: str,
+) -> None:
+    forge["slipway/bentos/flight_delay/training.py"] += b"\n" + code + b"\n"
+    with pytest.raises(SlipwayError, match=said):
+        rescore.predicted(store, champion, evaluated)
+
+
+@pytest.mark.slow
+def test_a_champion_whose_code_is_gone(
+    store: Store, evaluated: str, champion: Evidence, forge: dict[str, bytes]
+) -> None:
+    del forge["slipway/bentos/flight_delay/training.py"]
+    with pytest.raises(SlipwayError, match=f"commit {COMMIT} has no bentos/flight_delay"):
+        rescore.predicted(store, champion, evaluated)
 
 
 @pytest.mark.slow
@@ -184,52 +366,34 @@ def test_the_bento_is_the_same_bytes_each_time(
 
 
 @pytest.mark.slow
-def test_the_version_names_bento_and_evidence(packaged: dict[str, str], store: Store) -> None:
+def test_a_version_names_its_bento(packaged: dict[str, str]) -> None:
     version = tracking.client().get_model_version("flight_delay", packaged["version"])
     assert version.tags[tracking.BENTO] == packaged["bento"]
-    assert version.tags[tracking.EVIDENCE] == packaged["evidence"]
-    evidence.check_about(propose.read(store, packaged["evidence"]), packaged["bento"])
-
-
-class FakeForge:
-    """Remembers; slipway.forge has the tests of the real one."""
-
-    def __init__(self) -> None:
-        self.main: dict[str, bytes] = {}
-        self.opened: dict[str, Any] = {}
-        self.written: dict[str, Any] = {}
-
-    def read(self, path: str, ref: str = "main") -> bytes:
-        if path not in self.main:
-            raise NotFound(path)
-        return self.main[path]
-
-    def write(self, branch: str, files: dict[str, bytes], message: str) -> str:
-        self.written[branch] = files
-        return "f" * 40
-
-    def open(self, head: str, title: str, body: str) -> Any:
-        self.opened[head] = (title, body)
-        return type("Pull", (), {"url": f"http://forge/{head}"})
 
 
 @pytest.mark.slow
-def test_a_release_is_proposed_once(packaged: dict[str, str], store: Store) -> None:
-    document, forge = propose.read(store, packaged["evidence"]), FakeForge()
-    arguments: Any = (forge, document, packaged["evidence"], 3, "dev", IMAGE)
-    url = propose.propose(*arguments)
-    assert propose.propose(*arguments) == url
-    assert list(forge.opened) == ["release/flight_delay-3"]
-    path = "environments/dev/models/flight_delay.yaml"
-    content = forge.written["release/flight_delay-3"][path]
-    release = parse(content, path)
-    assert release.bento.digest == packaged["bento"]
-    assert release.evidence.summary["roc_auc"] > 0.5
-    body = forge.opened["release/flight_delay-3"][1]
-    assert packaged["evidence"] in body
-    assert "Brier skill over base_rate" in body
-    forge.main[path] = content
-    assert propose.propose(*arguments) == ""
+def test_what_a_bento_costs_is_measured(packaged: dict[str, str], store: Store) -> None:
+    served = evidence.loads(Serving, store.get("evidence", packaged["serving"]), "")
+    assert 0 < served.latency_p50_ms <= served.latency_p99_ms < 1000
+    assert 50 < served.memory_mib < 4000
+    assert 0.5 < served.start_seconds < 60
+    size = len(store.get("bentos", packaged["bento"]))
+    assert served.bento_bytes == size == int(packaged["bento-size"])
+    locked = evidence.loads(Dependencies, store.get("evidence", packaged["dependencies"]), "")
+    assert "bentoml" in {p.name for p in locked.packages}
+    assert locked.vulnerabilities == "not checked"
+
+
+@pytest.mark.slow
+def test_a_bento_that_refuses_its_example_has_no_latency(
+    packaged: dict[str, str], store: Store
+) -> None:
+    bundle = store.get("bentos", packaged["bento"])
+    with pytest.raises(SlipwayError, match=r"refuses its own example.json: 400(.|\n)*carrier"):
+        measure.measure(bundle, b'{"flight": {}}')
+    broken = tar(untar(bundle) | {"src/service.py": b"import nothing_of_that_name"})
+    with pytest.raises(SlipwayError, match=r"does not become ready(.|\n)*nothing_of_that_name"):
+        measure.measure(broken, b"{}")
 
 
 def test_a_step_writes_its_outputs(
