@@ -14,7 +14,7 @@ from slipway.release import Strict
 
 class Limits(Strict):
     """`denied`: patterns over a licence's text, upper and lower case alike. `unknown`: whether a
-    package may say nothing. `accepted`: package to why it is used in spite of its licence."""
+    package may say nothing. `accepted`: package to why it is used whatever its metadata says."""
 
     denied: tuple[str, ...]
     unknown: Literal["refuse", "allow"]
@@ -27,15 +27,14 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
         raise NotEvaluated("the evidence lists no packages", fix=subject.again)
     silent, bad = list[str](), False
     for package in packages:
-        if not package.licence.strip():
-            silent.append(package.name)
+        text = package.licence.strip().lower()
+        if text and not any(fnmatchcase(text, pattern.lower()) for pattern in limits.denied):
             continue
-        text = package.licence.lower()
-        if not any(fnmatchcase(text, pattern.lower()) for pattern in limits.denied):
-            continue
-        message = f"{package.name} {package.version}: {package.licence:.60}"
+        message = f"{package.name} {package.version}: {package.licence.strip() or 'unknown':.60}"
         if why := limits.accepted.get(package.name):
             yield waived(f"{message}; {subject.policy.file} accepts it: {why}")
+        elif not text:
+            silent.append(package.name)
         else:
             bad = True
             yield failed(f"{message}: denied", "replace the package, lock and train")

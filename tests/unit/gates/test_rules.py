@@ -377,8 +377,8 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     ),
     "silent licence": (
         "licences",
-        lambda: subject(evidence=found(packages=package(" "))),
-        "not evaluated: no licence known of dual",
+        lambda: subject(evidence=found(packages=package(" ", "ghost"))),
+        "not evaluated: no licence known of ghost",
     ),
     "no packages": (
         "licences",
@@ -595,6 +595,12 @@ PASSES: dict[str, tuple[str, Callable[[], Subject], str, str]] = {
         ),
         "waived",
         "not checked: no database (1 packages), which policies/promotion/prod.yaml allows",
+    ),
+    "read, though its metadata says nothing": (
+        "licences",
+        lambda: subject(evidence=found(packages=package(""))),
+        "waived",
+        "dual 1.0: unknown; policies/promotion/prod.yaml accepts it: used under",
     ),
     "used under its other licence": (
         "licences",
