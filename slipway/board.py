@@ -4,17 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from slipway import release, serving
-from slipway.endpoints import Cluster, ClusterError, part
+from slipway import gates, lineage, merging, release, serving, sources
+from slipway.endpoints import Cluster, ClusterError, part, parts
 from slipway.errors import SlipwayError
-from slipway.forge import Forge, ForgeError
+from slipway.forge import Forge, ForgeError, NotFound
+from slipway.lineage import Broken, MLflow
 from slipway.paths import REPOSITORY
-from slipway.release import Release
+from slipway.release import ENVIRONMENTS, Release
+from slipway.repository import Repository
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An open pull request; `gates` is the state of their commit status, "" where none is there."""
+
+    number: int
+    url: str
+    title: str
+    gates: str
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What the present bento has yet to serve here before `before` takes it; zeros: no more."""
+
+    before: str
+    seconds: int
+    predictions: int
+    labelled: int
+
+    @property
+    def over(self) -> bool:
+        return not (self.seconds or self.predictions or self.labelled)
 
 
 @dataclass(frozen=True)
@@ -22,17 +52,25 @@ class Row:
     """One model in one environment.
 
     `sync` and `health` are Argo CD's words, `answers` the digest of the bento that answers now;
-    None where nothing is known. `problem` says why a release file could not be read.
+    None where nothing is known. `problem` says why a release file could not be read. Where nothing
+    is released yet but proposed, the row has no version. `soak` is None where the next environment
+    has this bento, or asks for none. `alias` is the version that MLflow's alias of the environment
+    names; `drift` says whether that is another than git's though the environment answers with that
+    one, which MLflow then follows; None where MLflow was not asked.
     """
 
     model: str
     environment: str
     version: int | None
     bento: str | None
-    sync: str | None
-    health: str | None
-    answers: str | None
+    sync: str | None = None
+    health: str | None = None
+    answers: str | None = None
     problem: str = ""
+    pull_requests: tuple[Proposal, ...] = ()
+    soak: Remaining | None = None
+    alias: int | None = None
+    drift: bool | None = None
 
     @property
     def serving(self) -> bool:
@@ -45,13 +83,11 @@ Files = dict[PurePosixPath, bytes]
 
 def files_from_forge(forge: Forge) -> Files:
     """Every release file on the forge's main."""
-    found: Files = {}
-    for env in release.ENVIRONMENTS:
-        folder = str(release.path(env, "x").parent)
-        for path in forge.files(folder):
-            if path.endswith(".yaml"):
-                found[PurePosixPath(path)] = forge.read(path)
-    return found
+    folders = [str(release.path(env, "x").parent) for env in ENVIRONMENTS]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        listed = [p for found in pool.map(forge.files, folders) for p in found]
+        paths = [path for path in listed if path.endswith(".yaml")]
+        return dict(zip(map(PurePosixPath, paths), pool.map(forge.read, paths), strict=True))
 
 
 def files_from_checkout() -> Files:
@@ -60,36 +96,74 @@ def files_from_checkout() -> Files:
     return {PurePosixPath(p.relative_to(REPOSITORY).as_posix()): p.read_bytes() for p in paths}
 
 
-def files(cluster: Cluster, note: Callable[[str], None]) -> Files:
-    """Release files from the forge, or from the checkout where it does not answer: `note` is told.
+def files_from_git(repository: Repository, rev: str) -> Files:
+    """Every release file at a commit."""
+    found = {PurePosixPath(p): c for p, c in repository.contents(rev, "environments").items()}
+    return {p: c for p, c in found.items() if p.match("environments/*/models/*.yaml")}
+
+
+def look(cluster: Cluster, say: Say) -> list[Row]:
+    """The whole board, by model and then by environment in the order of promotion.
+
+    Release files are this checkout's where the forge does not answer. What else cannot be had is
+    left out. `say` is told of both.
 
     Raises:
         ClusterError: the cluster itself does not answer.
     """
+    said: dict[str, None] = {}
+
+    def once(text: str) -> None:
+        if text not in said:
+            said[text] = None
+            say(text)
+
+    with ExitStack() as stack:
+        forge: Forge | None = None
+        try:
+            forge = stack.enter_context(cluster.forge())
+            files = files_from_forge(forge)
+        except (ForgeError, ClusterError) as error:
+            if isinstance(error, ClusterError) and not error.status:
+                raise
+            say(f"release files are this checkout's, not the forge's: {error}")
+            forge, files = None, files_from_checkout()
+        found = rows(cluster, files)
+        if forge:
+            found = _or_say(once, "pull requests", found, partial(_with_proposals, forge))
+            found = _or_say(once, "soak", found, partial(_with_soak, cluster, forge, once))
+        found = _or_say(once, "MLflow's aliases", found, partial(_with_aliases, cluster))
+        return found
+
+
+def _or_say(
+    say: Say, what: str, found: list[Row], add: Callable[[list[Row]], list[Row]]
+) -> list[Row]:
     try:
-        with cluster.forge() as forge:
-            return files_from_forge(forge)
-    except (ForgeError, ClusterError) as error:
-        if isinstance(error, ClusterError) and not error.status:
-            raise
-        note(f"release files are this checkout's, not the forge's: {error}")
-        return files_from_checkout()
+        return add(found)
+    except SlipwayError as error:
+        say(f"{what}: not known: {error}")
+        return found
 
 
 def rows(cluster: Cluster, files: Mapping[PurePosixPath, bytes]) -> list[Row]:
-    """The board, by model and then by environment in the order of promotion."""
+    """What is released, and what becomes of it in the cluster."""
     applications = {
         str(item["metadata"]["name"]): item
         for item in cluster.items("/apis/argoproj.io/v1alpha1/namespaces/argocd/applications")
     }
     with ThreadPoolExecutor(max_workers=8) as pool:
-        found = pool.map(partial(_row, cluster, applications), files.keys(), files.values())
-        return sorted(found, key=_order)
+        released = list(map(_released, files.keys(), files.values()))
+        return sorted(pool.map(partial(_running, cluster, applications), released), key=_order)
 
 
-def _row(
-    cluster: Cluster, applications: Mapping[str, Any], path: PurePosixPath, content: bytes
-) -> Row:
+def rows_from_git(repository: Repository, rev: str) -> list[Row]:
+    """What is released at a commit. Cost: linear in the release files there."""
+    files = files_from_git(repository, rev)
+    return sorted(map(_released, files.keys(), files.values()), key=_order)
+
+
+def _released(path: PurePosixPath, content: bytes) -> Row:
     env, model = path.parts[1], path.stem
     read: Release | None = None
     problem = ""
@@ -97,24 +171,111 @@ def _row(
         read = release.parse(content, path)
     except SlipwayError as error:
         problem = str(error)
-    application = applications.get(f"{env}-{release.service(model)}")
-    return Row(
-        model=model,
-        environment=env,
-        version=read.version if read else None,
-        bento=read.bento.digest if read else None,
+    version, bento = (read.version, read.bento.digest) if read else (None, None)
+    return Row(model, env, version, bento, problem=problem)
+
+
+def _running(cluster: Cluster, applications: Mapping[str, Any], row: Row) -> Row:
+    application = applications.get(f"{row.environment}-{release.service(row.model)}")
+    return replace(
+        row,
         sync=part(application, "status", "sync", "status"),
         health=part(application, "status", "health", "status"),
-        answers=serving.answering(cluster, env, model),
-        problem=problem,
+        answers=serving.answering(cluster, row.environment, row.model),
     )
 
 
+def _with_proposals(forge: Forge, found: list[Row]) -> list[Row]:
+    known = {(row.environment, row.model): row for row in found}
+    opened = [(p, release.proposes(p.head) or rolls_back(p.head)) for p in forge.pulls("open")]
+    for pull, about in reversed(opened):
+        if about is None or pull.fork or pull.base != "main":
+            continue
+        env, model, _ = about
+        row = known.get((env, model)) or Row(model, env, None, None)
+        state = forge.statuses(pull.sha).get(merging.CONTEXT, "")
+        proposal = Proposal(pull.number, pull.url, pull.title, state)
+        known[env, model] = replace(row, pull_requests=(*row.pull_requests, proposal))
+    return sorted(known.values(), key=_order)
+
+
+def rolls_back(branch: str) -> tuple[str, str, int] | None:
+    """Environment, model and version that a rollback's branch goes back to; None for another."""
+    kind, _, rest = branch.partition("/")
+    env, _, proposed = rest.partition("-")
+    if kind != "rollback" or env not in ENVIRONMENTS:
+        return None
+    found = release.proposes(f"release/{proposed}")
+    return (env, found[1], found[2]) if found else None
+
+
+def _with_soak(cluster: Cluster, forge: Forge, say: Say, found: list[Row]) -> list[Row]:
+    released = {(row.environment, row.model): row.bento for row in found}
+    source = sources.Platform(lambda: cluster)
+
+    def read(path: str) -> bytes | None:
+        try:
+            return forge.read(path)
+        except NotFound:
+            return None
+
+    def remaining(row: Row) -> Row:
+        place = ENVIRONMENTS.index(row.environment) if row.environment in ENVIRONMENTS else -1
+        if row.bento is None or not 0 <= place < len(ENVIRONMENTS) - 1:
+            return row
+        after = ENVIRONMENTS[place + 1]
+        if released.get((after, row.model)) == row.bento:
+            return row
+        limits: Any = gates.load_policy(read, after, row.model).limits.get("soak")
+        if limits is None or not (
+            gates.duration(limits.lasting) or limits.predictions or limits.labelled
+        ):
+            return row
+        served = source.soak(row.environment, row.model, row.bento)
+        return replace(row, soak=_remaining(after, limits, served, datetime.now(UTC)))
+
+    return [_or_say(say, "soak", [row], lambda one: [remaining(one[0])])[0] for row in found]
+
+
+def _remaining(after: str, limits: Any, served: gates.Soak, now: datetime) -> Remaining:
+    asked = gates.duration(limits.lasting)
+    left = asked - (now - served.first) if served.first else asked
+    return Remaining(
+        before=after,
+        seconds=max(0, round(left.total_seconds())),
+        predictions=max(0, limits.predictions - served.predictions),
+        labelled=max(0, limits.labelled - served.labelled),
+    )
+
+
+def _with_aliases(cluster: Cluster, found: list[Row]) -> list[Row]:
+    with cluster.mlflow() as url:
+        mlflow = lineage.MLflow(url)
+        models = {row.model for row in found if row.version}
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            named = dict(zip(models, pool.map(partial(_aliases, mlflow), models), strict=True))
+
+    def compared(row: Row) -> Row:
+        alias = named.get(row.model, {}).get(row.environment)
+        return replace(row, alias=alias, drift=row.serving and alias != row.version)
+
+    return [compared(row) for row in found]
+
+
+def _aliases(mlflow: MLflow, model: str) -> dict[str, int]:
+    """The version that each alias of a registered model names; empty for one that is not there."""
+    try:
+        answer = mlflow.get("registered-models/get", name=model)
+    except Broken:
+        return {}
+    return {a["alias"]: int(a["version"]) for a in parts(answer, "registered_model", "aliases")}
+
+
 def _order(row: Row) -> tuple[str, int]:
-    known = release.ENVIRONMENTS
+    known = ENVIRONMENTS
     return row.model, known.index(row.environment) if row.environment in known else len(known)
 
 
-def documents(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The board as data."""
-    return [{**vars(row), "serving": row.serving} for row in rows]
+def documents(rows: Iterable[Row], *, running: bool = True) -> list[dict[str, Any]]:
+    """The board as data; `serving` is null where it was not `running` that was looked at."""
+    return [{**asdict(row), "serving": row.serving if running else None} for row in rows]

@@ -33,6 +33,7 @@ class Forge:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.head = ""
         self.pull_requests: list[PullRequest] = []
+        self.reported: dict[str, dict[str, str]] = {}
 
     def put(self, sha: str, files: dict[str, bytes]) -> None:
         self.commits[sha] = {**self.commits.get(self.head, {}), **files}
@@ -55,6 +56,9 @@ class Forge:
 
     def pulls(self, state: str = "open") -> Iterator[PullRequest]:
         return (p for p in self.pull_requests if state in ("all", p.state))
+
+    def statuses(self, sha: str) -> dict[str, str]:
+        return self.reported.get(sha, {})
 
 
 class Objects(store.Store):

@@ -10,9 +10,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from slipway import release
 from slipway.cli import app
-from slipway.forge import ForgeError
 
 COMMANDS = [info.name for info in app.registered_commands if info.name]
 
@@ -26,54 +24,6 @@ def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
-
-
-def test_status_as_data(connected: Any) -> None:
-    result = run("status", "-o", "json")
-    assert result.exit_code == 0, result.output
-    digest = connected.release.bento.digest
-    assert json.loads(result.stdout) == [
-        {
-            "model": "toy",
-            "environment": "dev",
-            "version": 3,
-            "bento": digest,
-            "sync": "Synced",
-            "health": "Healthy",
-            "answers": digest,
-            "problem": "",
-            "serving": True,
-        }
-    ]
-
-
-def test_status_tells_what_does_not_answer_and_which_file_is_bad(connected: Any) -> None:
-    del connected.models["toy"]
-    bad = str(release.path("prod", "toy"))
-    connected.forge.put("0a" * 20, {bad: b"model: toy\nowner: me\n"})
-    result = run("status")
-    assert result.exit_code == 0
-    lines = result.stdout.splitlines()
-    assert "dev" in lines[1]
-    assert lines[1].split()[-1] == "no"
-    assert "bad file" in lines[2]
-    assert "owner: unknown key" in result.stderr
-
-
-def test_status_without_a_forge_reads_the_checkout_and_says_so(
-    connected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def down(*_: object) -> Any:
-        raise ForgeError("no answer from the forge")
-
-    monkeypatch.setattr(connected.forge, "files", down)
-    file = tmp_path / release.path("dev", "toy")
-    file.parent.mkdir(parents=True)
-    file.write_text(release.dumps(connected.release))
-    monkeypatch.setattr("slipway.board.REPOSITORY", tmp_path)
-    result = run("status", "-o", "json")
-    assert json.loads(result.stdout)[0]["serving"]
-    assert "release files are this checkout's" in result.stderr
 
 
 def test_trace(connected: Any) -> None:
