@@ -230,13 +230,17 @@ def judge(
     *,
     source: Source | None = None,
     pull: PullFacts | None = None,
+    glass: BreakGlass | None = None,
     now: datetime | None = None,
 ) -> Verdict:
-    """Judges a release that is not committed yet, as `check` would its pull request."""
+    """Judges a release that is not committed yet, as `check` would its pull request.
+
+    `glass` is the break-glass file that is to come with it.
+    """
     tip = repository.commit(base)
     judge = _Judge(repository, tip, source, pull, now or datetime.now(UTC))
     path = str(release.path(environment, proposed.model))
-    found = judge.release(environment, proposed.model, path, proposed)
+    found = judge.release(environment, proposed.model, path, proposed, glass)
     return Verdict(
         base=tip,
         head="",

@@ -9,14 +9,18 @@ from typer.core import TyperGroup
 
 from slipway.commands import (
     bench,
+    check,
     clean,
     doctor,
     down,
     env,
     err,
+    history,
     new,
     predict,
+    promote,
     pulumi,
+    reproduce,
     rollback,
     status,
     trace,
@@ -45,7 +49,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Models promoted by pull request. Exit codes: 0 done, 1 failed, 2 bad input.",
 )
-for module in (up, down, doctor, status, train, rollback, predict, trace, new, env, bench, clean):
+for module in (
+    up,
+    down,
+    doctor,
+    status,
+    train,
+    promote,
+    rollback,
+    predict,
+    check,
+    history,
+    trace,
+    reproduce,
+    new,
+    env,
+    bench,
+    clean,
+):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.command("pulumi", context_settings=pulumi.SETTINGS)(pulumi.command)
 

@@ -41,16 +41,16 @@ def command(
             say(f"follow it: slipway train {model} --commit {revision} --wait")
             return
         try:
-            follow(cluster, workflow)
+            workflow = watch(cluster, workflow)
         except KeyboardInterrupt:
             say(f"\n{workflow.name} goes on without you")
             say(f"follow it again: slipway train {model} --commit {revision} --wait")
             raise typer.Exit(130) from None
-        pull = training.proposal(forge, model, environment, revision)
-        if pull:
-            out.print(pull.url, soft_wrap=True)
+        _check(cluster, workflow)
+        if number := workflow.outputs.get("pull-request"):
+            out.print(forge.pull(int(number)).url, soft_wrap=True)
         else:
-            say(f"nothing to propose: {environment} has this bento already")
+            say(f"nothing to propose: {workflow.outputs.get('note', '')}")
 
 
 def begin(
@@ -94,16 +94,18 @@ def train(
     return training.proposal(forge, model, environment, commit)
 
 
-def follow(cluster: Cluster, workflow: Workflow) -> None:
-    """Shows the steps as they go: a table that changes on a terminal, lines elsewhere."""
+def watch(cluster: Cluster, workflow: Workflow) -> Workflow:
+    """Shows the steps as they go: a table that changes on a terminal, lines elsewhere.
+
+    Returns the workflow as it ended, well or not.
+    """
     if not err.is_terminal:
-        _check(cluster, _each(cluster, workflow, say))
-        return
+        return _each(cluster, workflow, say)
     now = workflow
     with Live(table(now), console=err, refresh_per_second=4) as live:
         for now in training.follow(cluster, workflow.name):
             live.update(table(now))
-    _check(cluster, now)
+    return now
 
 
 def _each(cluster: Cluster, workflow: Workflow, say: Callable[[str], None]) -> Workflow:

@@ -76,7 +76,7 @@ def run(
         if dry_run == "true":
             return {"pull-request": "", "note": "only tried", "release": content}
         number, note = propose(forge, made, document, present)
-    print(note)
+    print(note if number else f"nothing to propose: {note}")
     return {"pull-request": number, "note": note, "release": content}
 
 
@@ -134,7 +134,7 @@ def propose(
     """Number of the one open pull request ("" for none), and a line about it."""
     new, path = made.release, str(release.path(made.environment, made.release.model))
     if present and (present.bento, present.runtime) == (new.bento, new.runtime):
-        return "", f"nothing to do: {path} on main has this bento and this runtime image"
+        return "", f"{path} on main has this bento and this runtime image"
     compared = document.champion.evidence if document.champion else ""
     if compared != (present.evidence.digest if present else ""):
         raise SlipwayError(
@@ -146,7 +146,7 @@ def propose(
     newer = next((pull for version, pull in others if version > new.version), None)
     if newer:
         return "", (
-            f"nothing to do: a newer version is proposed already: {newer.url} (close that to "
+            f"a newer version is proposed already: {newer.url} (close that to "
             f"propose version {new.version})"
         )
     same = next((pull for _, pull in others if pull.head == made.branch), None)

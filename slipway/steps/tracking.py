@@ -19,6 +19,7 @@ LOGGED = "slipway.logged_model"
 MODEL = "slipway.model_digest"
 BENTO = "slipway.bento_digest"
 EVIDENCE = "slipway.evidence_digest"
+IMAGE = "slipway.training_image"
 
 
 def client() -> MlflowClient:

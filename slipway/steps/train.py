@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def _train(
         tracking.INPUTS: inputs,
         "slipway.data_digest": data,
         "slipway.code_digest": folder.code(),
+        tracking.IMAGE: os.environ.get("TRAINING_IMAGE", ""),
         "mlflow.source.git.commit": commit,
     }
     run = mlflow.create_run(experiment, run_name=model.removeprefix("sha256:")[:12], tags=tags)

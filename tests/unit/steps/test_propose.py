@@ -158,7 +158,7 @@ def test_what_is_on_main_is_not_proposed(forge: Forge, run: Any) -> None:
     run()
     forge.merge(1)
     assert run()["pull-request"] == ""
-    assert "nothing to do" in run()["note"]
+    assert "has this bento and this runtime image" in run()["note"]
     again = run(against(on(forge, "main"), bento=samples.bento()), runtime_image=IMAGE[:-1] + "0")
     assert again["pull-request"] == "2"
 

@@ -1,0 +1,206 @@
+"""Promotion: what one environment runs is proposed to another, on evidence made for that one.
+
+The workflow `promote` does it: evidence is signed where the key is. From here it is started,
+followed, and its outcome read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import yaml
+
+from slipway import gates, publish, release, training
+from slipway.errors import BadInput, SlipwayError
+from slipway.forge import NotFound
+from slipway.release import ENVIRONMENTS, Release
+from slipway.repository import Repository
+
+if TYPE_CHECKING:
+    from slipway.check import Verdict
+    from slipway.endpoints import Cluster
+    from slipway.forge import Forge, PullRequest
+    from slipway.sources import Source
+    from slipway.training import Workflow
+
+TEMPLATE = "promote"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """From where to where a model goes. `break_glass`: content of the file to come with it."""
+
+    model: str
+    environment: str
+    source: str
+    break_glass: str = ""
+    dry_run: bool = False
+
+    @property
+    def path(self) -> str:
+        """The target environment's release file."""
+        return str(release.path(self.environment, self.model))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the workflow left: one pull request, or none and why; and the release file."""
+
+    number: int | None
+    note: str
+    evidence: str
+    release: str
+
+
+def plan(model: str, to: str, source: str | None) -> Promotion:
+    """From `source`, or from the environment before `to`.
+
+    Raises:
+        BadInput: no such model or environment; there is none before `to`; or it is the same one.
+    """
+    release.check_model_name(model)
+    at = ENVIRONMENTS.index(release.check_environment(to))
+    if source is None:
+        if not at:
+            raise BadInput(
+                f"nothing comes before {to}",
+                field="--to",
+                fix=f"slipway train {model} proposes to {to}; or name an environment with --from",
+            )
+        source = ENVIRONMENTS[at - 1]
+    if release.check_environment(source) == to:
+        raise BadInput(f"{source} is where it is to go", field="--from")
+    return Promotion(model, to, source)
+
+
+def glass(who: str, why: str, until: str, rules: Sequence[str], path: str) -> str:
+    """The content of a break-glass file, checked. `until` is an instant, or hours from now (6h)."""
+    if until.endswith("h") and until[:-1].isdecimal():
+        moment = datetime.now(UTC) + timedelta(hours=int(until[:-1]))
+        until = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    content = yaml.safe_dump(
+        {"who": who, "why": why, "until": until, "rules": list(rules)},
+        sort_keys=False,
+        width=100,
+    )
+    gates.parse_break_glass(content, path)
+    return content
+
+
+def begin(cluster: Cluster, wanted: Promotion) -> tuple[Workflow, bool]:
+    """Its workflow, and whether that is a new one: the same promotion is not started twice.
+
+    One that breaks the glass always is: another may say something else.
+    """
+    labels = {
+        "model": wanted.model,
+        "to": wanted.environment,
+        "from": wanted.source,
+        "dry-run": str(wanted.dry_run).lower(),
+    }
+    if not wanted.break_glass:
+        running = next((w for w in training.newest(cluster, labels) if not w.ended), None)
+        if running:
+            return running, False
+    values = {
+        "model": wanted.model,
+        "environment": wanted.environment,
+        "from-environment": wanted.source,
+        "break-glass": wanted.break_glass,
+        "dry-run": labels["dry-run"],
+    }
+    return training.submit(cluster, TEMPLATE, values, labels), True
+
+
+def outcome(cluster: Cluster, workflow: Workflow) -> Outcome:
+    """What it came to.
+
+    Raises:
+        SlipwayError: a step failed; the message says which, how, and what is on the forge now.
+    """
+    if workflow.phase != training.SUCCEEDED:
+        state = (
+            "main is as it was. What was begun on the forge, the next run finishes or takes away"
+            if workflow.began("propose")
+            else "nothing was pushed: no branch, no pull request, and main is as it was"
+        )
+        raise SlipwayError(
+            f"{training.failure(cluster, workflow)}\n{state}",
+            fix="promote again: what was made already is found by its digest",
+        )
+    found = workflow.outputs
+    number = found.get("pull-request", "")
+    return Outcome(
+        number=int(number) if number else None,
+        note=found.get("note", ""),
+        evidence=found["evidence"],
+        release=found["release"],
+    )
+
+
+def diff(forge: Forge, wanted: Promotion, proposed: str) -> str:
+    """How the release file on main would change, as a unified diff; "" for not at all."""
+    try:
+        present = forge.read(wanted.path).decode()
+    except NotFound:
+        present = ""
+    lines = difflib.unified_diff(
+        present.splitlines(keepends=True),
+        proposed.splitlines(keepends=True),
+        f"a/{wanted.path}" if present else "/dev/null",
+        f"b/{wanted.path}",
+    )
+    return "".join(lines)
+
+
+def judge(forge: Forge, source: Source, wanted: Promotion, proposed: Release) -> Verdict:
+    """What the gates of the forge's main say, before anything is pushed."""
+    from slipway import check
+
+    content = wanted.break_glass
+    with (
+        tempfile.TemporaryDirectory(prefix="slipway-promote-") as folder,
+        Repository(folder) as repository,
+    ):
+        repository.git("init", "--quiet", "--bare", "--initial-branch=main")
+        publish.fetch(forge.remote, repository.path, "+refs/heads/main:refs/heads/main")
+        return check.judge(
+            repository,
+            "main",
+            wanted.environment,
+            proposed,
+            source=source,
+            glass=gates.parse_break_glass(content, "--break-glass") if content else None,
+        )
+
+
+def nothing_to_do(forge: Forge, wanted: Promotion) -> str:
+    """Why nothing has to be promoted; "" where something has.
+
+    Raises:
+        BadInput: the source environment has no such release.
+    """
+    from slipway import lineage
+
+    theirs = lineage.released(forge, wanted.source, wanted.model)
+    try:
+        mine = release.parse(forge.read(wanted.path), wanted.path)
+    except NotFound:
+        return ""
+    if (mine.bento, mine.runtime) == (theirs.bento, theirs.runtime):
+        return f"{wanted.environment} has version {mine.version} of {wanted.source} already"
+    return ""
+
+
+def said_by_gates(forge: Forge, pull: PullRequest) -> str:
+    """The first line of the gates' comment; "" where there is none yet."""
+    for comment in forge.comments(pull.number):
+        head, _, text = comment.body.partition("\n")
+        if "slipway-check" in head:
+            return next((line.lstrip("# ") for line in text.splitlines() if line.strip()), "")
+    return ""
