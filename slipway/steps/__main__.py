@@ -66,10 +66,10 @@ def parser() -> argparse.ArgumentParser:
         for flag in flags:
             sub.add_argument(f"--{flag}", required=True)
     overall = {step: steps.add_parser(step) for step in OVERALL}
+    for sub in overall.values():
+        sub.add_argument("--output-dir", type=Path, help="a file for each output")
     overall["follow"].add_argument("--wait", default="0", help="seconds to wait for pods")
-    pulls = overall["gates"].add_mutually_exclusive_group(required=True)
-    pulls.add_argument("--pull", type=int, help="number of a pull request")
-    pulls.add_argument("--all", dest="pull", action="store_const", const=None, help="all open")
+    overall["gates"].add_argument("--pull", type=int, help="its number; default: all open ones")
     return top
 
 
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a step. 0 done, 1 failed, 2 bad input, 75 worth a retry."""
     arguments = vars(parser().parse_args(argv))
     step: str = arguments.pop("step")
-    output: Path | None = arguments.pop("output_dir", None)
+    output: Path | None = arguments.pop("output_dir")
     began = time.monotonic()
     try:
         about: list[object] = []
