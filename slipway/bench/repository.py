@@ -8,6 +8,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from slipway import digests, paths
 from slipway.bench import history, sample
@@ -72,9 +73,14 @@ def _sources() -> list[str]:
     return [digests.of_file(file) for file in files]
 
 
+def _document(output: str) -> Any:
+    """What a command shows as JSON, before whatever it says besides."""
+    return json.JSONDecoder().raw_decode(output)[0]
+
+
 def _has_judged(output: str) -> None:
     """Raises `SlipwayError` unless the gates had all that they judge by."""
-    verdict = json.loads(output)
+    verdict = _document(output)
     states = [finding["state"] for found in verdict["releases"] for finding in found["findings"]]
     if not states or "fail" in states:
         raise SlipwayError("the sample does not pass its gates", fix="see slipway/bench/sample.py")
@@ -82,6 +88,6 @@ def _has_judged(output: str) -> None:
 
 def _status(place: Path, say: Callable[[str], None]) -> float:
     seconds, output = timed("status", "--git", "--repo", str(place), "-o", "json")
-    rows = len(json.loads(output))
+    rows = len(_document(output))
     say(f"slipway status: {rows:,} releases in {seconds:.2f} s")
     return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import subprocess
@@ -44,6 +45,14 @@ def run(*arguments: str, code: int | None = 0, timeout: float = 3600) -> str:
     if code is not None:
         assert done.returncode == code, f"slipway {' '.join(arguments)}:\n{done.stdout}"
     return done.stdout
+
+
+def document(*arguments: str, code: int = 0) -> Any:
+    """What `slipway ARGUMENTS -o json` shows, without what it says besides."""
+    command = [SLIPWAY, *arguments, "-o", "json"]
+    done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == code, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")

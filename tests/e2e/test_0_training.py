@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from slipway import release, serving
 from slipway.endpoints import Cluster
 from slipway.forge import Gitea
 
-from .conftest import ENV, MODEL
+from .conftest import ENV, MODEL, merge, number_in
 
 
 def test_the_same_inputs_give_the_same_bento(
@@ -17,9 +16,6 @@ def test_the_same_inputs_give_the_same_bento(
     """Trains what the checkout holds; a platform from an older checkout gets it merged first."""
     output = slipway("train", MODEL, "--wait")
     if "/pulls/" in output:
-        forge.merge(int(output.split("/pulls/")[1].split()[0]))
-        path = release.path(ENV, MODEL)
-        digest = release.parse(forge.read(str(path)), path).bento.digest
-        serving.wait_until_answering(platform, ENV, MODEL, digest)
+        merge(forge, platform, number_in(output), ENV)
         output = slipway("train", MODEL, "--wait")
     assert "nothing to propose" in output

@@ -12,13 +12,13 @@ import pytest
 from slipway import paths
 from slipway.endpoints import Cluster
 
-from .conftest import ENV, MODEL
+from .conftest import ENV, MODEL, document
 
 REQUESTS = Path(__file__).parent.parent / "fixtures" / "requests"
 
 
-def test_status_says_what_truly_answers(slipway: Callable[..., str]) -> None:
-    board = json.loads(slipway("status", "-o", "json"))
+def test_status_says_what_truly_answers() -> None:
+    board = document("status")
     row = next(r for r in board if (r["model"], r["environment"]) == (MODEL, ENV))
     assert (row["sync"], row["health"]) == ("Synced", "Healthy")
     assert row["serving"] is True
@@ -31,8 +31,8 @@ def test_prediction(slipway: Callable[..., str]) -> None:
     assert "answered by sha256:" in answer
 
 
-def test_every_link_of_the_trace_holds(slipway: Callable[..., str]) -> None:
-    links = json.loads(slipway("trace", MODEL, "--env", ENV, "-o", "json"))
+def test_every_link_of_the_trace_holds() -> None:
+    links = document("trace", MODEL, "--env", ENV)
     assert len(links) >= 6
     assert all(link["ok"] for link in links), links
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
 
-from slipway import cluster, release, serving
+from slipway import cluster, merging, release, serving
 from slipway.endpoints import Cluster
 from slipway.forge import Gitea
 
-from .conftest import ENV, MODEL
+from .conftest import ENV, MODEL, number_in, until
 
 PATH = str(release.path(ENV, MODEL))
-
-
-def wait(what: Callable[[], bool], seconds: float, message: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, message
-        time.sleep(0.3)
 
 
 def replicas() -> int:
@@ -35,15 +27,15 @@ def test_a_push_is_synced_at_once(platform: Cluster, forge: Gitea) -> None:
     assert two != before
     forge.write("main", {PATH: two}, "Two replicas")
     try:
-        wait(lambda: replicas() == 2, 30, "the push did not arrive")
+        until(lambda: replicas() == 2, 30, "the push did not arrive")
     finally:
         forge.write("main", {PATH: before}, "One replica")
-    wait(lambda: replicas() == 1, 30, "the second push did not arrive")
+    until(lambda: replicas() == 1, 30, "the second push did not arrive")
 
 
 def test_a_hand_edit_is_put_back() -> None:
     cluster.kubectl("-n", ENV, "scale", f"deployment/{release.service(MODEL)}", "--replicas=3")
-    wait(lambda: replicas() == 1, 60, "the edit stayed")
+    until(lambda: replicas() == 1, 60, "the edit stayed")
 
 
 def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(
@@ -57,7 +49,7 @@ def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(
     )
     forge.write("main", {PATH: bad}, "A bento that nobody made")
     try:
-        wait(lambda: "0" * 64 in serving.trouble(platform, ENV, MODEL), 90, "no clear error")
+        until(lambda: "0" * 64 in serving.trouble(platform, ENV, MODEL), 90, "no clear error")
         assert serving.answering(platform, ENV, MODEL) == good.bento.digest
     finally:
         forge.write("main", {PATH: before}, "Back to the bento that exists")
@@ -72,8 +64,7 @@ def test_a_second_model_needs_no_other_file(
     folder = _new(slipway, model)
     forge.write("main", folder, "A second model")
     output = slipway("train", model, "--wait")
-    number = int(output.split("/pulls/")[1].split()[0])
-    forge.merge(number)
+    merging.merge(forge, number_in(output))
     path = release.path(ENV, model)
     digest = release.parse(forge.read(str(path)), path).bento.digest
     serving.wait_until_answering(platform, ENV, model, digest, timeout_s=180)
@@ -83,7 +74,7 @@ def test_a_second_model_needs_no_other_file(
 
     forge.write("main", {str(path): None, **dict.fromkeys(folder)}, "Without the second model")
     query = ("-n", ENV, "get", "deployment", release.service(model), "--ignore-not-found")
-    wait(lambda: not cluster.kubectl(*query), 60, "the model is still there")
+    until(lambda: not cluster.kubectl(*query), 60, "the model is still there")
     assert replicas() == 1
 
 

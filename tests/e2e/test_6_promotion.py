@@ -29,6 +29,7 @@ from .conftest import (
     SLIPWAY,
     as_user,
     comment,
+    document,
     git,
     judged_after,
     merge,
@@ -248,18 +249,18 @@ def test_prod_asks_for_soak_and_for_a_person(
 
 
 def test_the_board_shows_the_three_of_them(slipway: Callable[..., str]) -> None:
-    document = json.loads(slipway("status", "-o", "json"))
-    rows = document if isinstance(document, list) else document["rows"]
-    of = {row["environment"]: row for row in rows if row["model"] == MODEL}
+    of = {row["environment"]: row for row in document("status") if row["model"] == MODEL}
     assert set(of) == set(release.ENVIRONMENTS)
     assert all(row["serving"] for row in of.values())
     text = slipway("status")
-    assert all(env.upper() in text.upper() for env in release.ENVIRONMENTS)
+    for env, row in of.items():
+        assert env.upper() in text
+        assert f"{row['version']} {row['bento'][7:19]} ✓ ✓ ✓" in text
 
 
 @pytest.mark.parametrize("env", release.ENVIRONMENTS)
 def test_every_link_holds_in_each_environment(slipway: Callable[..., str], env: str) -> None:
-    links = json.loads(slipway("trace", MODEL, "--env", env, "-o", "json"))
+    links = document("trace", MODEL, "--env", env)
     assert len(links) >= 9
     assert all(link["ok"] for link in links), links
 
@@ -267,7 +268,7 @@ def test_every_link_holds_in_each_environment(slipway: Callable[..., str], env: 
 def test_history_tells_who_when_and_on_what_evidence(
     forge: Gitea, slipway: Callable[..., str]
 ) -> None:
-    found = json.loads(slipway("history", MODEL, "--env", "prod", "-o", "json"))
+    found = document("history", MODEL, "--env", "prod")
     assert len(found) >= 2
     text = slipway("history", MODEL, "--env", "prod")
     assert "slipway-admin" in text

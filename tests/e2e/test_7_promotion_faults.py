@@ -28,6 +28,7 @@ from .conftest import (
     SLIPWAY,
     as_user,
     comment,
+    document,
     git,
     merge,
     propose,
@@ -272,7 +273,7 @@ def test_what_is_not_whole_does_not_come_back(
     bucket: str,
     content: bytes | None,
 ) -> None:
-    plan = json.loads(slipway("rollback", MODEL, "--env", ENV, "--dry-run", "-o", "json"))
+    plan = document("rollback", MODEL, "--env", ENV, "--dry-run")
     former = release.parse(forge.read(DEV, plan["commit"]), DEV)
     digest = former.bento.digest if bucket == "bentos" else former.evidence.digest
     pulls, main = [p.number for p in forge.pulls("all")], forge.commit()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -13,11 +12,11 @@ from pathlib import Path
 
 from slipway import cluster
 
-from .conftest import ENV, MODEL
+from .conftest import ENV, MODEL, document
 
 
-def bento(slipway: Callable[..., str]) -> str:
-    board = json.loads(slipway("status", "-o", "json"))
+def bento() -> str:
+    board = document("status")
     row = next(r for r in board if (r["model"], r["environment"]) == (MODEL, ENV))
     return str(row["answers"])
 
@@ -49,19 +48,19 @@ def test_a_second_up_has_nothing_to_do(slipway: Callable[..., str]) -> None:
 
 
 def test_everything_killed_at_once_comes_back_with_its_data(slipway: Callable[..., str]) -> None:
-    before = bento(slipway)
+    before = bento()
     for process in cluster.orphans():
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
     slipway("up")
-    assert bento(slipway) == before
+    assert bento() == before
     slipway("trace", MODEL, "--env", ENV)
 
 
 def test_down_leaves_nothing_and_up_brings_the_data_back(slipway: Callable[..., str]) -> None:
-    before = bento(slipway)
+    before = bento()
     slipway("down")
     assert not any(left_behind().values()), left_behind()
     slipway("up")
-    assert bento(slipway) == before
+    assert bento() == before
     slipway("trace", MODEL, "--env", ENV)
