@@ -36,7 +36,7 @@ FOLDER = "environments"
 # What judges a release, or decides how it is served, does not change together with it.
 APART = ("policies/", "slipway/", "workflows/", ".github/", "bentos/serving/")
 # Of a forger's file only so much is read.
-MAXIMUM_BYTES = 64 * 1024
+MAXIMUM_BYTES, MAXIMUM_DEPTH = 64 * 1024, 20
 # A rollback goes to one of these; an earlier one is found by the bento that it names.
 FORMER = 20
 
@@ -580,8 +580,6 @@ class _Reporting:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if isinstance(error, RecursionError):
-            error = BadInput("nested too deeply")
         if not isinstance(error, SlipwayError):
             return False
         message = str(error).removeprefix(f"{self._path}: ")
@@ -643,14 +641,25 @@ _CHART = "bentos/serving/values.yaml"
 
 
 def _document(content: bytes, path: str) -> dict[str, Any]:
-    """A small YAML mapping without aliases: those make little text into much data."""
+    """A small, flat YAML mapping: aliases make much data of little text, and the parser follows
+    brackets as deep as its stack."""
     import yaml
 
     if len(content) > MAXIMUM_BYTES:
         raise BadInput(f"{len(content):,} bytes", file=path, fix=f"at most {MAXIMUM_BYTES:,}")
+    opening = (
+        *(yaml.FlowSequenceStartToken, yaml.FlowMappingStartToken),
+        *(yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken),
+    )
+    closing = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+    depth = 0
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(content)):
-            raise BadInput("has a YAML alias (*name)", file=path, fix="write the value out")
+        for token in yaml.scan(content):
+            if isinstance(token, yaml.AliasToken):
+                raise BadInput("has a YAML alias (*name)", file=path, fix="write the value out")
+            depth += isinstance(token, opening) - isinstance(token, closing)
+            if depth > MAXIMUM_DEPTH:
+                raise BadInput("nested too deeply", file=path)
     except (yaml.YAMLError, UnicodeDecodeError):
         pass  # which the parser says better
     return release.parse_yaml(content, path)

@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from slipway import release
 
@@ -29,6 +29,11 @@ Output = Annotated[
 def say(text: str) -> None:
     """News for a person, out of the way of what a program reads."""
     err.print(text, markup=False, soft_wrap=True)
+
+
+def show(found: RenderableType) -> None:
+    """What was found, for a person. A pipe or a file is as wide as it needs."""
+    out.print(found, width=None if out.is_terminal else 200)
 
 
 def show_json(document: Any) -> None:

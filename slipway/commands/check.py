@@ -9,7 +9,7 @@ import typer
 
 from slipway import paths, report
 from slipway.check import FOLDER, check, default_base
-from slipway.commands import out, say, show_json
+from slipway.commands import say, show, show_json
 from slipway.endpoints import Cluster
 from slipway.repository import Repository
 from slipway.sources import Platform
@@ -53,5 +53,5 @@ def command(
     elif output == "markdown":
         typer.echo(report.markdown(verdict), nl=False)
     else:
-        out.print(report.text(verdict))
+        show(report.text(verdict))
     raise typer.Exit(verdict.exit_code)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from slipway import paths, publish, release
 from slipway.check import default_base
-from slipway.commands import Environment, Model, Output, out, say, short, show_json
+from slipway.commands import Environment, Model, Output, say, short, show, show_json
 from slipway.endpoints import Cluster
 from slipway.errors import SlipwayError
 from slipway.history import Entry, entries
@@ -37,7 +37,7 @@ def command(
     if output == "json":
         show_json([entry.document for entry in found])
     elif found:
-        out.print(table(found))
+        show(table(found))
     else:
         say(f"{model} was never released to {env}")
 

@@ -1,0 +1,394 @@
+"""What a change of environments/ may do, and by whose rules it is judged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slipway import paths, release, store
+from slipway.check import Verdict, judge
+from slipway.errors import BadInput
+from slipway.gates import Soak
+from slipway.release import Resources, Rollout
+from slipway.repository import Repository
+from tests import samples
+from tests.unit.check.place import NOW, UNREACHABLE, Place, facts, failing, files, rules
+
+CHANGES = paths.REPOSITORY / "tests" / "fixtures" / "changes"
+TOY = "environments/dev/models/toy.yaml"
+DEV = "policies/promotion/dev.yaml"
+
+
+def test_a_first_release_and_a_better_one_may_be_merged(place: Place) -> None:
+    first = place.propose(files(place.next("be", 3)))
+    assert (first.exit_code, failing(first)) == (0, {})
+    assert (
+        first.headline == "✅ may be merged: 4 of 4 gates pass"
+    )  # scope, evidence, fresh, approvals
+    place.landed("be", 3)
+    place.delete_branch("head")
+    second = place.propose(files(place.next("bf", 4)))
+    (found,) = second.releases
+    assert (second.exit_code, found.kind) == (0, "release")
+    assert found.champion is not None
+    assert found.champion.version == 3
+    assert found.evidence is not None
+    assert found.champion_evidence is not None
+    assert {d.what: (d.before, d.after) for d in found.differences}["version"] == ("3", "4")
+    assert Verdict.model_validate_json(second.model_dump_json()) == second
+
+
+def test_without_a_change_there_is_nothing_to_judge(place: Place) -> None:
+    place.write("head", {"slipway/check.py": b"x"}, "Code")
+    verdict = place.check()
+    assert (verdict.exit_code, verdict.headline) == (0, "✅ no release changed")
+    assert verdict.description == "no release changed"
+
+
+def test_thresholds_that_come_with_a_release_are_refused_and_not_used(place: Place) -> None:
+    place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
+    made = files(place.next())
+    verdict = place.propose(made | {DEV: rules()})
+    said = failing(verdict)
+    assert "policies/promotion/dev.yaml" in said["scope"]
+    assert "two pull requests" in said["scope"]
+    assert "approvals" in said  # by main's thresholds
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "slipway/gates.py",
+        "workflows/train.py",
+        ".github/workflows/check.yaml",
+        "bentos/serving/values.yaml",
+        "policies/admission/x.yaml",
+    ],
+)
+def test_nothing_that_judges_or_serves_comes_with_a_release(place: Place, path: str) -> None:
+    verdict = place.propose(files(place.next()) | {path: b"x: 1\n"})
+    assert path in failing(verdict)["scope"]
+    assert verdict.exit_code == 1
+
+
+def test_a_model_s_own_code_may_come_with_it(place: Place) -> None:
+    verdict = place.propose(files(place.next()) | {"bentos/toy/README.md": b"hi\n"})
+    assert failing(verdict) == {}
+
+
+def test_two_environments_in_one_change_are_refused(place: Place) -> None:
+    both = files(place.next()) | files(place.next(env="staging"), "staging")
+    verdict = place.propose(both)
+    assert "changes dev and staging together" in failing(verdict)["scope"]
+    values: dict[str, bytes | None] = {
+        f"environments/{env}/values.yaml": b"serving: {history: 3}\n" for env in ("dev", "prod")
+    }
+    place.delete_branch("head")
+    assert "dev and prod" in failing(place.propose(values))["scope"]
+
+
+def test_two_models_of_one_environment_are_named_apart(place: Place) -> None:
+    other = samples.released(model="other")
+    verdict = place.propose(files(place.next()) | files(other))
+    assert set(failing(verdict)) == {"other evidence", "other fresh", "other non_inferior"}
+    assert verdict.headline.startswith("❌ 3 of 8 gates fail: other evidence, other fresh, ")
+    assert verdict.description.startswith("other evidence: s3://evidence/sha256/")
+
+
+def test_a_renamed_release_is_refused(place: Place) -> None:
+    made = place.landed("be", 3)
+    other = made.model_copy(update={"model": "toys"})
+    verdict = place.propose({TOY: None} | files(other))
+    assert "renames environments/dev/models/toy.yaml" in failing(verdict)["scope"]
+
+
+def test_a_removal_needs_approvals_alone(place: Place) -> None:
+    place.landed("be", 3)
+    place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
+    verdict = place.propose({TOY: None}, pull=facts())
+    (found,) = verdict.releases
+    assert (found.kind, found.proposed) == ("removal", None)
+    assert set(failing(verdict)) == {"approvals"}
+    assert place.check(pull=facts("grace")).exit_code == 0
+    # Without the forge nobody knows who approves: that is no pass.
+    assert "not evaluated" in failing(place.check())["approvals"]
+
+
+def test_a_change_of_the_rollout_keeps_its_evidence(place: Place) -> None:
+    made = place.landed("be", 3)
+    bigger = made.model_copy(update={"rollout": Rollout(resources=Resources(memory="1Gi"))})
+    verdict = place.propose(files(bigger))
+    (found,) = verdict.releases
+    assert (found.kind, failing(verdict)) == ("rollout", {})
+    assert [d.what for d in found.differences] == ["rollout.resources.memory"]
+
+
+def test_hand_edited_metrics_are_refused(place: Place) -> None:
+    made = place.landed("be", 3)
+    better = made.evidence.model_copy(update={"summary": {"brier": 0.01}})
+    verdict = place.propose(files(made.model_copy(update={"evidence": better})))
+    assert "the evidence is not about this release" in failing(verdict)["evidence"]
+
+
+# Evidence
+
+
+def test_evidence_that_is_missing_altered_swapped_or_unsigned_is_refused(place: Place) -> None:
+    made = place.next("be", 3)
+    other = place.next("bf", 4)
+    kept = place.source.objects.content
+    place.write("head", files(made), "Propose")
+    proof = ("evidence", made.evidence.digest)
+    envelope = kept.pop(proof)
+    assert "no such object" in failing(place.check())["evidence"]
+    kept[proof] = envelope[:-9] + b"tampered}"
+    assert "corrupt" in failing(place.check())["evidence"]
+    kept[proof] = envelope
+    place.source.known = {}
+    assert "not signed by a known key" in failing(place.check())["evidence"]
+    place.source.known = samples.KEYS
+    assert place.check().exit_code == 0
+    swapped = made.model_copy(update={"evidence": other.evidence})
+    place.write("head", files(swapped), "Swap")
+    verdict = place.check()
+    assert "its bento is" in failing(verdict)["evidence"]
+    # What it says of another bento is not shown beside this one.
+    assert verdict.releases[0].evidence is None
+
+
+def test_a_rotated_key_is_looked_up_before_evidence_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def keys(*, fresh: bool = False) -> object:
+        asked.append(fresh)
+        return samples.KEYS if fresh else {}
+
+    monkeypatch.setattr(place.source, "keys", keys)
+    assert place.propose(files(place.next())).exit_code == 0
+    assert asked == [False, True]
+
+
+def test_a_store_that_does_not_answer_is_no_verdict_on_the_evidence(place: Place) -> None:
+    place.write("head", files(place.next()), "Propose")
+    place.source.down = UNREACHABLE
+    verdict = place.check()
+    assert verdict.exit_code == 1
+    assert verdict.unreachable == [str(UNREACHABLE)]
+    place.source.down = store.Missing("gone")
+    assert place.check().unreachable == []
+    place.source.down = None
+    assert "without the platform's store" in failing(place.check(source=None))["evidence"]
+
+
+def test_soak_is_asked_of_the_previous_environment(place: Place) -> None:
+    soak = {"soak": {"for": "1h", "predictions": 10, "labelled": 0}}
+    place.write("main", {"policies/promotion/staging.yaml": rules(**soak, stages={})}, "Soak")
+    made = place.landed("be", 3)
+    ready = place.next(env="staging")
+    assert "has served nothing yet" in failing(place.propose(files(ready, "staging")))["soak"]
+    served = Soak(NOW.replace(hour=10), NOW, 20, 0, None)
+    place.source.served["dev", "toy", made.bento.digest] = served
+    assert failing(place.check()) == {}
+    place.source.down = UNREACHABLE
+    assert "no answer" in failing(place.check())["soak"]
+
+
+# Main moves
+
+
+def test_a_champion_that_came_since_makes_evidence_stale(place: Place) -> None:
+    place.landed("be", 3)
+    place.write("head", files(place.next("bf", 4)), "One")
+    place.write("other", files(place.next("c0", 5)), "Two at once")
+    first, second = place.open("head", "one"), place.open("other", "two")
+    assert place.check("head").exit_code == place.check("other").exit_code == 0
+    place.merge(first.number, sha=first.sha)
+    said = failing(place.check(second.sha))
+    assert "compares with what dev served then" in said["fresh"]
+    assert "main" not in said["current"]
+    assert f"the base branch has changed {TOY} since" in said["current"]
+
+
+def test_a_merge_is_not_a_mixture_that_nobody_judged(place: Place) -> None:
+    made = place.landed("be", 3)
+    place.write("head", files(place.next("bf", 4)), "Propose")
+    resized = made.model_copy(update={"rollout": Rollout(replicas=9)})
+    place.write("main", files(resized), "More replicas")
+    assert set(failing(place.check())) == {"current"}
+
+
+def test_histories_that_crossed_hide_no_change(place: Place, tmp_path: Path) -> None:
+    """Of two merge bases git names one; what differs from the other may be merged too."""
+    old = place.landed("be", 3)
+    place.write("side", files(place.next("bf", 4)), "Release toy 4 to dev")
+    (side,) = [place.open("side", "four")]
+    place.write("main", {"README.md": b"later\n"}, "Later")
+    later = place.commit("main")
+    place.merge(side.number)
+    git = ["git", "-c", "user.name=m", "-c", "user.email=m@x"]
+    tree = subprocess.check_output(
+        [*git, "rev-parse", f"{later}^{{tree}}"], cwd=place.folder, text=True
+    ).strip()
+    crossed = subprocess.check_output(
+        [*git, "commit-tree", tree, "-p", later, "-p", side.sha, "-m", "Crossed"],
+        cwd=place.folder,
+        text=True,
+    ).strip()
+    with Repository(place.folder) as repository:
+        assert sorted(repository.merge_bases("main", crossed)) == sorted([later, side.sha])
+    verdict = place.check(crossed)
+    assert [found.release for found in verdict.releases] == [old]
+
+
+def test_a_release_on_main_that_cannot_be_read_is_not_as_if_there_were_none(place: Place) -> None:
+    place.landed("be", 3)
+    made = place.next("bf", 4)
+    place.write("main", {TOY: b"model: toy\n"}, "Break it")
+    verdict = place.propose(files(made))
+    assert "what dev serves now cannot be read" in failing(verdict)["policy"]
+
+
+def test_thresholds_on_main_that_cannot_be_read_let_nothing_in(place: Place) -> None:
+    made = files(place.next())
+    place.write("main", {DEV: b"nonsense: 1\n"}, "Break it")
+    assert "the base's thresholds cannot be read" in failing(place.propose(made))["policy"]
+
+
+# Back to an earlier release
+
+
+def test_an_earlier_release_comes_back_with_its_old_evidence(place: Place) -> None:
+    first = place.landed("be", 3)
+    place.landed("bf", 4)
+    verdict = place.propose(files(first))
+    assert verdict.releases[0].kind == "rollback"
+    assert failing(verdict) == {}
+    # Only what the branch itself had counts as released before.
+    never = place.next("c1", 9)
+    place.write("side", files(never), "Never released")
+    place.write("side", files(place.next("c2", 5)), "What is merged")
+    side = place.open("side", "five")
+    place.merge(side.number)
+    place.write("again", files(never), "Sneak in")
+    assert place.check("again").releases[0].kind == "release"
+
+
+def test_break_glass_waives_only_with_the_change_it_came_with(place: Place) -> None:
+    glass = {"group": "managers", "maximum_hours": 24, "rules": ["fresh", "non_inferior"]}
+    place.write("main", {DEV: rules(break_glass=glass)}, "Glass")
+    place.landed("be", 3)
+    made = place.next("bf", 4, comparison=None)  # compares with nothing
+    path = "environments/dev/break-glass/toy.yaml"
+    content = b"""who: grace
+why: the champion answers every request with an error
+until: 2026-01-01T18:00:00Z
+rules: [non_inferior]
+"""
+    verdict = place.propose(files(made) | {path: content}, pull=facts("grace"))
+    assert failing(verdict) == {}
+    assert verdict.headline.startswith("⚠️ may be merged, with the glass broken")
+    # One that main had before waives nothing.
+    place.write("main", {path: content}, "An old one")
+    place.write("late", files(made), "Propose")
+    assert "non_inferior" in failing(place.check("late", pull=facts("grace")))
+
+
+# Without a commit
+
+
+def test_a_release_in_memory_is_judged_as_its_pull_request_would_be(place: Place) -> None:
+    made = place.next()
+    committed = place.propose(files(made))
+    with Repository(place.folder) as repository:
+        found = judge(repository, "main", "dev", made, source=place.source, now=NOW)
+    assert (found.head, found.exit_code) == ("", 0)
+    assert found.releases == committed.releases
+
+
+# Bad input
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    inside = [f for f in folder.rglob("*") if f.is_file()]
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in inside}
+
+
+@pytest.mark.parametrize(
+    "case", [f for f in sorted((CHANGES / "invalid").iterdir()) if f.is_dir()], ids=lambda f: f.name
+)
+def test_bad_files_are_named_with_a_fix(place: Place, case: Path) -> None:
+    chart = {"bentos/serving/values.yaml": (paths.REPOSITORY / "bentos/serving/values.yaml")}
+    place.write("main", {n: f.read_bytes() for n, f in chart.items()}, "Chart")
+    verdict = place.propose(tree(case))
+    assert verdict.exit_code == 2
+    (problem,) = verdict.problems
+    expected = case.with_suffix(".expected").read_text().splitlines()
+    for part in expected:
+        assert part in f"{problem.path}: {problem.message}"
+    assert verdict.headline.startswith("❌ bad input: environments/")
+    assert len(verdict.description) <= 140
+
+
+@pytest.mark.parametrize("case", sorted((CHANGES / "valid").iterdir()), ids=lambda f: f.name)
+def test_settings_may_change_and_are_pointed_out(place: Place, case: Path) -> None:
+    chart = {"bentos/serving/values.yaml": (paths.REPOSITORY / "bentos/serving/values.yaml")}
+    place.write("main", {n: f.read_bytes() for n, f in chart.items()}, "Chart")
+    verdict = place.propose(tree(case))
+    assert (verdict.exit_code, verdict.problems) == (0, [])
+    assert len(verdict.notes) == 1
+
+
+def odd(place: Place, content: bytes, mode: str = "100644") -> Verdict:
+    """The verdict on a release file of any bytes and mode."""
+
+    def git(*arguments: str, given: bytes | None = None) -> str:
+        command = ["git", "-c", "user.name=m", "-c", "user.email=m@x", *arguments]
+        index = {**os.environ, "GIT_INDEX_FILE": str(place.folder / "odd")}
+        done = subprocess.run(
+            command, cwd=place.folder, env=index, input=given, capture_output=True, check=True
+        )
+        return done.stdout.decode().strip()
+
+    blob = git("hash-object", "-w", "--stdin", given=content)
+    git("read-tree", "main")
+    git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{TOY}")
+    made = git("commit-tree", git("write-tree"), "-p", "main", "-m", "odd")
+    return place.check(made)
+
+
+BOMB = "a: &a [x, x]\n" + "".join(f"{c}: [*a, *a]\n" for c in "bcdef")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BOMB.encode(), "YAML alias"),
+        (b"model: " + b"x" * 70_000, "70,007 bytes"),
+        (b"[" * 30_000, "nested too deeply"),
+        (b"\xff\xfe\x00", "not YAML"),
+        (b"", "empty"),
+    ],
+    ids=["aliases", "large", "deep", "binary", "empty"],
+)
+def test_a_hostile_file_is_bad_input_and_no_more(place: Place, content: bytes, said: str) -> None:
+    verdict = odd(place, content)
+    assert verdict.exit_code == 2
+    assert said in verdict.problems[0].message
+
+
+def test_a_link_is_no_release(place: Place) -> None:
+    verdict = odd(place, b"../../prod/models/toy.yaml", "120000")
+    assert "a link, not a file" in verdict.problems[0].message
+    assert verdict.releases == []
+
+
+def test_a_commit_that_is_not_there(place: Place) -> None:
+    with pytest.raises(BadInput, match="no commit 'nope'"):
+        place.check("nope")
+    path = release.path("dev", "toy")
+    assert str(path) == TOY
