@@ -166,15 +166,16 @@ def test_what_was_trained_is_proposed_and_judged(
     assert (pull.author, pull.merged) == ("slipway-bot", False)
     assert verdict(forge, pull.number) == "success"
     said = comment(forge, pull.number)
-    assert said.splitlines()[1].startswith(("## ✅", "✅", "# ✅", "## ⚠️", "### ✅"))
-    for word in (
-        "brier",
-        "roc_auc",
-        "max_iter",
-        "reproduce",
-        release_of(forge, ENV).bento.digest[7:19],
+    assert said.splitlines()[1].startswith("## ✅ may be merged")
+    before = release_of(forge, ENV)
+    for words in (
+        f"| metric | champion (version {before.version}) | challenger",
+        "| brier (less is better) |",
+        "hyper-parameter max\\_iter",
+        before.bento.digest[7:19],
+        f"slipway reproduce {MODEL} --env {ENV}",
     ):
-        assert word in said, word
+        assert words in said, words
     plots = re.findall(r"attachments/[0-9a-f-]{36}", said)
     assert plots
     root = str(api.base_url).partition("/api/")[0]
