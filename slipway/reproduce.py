@@ -8,6 +8,7 @@ in which one follows from another, so that the first difference is the cause.
 from __future__ import annotations
 
 import difflib
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -180,7 +181,7 @@ def _objects(objects: Store, old: str, new: str) -> str:
     """How two tars in bucket bentos differ: the first member that does."""
     try:
         before, after = (store.untar(objects.get("bentos", digest)) for digest in (old, new))
-    except StoreError as error:
+    except (StoreError, tarfile.TarError) as error:
         return f"cannot be compared: {error}"
     return _short(list(first_member(before, after)))
 

@@ -1,0 +1,369 @@
+"""`slipway promote` and `slipway reproduce`: what is started, what is shown, and what is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from slipway import attestation, digests, paths, promotion, release, reproduce, sources, store
+from slipway.cli import app
+from slipway.endpoints import Cluster
+from slipway.errors import BadInput
+from slipway.forge import Comment, ForgeError, PullRequest
+from slipway.gates import Soak
+from slipway.steps import tracking
+
+API = "/apis/argoproj.io/v1alpha1/namespaces/pipelines"
+PATH = "environments/staging/models/toy.yaml"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def ends(
+    connected: Any,
+    template: str,
+    phase: str = "Succeeded",
+    *,
+    reached: str = "propose",
+    **outputs: str,
+) -> None:
+    """Lets the workflow of `template` end so; its step `reached` is the last that ran."""
+    connected.objects[f"{API}/workflowtemplates/{template}"] = {}
+    node = {
+        "displayName": reached,
+        "type": "Pod",
+        "phase": phase,
+        "message": "exit code 1" if phase == "Failed" else "",
+        "finishedAt": "2026-01-01T00:00:07Z",
+        "outputs": {"parameters": [{"name": k, "value": v} for k, v in outputs.items()]},
+    }
+    name = f"{template}-toy-abcde"
+    ended = {
+        "metadata": {"name": name},
+        "status": {"phase": phase, "nodes": {"a": node}},
+    }
+    api = connected._api
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and request.url.path == f"{API}/workflows/{name}":
+            return httpx.Response(200, json=ended)
+        return api(request)
+
+    connected._api = answer
+    Cluster.connect()._client = connected.cluster._client
+
+
+def submitted(connected: Any) -> dict[str, str]:
+    (created,) = connected.created
+    assert set(created["spec"]) == {"workflowTemplateRef", "arguments"}  # admission wants no more
+    return {p["name"]: p["value"] for p in created["spec"]["arguments"]["parameters"]}
+
+
+@pytest.fixture
+def pull(connected: Any, monkeypatch: pytest.MonkeyPatch) -> PullRequest:
+    """Pull request 7 on the forge, which the gates have let pass."""
+    made = PullRequest(
+        number=7,
+        url="http://127.0.0.1:30300/slipway/slipway/pulls/7",
+        title="",
+        body="",
+        head="release/staging-toy-3",
+        base="main",
+        sha="a7" * 20,
+        state="open",
+        merged=False,
+        merge_sha=None,
+    )
+    forge = connected.forge
+    forge.reported[made.sha] = {"slipway/check": "success"}
+    said = "<!-- slipway-check -->\n## ✅ may be merged: 15 gates pass\n\nmore"
+    comment: Any = Comment(id=1, author="slipway-bot", body=said, when=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(forge, "pull", lambda _: made, raising=False)
+    monkeypatch.setattr(forge, "comments", lambda _: [comment], raising=False)
+    return made
+
+
+def test_a_promotion_ends_in_a_pull_request_that_the_gates_have_judged(
+    connected: Any, pull: PullRequest
+) -> None:
+    ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
+    result = run("promote", "toy", "--to", "staging")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == pull.url
+    assert "may be merged: 15 gates pass" in result.stderr
+    assert submitted(connected) == {
+        "model": "toy",
+        "environment": "staging",
+        "from-environment": "dev",
+        "break-glass": "",
+        "dry-run": "false",
+    }
+
+
+def test_a_refusal_is_exit_code_one(connected: Any, pull: PullRequest) -> None:
+    connected.forge.reported[pull.sha] = {"slipway/check": "failure"}
+    ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
+    result = run("promote", "toy", "--to", "staging")
+    assert result.exit_code == 1
+    assert "the gates refuse pull request 7" in result.stderr
+    result = run("promote", "toy", "--to", "staging", "-o", "json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert (found["status"], found["pull_request"]) == ("refused", pull.url)
+    result = run("promote", "toy", "--to", "staging", "--no-wait")
+    assert result.exit_code == 0
+
+
+def test_what_is_there_already_is_not_promoted(connected: Any) -> None:
+    there = release.dumps(connected.release).encode()
+    connected.forge.put("a1" * 20, {PATH: there})
+    result = run("promote", "toy", "--to", "staging")
+    assert result.exit_code == 0
+    assert "nothing to promote: staging has version 3 of dev already" in result.stderr
+    assert not connected.created
+
+
+def test_a_newer_proposal_is_named(connected: Any) -> None:
+    note = "a newer version is proposed already: http://forge/pulls/9"
+    ends(connected, "promote", **{"note": note, "evidence": "e", "release": "r"})
+    result = run("promote", "toy", "--to", "staging")
+    assert result.exit_code == 0
+    assert f"nothing to propose: {note}" in result.stderr
+
+
+def test_the_same_promotion_is_not_started_twice(connected: Any) -> None:
+    running = {
+        "metadata": {"name": "promote-toy-x", "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": {"phase": "Running"},
+    }
+    connected.objects[f"{API}/workflows"] = {"items": [running]}
+    connected.objects[f"{API}/workflowtemplates/promote"] = {}
+    wanted = promotion.plan("toy", "staging", None)
+    found, new = promotion.begin(connected.cluster, wanted)
+    assert (found.name, new) == ("promote-toy-x", False)
+    broken = dataclasses.replace(wanted, break_glass="who: me")
+    assert promotion.begin(connected.cluster, broken)[1] is True
+
+
+@pytest.mark.parametrize(
+    ("reached", "state"),
+    [
+        ("rescore", "nothing was pushed: no branch, no pull request, and main is as it was"),
+        ("propose", "main is as it was. What was begun on the forge, the next run finishes"),
+    ],
+)
+def test_a_failure_says_what_was_pushed(connected: Any, reached: str, state: str) -> None:
+    ends(connected, "promote", "Failed", reached=reached)
+    result = run("promote", "toy", "--to", "staging")
+    assert result.exit_code == 1
+    assert f"step {reached} failed: exit code 1" in result.stderr
+    assert state in result.stderr
+    assert "promote again" in result.stderr
+
+
+def test_a_forge_that_is_down_promotes_nothing(
+    connected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any) -> bytes:
+        raise ForgeError("no answer from the forge at http://forge", fix="see whether it runs")
+
+    monkeypatch.setattr(connected.forge, "read", down)
+    result = run("promote", "toy", "--to", "staging")
+    assert result.exit_code == 1
+    assert "no answer from the forge" in result.stderr
+    assert "nothing was promoted: no workflow was started" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "dev"], "nothing comes before dev"),
+        (["--to", "prod"], "toy is not released to staging"),
+        (["--to", "staging", "--from", "staging"], "staging is where it is to go"),
+        (["--to", "production"], "unknown environment 'production'"),
+        (["--to", "staging", "--rule", "soak"], "--break-glass: say why"),
+        (["--to", "staging", "--break-glass", "because"], "says until when, and which rules"),
+    ],
+)
+def test_a_wrong_promotion_is_bad_input(connected: Any, arguments: list[str], message: str) -> None:
+    admin = {"data": {"username": "c2xpcHdheS1hZG1pbg=="}}
+    connected.objects["/api/v1/namespaces/forge/secrets/gitea-admin"] = admin
+    result = run("promote", "toy", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not connected.created
+
+
+def test_the_glass_is_broken_by_name(connected: Any, pull: PullRequest) -> None:
+    admin = {"data": {"username": "c2xpcHdheS1hZG1pbg=="}}
+    connected.objects["/api/v1/namespaces/forge/secrets/gitea-admin"] = admin
+    ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
+    why = "the feed of dev is down and this mends it"
+    glass = ["--break-glass", why, "--until", "6h", "--rule", "soak", "--rule", "stages"]
+    result = run("promote", "toy", "--to", "staging", *glass)
+    assert result.exit_code == 0, result.output
+    text = submitted(connected)["break-glass"]
+    assert f"who: slipway-admin\nwhy: {why}\n" in text
+    assert "- soak\n- stages\n" in text
+    with pytest.raises(BadInput, match="until"):
+        promotion.glass("me", why, "tomorrow", ["soak"], "x")
+
+
+def staged(connected: Any) -> release.Release:
+    """The release that a promotion to staging would propose, its evidence signed."""
+    proof = connected.release.evidence.digest
+    document = attestation.fetch(connected.store, proof, connected.keys)
+    document = document.model_copy(update={"environment": "staging"})
+    digest = connected.store.put("evidence", attestation.sign(document, connected.key))
+    return connected.release.model_copy(
+        update={"evidence": release.Evidence(digest=digest, summary=document.summary())}
+    )
+
+
+def test_a_dry_run_shows_diff_evidence_and_verdict(
+    connected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    origin = tmp_path / "origin"
+    (origin / "environments/dev/models").mkdir(parents=True)
+    dev = origin / "environments/dev/models/toy.yaml"
+    dev.write_text(release.dumps(connected.release))
+    shutil.copytree(paths.REPOSITORY / "policies", origin / "policies")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], [*identity, "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=origin, check=True)
+
+    def fetch(_remote: Any, into: Path, *refspecs: str) -> None:
+        subprocess.run(["git", "fetch", "-q", str(origin), *refspecs], cwd=into, check=True)
+
+    monkeypatch.setattr(promotion.publish, "fetch", fetch)
+    monkeypatch.setattr(connected.forge, "remote", None, raising=False)
+    nothing = Soak(first=None, last=None, predictions=0, labelled=0, brier=None)
+    monkeypatch.setattr(sources.Platform, "soak", lambda *_: nothing)
+    proposed = staged(connected)
+    outputs = {"evidence": proposed.evidence.digest, "release": release.dumps(proposed)}
+    ends(connected, "promote", **outputs)
+    result = run("promote", "toy", "--to", "staging", "--dry-run", "-o", "json")
+    assert result.exit_code == 1, result.output  # of ten rows nothing is learned
+    found = json.loads(result.stdout)
+    assert f"+++ b/{PATH}" in found["diff"]
+    assert found["release"]["version"] == 3
+    (judged,) = found["verdict"]["releases"]
+    states = {f["rule"]: f["state"] for f in judged["findings"]}
+    assert (states["stages"], states["data"]) == ("pass", "fail")
+    assert judged["evidence"]["environment"] == "staging"
+    assert submitted(connected)["dry-run"] == "true"
+    shown = run("promote", "toy", "--to", "staging", "--dry-run")
+    assert "nothing was pushed" in shown.stderr
+    assert f"+++ b/{PATH}" in shown.stdout
+
+
+# Reproduce
+
+IMAGE = "localhost:5000/slipway/training@sha256:"
+
+
+def rebuilt(connected: Any, **changes: str) -> None:
+    """Lets `reproduce` end with the release's own digests, but for `changes`."""
+    tags = connected.mlflow_answers["runs/get"]["run"]["data"]["tags"]
+    tags.append({"key": tracking.IMAGE, "value": IMAGE + "1" * 64})
+    platform = {"data": {"TRAINING_IMAGE": changes.pop("image", IMAGE + "1" * 64)}}
+    connected.objects["/api/v1/namespaces/pipelines/configmaps/platform"] = platform
+    same = {tag["key"]: tag["value"] for tag in tags}
+    outputs = {
+        "data": same["slipway.data_digest"],
+        "code": digests.of_files({**code_of(connected)}),
+        "model-digest": same["slipway.model_digest"],
+        "bento": connected.release.bento.digest,
+    }
+    ends(connected, "reproduce", **(outputs | changes))
+
+
+def code_of(connected: Any) -> dict[str, bytes]:
+    files = connected.forge.commits[connected.release.code.commit]
+    return {path.removeprefix("bentos/toy/"): content for path, content in files.items()}
+
+
+def test_the_same_bento_is_said_to_be_the_same(connected: Any) -> None:
+    rebuilt(connected)
+    result = run("reproduce", "toy", "--env", "dev")
+    assert result.exit_code == 0, result.output
+    assert f"the same bento: {connected.release.bento.digest}" in result.stdout
+    assert submitted(connected) == {"model": "toy", "commit": connected.release.code.commit}
+
+
+def difference(connected: Any, **changes: str) -> dict[str, Any]:
+    rebuilt(connected, **{"bento": digests.of(b"another bento"), **changes})
+    result = run("reproduce", "toy", "--env", "dev", "-o", "json")
+    assert result.exit_code == 1, result.output
+    return json.loads(result.stdout)["first_difference"]
+
+
+def test_other_data_is_the_first_difference(connected: Any) -> None:
+    part = {"name": "part-2", "digest": digests.of(b"more"), "rows": 5, "size": 4}
+    manifest = {"schema_version": 1, "model": "toy", "partitions": [part]}
+    data = connected.store.put("data", digests.canonical_json(manifest))
+    found = difference(connected, **{"data": data, "model-digest": digests.of(b"other")})
+    assert found["what"] == "data"
+    assert "partition part-1: 10 rows, now not there" in found["detail"]
+    assert "partition part-2: not there, now 5 rows" in found["detail"]
+
+
+def test_another_training_image_shows_its_libraries(connected: Any) -> None:
+    connected.forge.put("a2" * 20, {"requirements/training.txt": b"numpy==2.4 \\\n"})
+    found = difference(connected, image=IMAGE + "2" * 64)
+    assert found["what"] == "training image"
+    assert found["detail"] == "numpy - -> 2.4"
+
+
+def test_other_model_files_are_shown(connected: Any) -> None:
+    old = store.tar({"model.onnx": b"\xff\x00\x01", "names.txt": b"a\nb\n"})
+    new = store.tar({"model.onnx": b"\xff\x00\x02", "names.txt": b"a\nb\n"})
+    first, second = reproduce.first_member(store.untar(old), store.untar(new))
+    assert first.startswith("model.onnx: 3 bytes")
+    assert first.endswith("from byte 2 on")
+    assert second.startswith("model.onnx: 3 bytes")
+    found = difference(connected, **{"model-digest": connected.store.put("bentos", new)})
+    assert found["what"] == "model files"
+    assert "cannot be compared" in found["detail"]  # the released ones are no object here
+
+
+def test_another_service_shows_the_lines(connected: Any) -> None:
+    old, new = (
+        {"bento.yaml": b"name: toy\n", "src/service.py": text}
+        for text in (b"import a\nserve()\n", b"import b\nserve()\n")
+    )
+    lines = list(reproduce.first_member(old, new))
+    assert lines[:2] == ["--- released/src/service.py", "+++ found/src/service.py"]
+    assert "-import a" in lines
+    assert "+import b" in lines
+    assert list(reproduce.first_member(old, {**old, "z": b""})) == ["z: only in the new one"]
+    found = difference(connected, bento=connected.store.put("bentos", store.tar(new)))
+    assert found["what"] == "bento"
+    assert "cannot be compared" in found["detail"]
+
+
+def test_a_failed_reproduction_is_no_difference(connected: Any) -> None:
+    connected.mlflow_answers["runs/get"] = {}
+    ends(connected, "reproduce", "Failed", reached="rebuild")
+    result = run("reproduce", "toy", "--env", "dev")
+    assert result.exit_code == 1
+    assert "step rebuild failed" in result.stderr
+
+
+def test_evidence_that_cannot_be_trusted_reproduces_nothing(connected: Any) -> None:
+    proof = connected.release.evidence.digest
+    connected.store.content["evidence", proof] += b" "
+    result = run("reproduce", "toy", "--env", "dev")
+    assert result.exit_code == 1
+    assert "corrupt" in result.stderr
+    assert not connected.created
