@@ -142,7 +142,9 @@ def _workflows(platform: Cluster) -> list[dict[str, Any]]:
 
 
 def _runs(workflow: dict[str, Any]) -> bool:
-    return (part(workflow, "status", "phase") or "") in training.RUNNING
+    # What a schedule starts is part of being at rest.
+    scheduled = part(workflow, "metadata", "labels", "workflows.argoproj.io/cron-workflow")
+    return not scheduled and (part(workflow, "status", "phase") or "") in training.RUNNING
 
 
 def pod_names(platform: Cluster) -> dict[str, str]:
