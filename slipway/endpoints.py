@@ -15,7 +15,7 @@ import httpx
 
 from slipway import paths
 from slipway.errors import SlipwayError
-from slipway.forge import Gitea
+from slipway.forge import Gitea, GitHub, from_environment
 from slipway.release import service
 from slipway.store import Store
 
@@ -218,8 +218,12 @@ class Cluster:
         raise ClusterError(f"no pod behind service {namespace}/{service['metadata']['name']}")
 
     @contextmanager
-    def forge(self) -> Generator[Gitea, None, None]:
-        """The git forge, as its administrator."""
+    def forge(self) -> Generator[Gitea | GitHub, None, None]:
+        """The git forge: the platform's as its administrator, or the one that FORGE_KIND says."""
+        if os.environ.get("FORGE_KIND", "gitea") != "gitea":
+            with from_environment() as forge:
+                yield forge
+            return
         admin = self.secret("forge", "gitea-admin")
         repository = self.config("pipelines", "platform")["FORGE_REPOSITORY"]
         with (

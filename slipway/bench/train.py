@@ -13,7 +13,7 @@ from slipway import training, up
 from slipway.bench.figures import Figure
 from slipway.endpoints import Cluster, part, parts
 from slipway.errors import SlipwayError
-from slipway.forge import Gitea
+from slipway.forge import Forge
 from slipway.steps import dataset
 
 # A branch of its own: main, and what is released from it, stay as they are.
@@ -83,11 +83,11 @@ def _pods(platform: Cluster, workflow: str) -> dict[str, Any]:
     return {pod["metadata"]["uid"]: pod for pod in platform.items(path, labelSelector=selector)}
 
 
-def _withdraw(forge: Gitea, model: str, env: str, commit: str) -> None:
+def _withdraw(forge: Forge, model: str, env: str, commit: str) -> None:
     """Closes the pull request, if this training found something new to propose."""
     pull = training.proposal(forge, model, env, commit)
     if pull and not pull.merged:
-        forge.update(pull.number, state="closed")
+        forge.close(pull.number)
         with suppress(SlipwayError):
             forge.delete_branch(pull.head)
 

@@ -1,0 +1,99 @@
+"""What the workflow files promise beyond their schema. They have never run on GitHub."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from slipway import gates, paths
+from slipway.cli import app
+from slipway.steps.__main__ import parser
+
+FOLDER = paths.REPOSITORY / ".github" / "workflows"
+FILES = sorted(FOLDER.glob("*.yml"))
+# Events that run what a pull request says, if it says so in a workflow file.
+OF_THE_HEAD = {"pull_request", "pull_request_review"}
+
+
+def workflow(file: Path) -> dict[str, Any]:
+    found = yaml.safe_load(file.read_text())
+    return {**found, "on": found.pop(True)}  # YAML 1.1 takes `on` for a boolean
+
+
+def steps(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in found["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_actions_are_pinned_and_rights_are_named(file: Path) -> None:
+    found = workflow(file)
+    assert "permissions" in found, "or it would have the repository's default"
+    for step in steps(found):
+        if "uses" in step:
+            assert re.fullmatch(r"actions/[a-z]+@[0-9a-f]{40}", step["uses"])
+            assert re.search(rf"{step['uses']}  # v\d+\.\d+\.\d+\n", file.read_text())
+    assert all(job["timeout-minutes"] for job in found["jobs"].values())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_no_script_holds_what_somebody_else_wrote(file: Path) -> None:
+    """An expression in a script is put into it as text: a title or input could be a command."""
+    for step in steps(workflow(file)):
+        assert "${{" not in step.get("run", "")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_what_a_pull_request_may_say_has_no_rights_to_write(file: Path) -> None:
+    found = workflow(file)
+    if OF_THE_HEAD & found["on"].keys():
+        assert set(found["permissions"].values()) <= {"read"}
+        assert "secrets." not in file.read_text()
+
+
+def test_gates_run_mains_code_whatever_the_event() -> None:
+    found = workflow(FOLDER / "gates.yml")
+    assert not OF_THE_HEAD & found["on"].keys()
+    assert found["on"]["workflow_run"]["workflows"] == [workflow(FOLDER / "review.yml")["name"]]
+    [checkout] = [step for step in steps(found) if "checkout" in step.get("uses", "")]
+    assert checkout["with"]["ref"] == "main"
+    text = (FOLDER / "gates.yml").read_text()
+    assert "pull_request.head" not in text
+    assert "head_ref" not in text
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_commands_parse(file: Path) -> None:
+    group: Any = typer.main.get_command(app)
+    for step in steps(workflow(file)):
+        for line in step.get("run", "").splitlines():
+            words = shlex.split(re.sub(r"\$\{PULL:\+(.*)\}", r"\1", line.replace('"', "")))
+            words = ["3" if word in ("$PULL", "$AFTER") else word for word in words]
+            if words[:1] == [".venv/bin/slipway"]:
+                group.commands[words[1]].make_context(words[1], words[2:])
+            elif words[:3] == [".venv/bin/python", "-m", "slipway.steps"]:
+                assert vars(parser().parse_args(words[3:]))["pull"] == 3
+
+
+def test_both_forges_ask_the_same_people_and_prods_are_those_who_may_approve() -> None:
+    def lines(file: str) -> list[list[str]]:
+        text = (paths.REPOSITORY / file).read_text()
+        return [line.split() for line in text.splitlines() if line and line[0] != "#"]
+
+    github = [[path.strip("/"), *who] for path, *who in lines(".github/CODEOWNERS")]
+    gitea = [
+        [path.removesuffix("/.*").replace("\\", ""), *who]
+        for path, *who in lines(".gitea/CODEOWNERS")
+    ]
+    assert github == gitea
+    assert all(
+        (paths.REPOSITORY / path).is_dir() for path, *_ in github if path != "environments/prod"
+    )
+    owners = {who.removeprefix("@") for path, *all_ in github for who in all_ if "prod" in path}
+    approvals = gates.load_approvals(gates.reader(paths.REPOSITORY))
+    assert owners == set(approvals.groups["release-managers"])
