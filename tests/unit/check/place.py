@@ -81,7 +81,7 @@ class Place(GitForge):
             "champion": champion and of_champion(champion),
             "comparison": champion
             and evidence.Comparison(
-                tests=[tested("brier", 0.004)], signature=[], drift=[], dependencies=[]
+                tests=[paired("brier", 0.004)], signature=[], drift=[], dependencies=[]
             ),
         }
         document = samples.document(**values | changes)
@@ -176,7 +176,7 @@ def rules(**limits: Any) -> bytes:
     return yaml.safe_dump(document | {"skip": dict.fromkeys(skip, "not of these tests")}).encode()
 
 
-def tested(metric: str, gain: float, **changes: Any) -> evidence.Test:
+def paired(metric: str, gain: float, **changes: Any) -> evidence.Test:
     values: dict[str, Any] = {
         "kind": "non_inferiority",
         "metric": metric,
