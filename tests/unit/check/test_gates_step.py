@@ -1,0 +1,272 @@
+"""Gates as the forge sees them: a comment and a status for the commit that was judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from slipway import merging, publish
+from slipway.errors import SlipwayError
+from slipway.forge import ForgeError, Review
+from slipway.merging import CONTEXT
+from slipway.steps import __main__ as steps
+from slipway.steps import gates
+from slipway.steps.gates import Fetched, Gates, fetching
+from slipway.store import Unreachable
+from tests import samples
+from tests.unit.check.place import NOW, UNREACHABLE, Place, files, rules
+
+DEV = "policies/promotion/dev.yaml"
+
+
+@pytest.fixture
+def fetched(place: Place) -> Iterator[Fetched]:
+    with fetching(place) as found:
+        yield found
+
+
+@pytest.fixture
+def step(place: Place, fetched: Fetched) -> Gates:
+    return Gates(place, fetched, place.source)
+
+
+def judged(step: Gates, place: Place) -> list[str]:
+    return list(step.judge(place.pulls()))
+
+
+def states(place: Place) -> list[str]:
+    return [state for _, state, _ in place.log]
+
+
+def test_pending_then_a_comment_then_success(place: Place, step: Gates) -> None:
+    place.landed("be", 3)
+    place.write("head", files(place.next("bf", 4)), "Release toy 4 to dev")
+    pull = place.open("head", "Release toy 4 to dev")
+    assert judged(step, place) == ["1: ✅ may be merged: 5 of 5 gates pass"]
+    assert place.log == [
+        (pull.sha, "pending", "the gates are being evaluated"),
+        (pull.sha, "success", "may be merged: 5 of 5 gates pass"),
+    ]
+    (said,) = place.comments(1)
+    assert said.body.startswith("<!-- slipway-check -->\n## ✅ may be merged")
+    assert f"(compare/{'d4' * 20}" not in said.body  # the same commit trained both
+    assert "![reliability, and the Brier score by month](attachments/dev-toy.png)" in said.body
+    # Again, with nothing changed: nothing is said, set or sent.
+    before = (list(place.log), list(place.comments(1)), list(place.attached))
+    assert judged(step, place) == ["1: ✅ may be merged: 5 of 5 gates pass"]
+    assert (place.log, place.comments(1), place.attached) == before
+    assert merging.wait_for_gates(place, 1).sha == pull.sha
+
+
+def test_failure_names_the_first_gate_and_goes_when_it_is_mended(place: Place, step: Gates) -> None:
+    place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
+    place.write("head", files(place.next()), "Release")
+    pull = place.open("head", "Release toy 3 to dev")
+    judged(step, place)
+    sha, state, description = place.log[-1]
+    assert (sha, state) == (pull.sha, "failure")
+    assert description.startswith("approvals: 0 of 1 by managers")
+    assert len(description) <= 140
+    # The author of the branch's commits cannot approve them, whoever opened the pull request.
+    place.asked[0] = place.asked[0].__class__(**{**vars(place.asked[0]), "author": "slipway-bot"})
+    place.approvals[1] = [Review("ada", "approved", pull.sha, NOW)]
+    judged(step, place)
+    assert place.statuses(pull.sha)[CONTEXT] == "failure"
+    place.approvals[1] += [Review("grace", "approved", pull.sha, NOW)]
+    judged(step, place)
+    assert place.statuses(pull.sha)[CONTEXT] == "success"
+    # In place, not once more.
+    assert len(place.comments(1)) == 1
+    assert "✅" in place.comments(1)[0].body
+    assert states(place).count("pending") == 1
+
+
+def test_a_new_push_is_judged_anew_and_alone(place: Place, step: Gates) -> None:
+    place.write("head", files(place.next()), "Release")
+    first = place.open("head", "Release toy 3 to dev").sha
+    judged(step, place)
+    edited = place.next().model_copy(update={"version": 9, "bento": samples.bento("ff")})
+    second = place.write("head", files(edited), "Edit the bento")
+    judged(step, place)
+    assert place.statuses(first)[CONTEXT] == "success"
+    assert place.statuses(second)[CONTEXT] == "failure"
+
+
+def test_a_head_that_moves_meanwhile_is_judged_too(
+    place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("head", files(place.next()), "Release")
+    first = place.open("head", "Release toy 3 to dev").sha
+    moved: list[str] = []
+    said = place.comment
+
+    def comment(number: int, marker: str, body: str) -> None:
+        said(number, marker, body)
+        if not moved:  # forced: the judged commit is not even an ancestor
+            place._git("update-ref", "refs/heads/head", place.commit("main"))
+            moved.append(place.write("head", files(samples.released()), "Forced"))
+
+    monkeypatch.setattr(place, "comment", comment)
+    judged(step, place)
+    assert place.statuses(first)[CONTEXT] == "success"
+    assert place.statuses(moved[0])[CONTEXT] == "failure"
+
+
+def test_a_base_that_moves_meanwhile_decides(
+    place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("head", files(place.next()), "Release")
+    sha = place.open("head", "Release toy 3 to dev").sha
+    said, strict = place.comment, rules(approvals={"policy": "two"})
+
+    def comment(number: int, marker: str, body: str) -> None:
+        said(number, marker, body)
+        place.write("main", {DEV: strict}, "Strict, once")
+
+    monkeypatch.setattr(place, "comment", comment)
+    judged(step, place)
+    # Never success by thresholds that were no longer main's when it was said.
+    assert [s for at, s, _ in place.log if at == sha] == ["pending", "failure"]
+
+
+def test_one_that_moves_all_the_time_is_no_endless_work(
+    place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("head", files(place.next()), "Release")
+    place.open("head", "Release toy 3 to dev")
+    commits = iter(range(1000))
+    seen = place.statuses
+
+    def statuses(sha: str) -> Any:
+        place.write("main", {"README.md": str(next(commits)).encode()}, "Again")
+        found = seen(sha)
+        return found
+
+    real = step._judge_head
+
+    def judge_head(pull: Any) -> Any:
+        found = real(pull)
+        statuses(pull.sha)
+        return found
+
+    monkeypatch.setattr(step, "_judge_head", judge_head)
+    with pytest.raises(SlipwayError, match="moved 5 times"):
+        judged(step, place)
+
+
+def test_what_does_not_answer_is_an_error_and_no_verdict(place: Place, step: Gates) -> None:
+    place.write("head", files(place.next()), "Release")
+    sha = place.open("head", "Release toy 3 to dev").sha
+    place.source.down = UNREACHABLE
+    judged(step, place)
+    assert place.statuses(sha)[CONTEXT] == "error"
+    place.source.down = None
+    judged(step, place)
+    assert place.statuses(sha)[CONTEXT] == "success"
+
+
+def test_an_unforeseen_failure_is_an_error_and_does_not_keep_the_others(
+    place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        place.write(name, files(place.next()) | {name: name.encode()}, "Release")
+        place.open(name, f"Release {name}")
+    broken, reviews = place.pull(2), place.reviews
+
+    def fail_on_two(number: int) -> Any:
+        if number == 2:
+            raise ZeroDivisionError("oh no")
+        return reviews(number)
+
+    monkeypatch.setattr(place, "reviews", fail_on_two)
+    lines: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        lines.extend(step.judge(place.pulls()))
+    assert place.statuses(broken.sha)[CONTEXT] == "error"
+    assert place.log[1][2] == "could not be judged: oh no"
+    assert place.statuses(place.pull(1).sha)[CONTEXT] == "success"
+
+
+def test_a_change_of_code_is_not_held_up_and_not_commented_on(place: Place, step: Gates) -> None:
+    place.write("head", {"slipway/gates.py": b"nothing is checked any more\n"}, "Code")
+    sha = place.open("head", "Code").sha
+    judged(step, place)
+    assert place.log[-1] == (sha, "success", "no release changed")
+    assert place.comments(1) == []
+    count = len(place.log)
+    judged(step, place)
+    assert len(place.log) == count
+
+
+def test_a_fork_s_own_gates_and_thresholds_judge_nothing(place: Place, step: Gates) -> None:
+    place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
+    theirs = {"slipway/steps/gates.py": b"raise SystemExit(0)\n", DEV: rules()}
+    place.write("head", files(samples.released()) | theirs, "Trust me")
+    pull = place.open("head", "Trust me")
+    place.fork(1)
+    judged(step, place)
+    assert place.statuses(pull.sha)[CONTEXT] == "failure"
+    said = place.comments(1)[0].body
+    assert "it changes what judges or serves releases together with a release" in said
+    assert "0 of 1 by managers" in said
+
+
+def test_somebody_else_s_comment_with_the_marker_is_not_ours(place: Place, step: Gates) -> None:
+    place.write("head", files(samples.released()), "Release")
+    place.open("head", "Release toy 3 to dev")
+    judged(step, place)
+    (mine,) = place.comments(1)
+    forged = mine.__class__(9, "mallory", mine.body.replace("❌", "✅"), NOW)
+    place.said[1] = [forged]
+    judged(step, place)
+    assert [c.author for c in place.comments(1)] == ["mallory", "bot"]
+
+
+def test_only_open_ones_on_main_are_judged(place: Place, step: Gates) -> None:
+    place.write("head", files(place.next()), "Release")
+    pull = place.open("head", "Release toy 3 to dev")
+    place.write("other", {"x": b"1"}, "Stacked")
+    place.open("other", "Stacked", base="head")
+    judged(step, place)
+    assert {at for at, _, _ in place.log} == {pull.sha}
+    place.merge(1)
+    assert list(step.judge([place.pull(1)])) == []
+
+
+# The command
+
+
+@pytest.fixture
+def mounted(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(gates, "from_environment", lambda: place)
+    monkeypatch.setattr(gates, "Mounted", lambda _: place.source)
+    return place
+
+
+def test_the_step_judges_one_or_all(mounted: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        mounted.write(name, {name: b"x"}, name)
+        mounted.open(name, name)
+    assert steps.main(["gates", "--pull", "2"]) == 0
+    assert "judged: 2: ✅ no release changed" in capsys.readouterr().out
+    assert {at for at, _, _ in mounted.log} == {mounted.pull(2).sha}
+    assert steps.main(["gates"]) == 0
+    assert len({at for at, _, _ in mounted.log}) == 2
+
+
+def test_git_that_does_not_answer_is_worth_a_retry(
+    mounted: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted.write("one", {"x": b"1"}, "One")
+    sha = mounted.open("one", "One").sha
+
+    def fail(*_: object) -> None:
+        raise SlipwayError("git fetch failed: could not resolve host")
+
+    monkeypatch.setattr(publish, "fetch", fail)
+    assert steps.main(["gates", "--pull", "1"]) == steps.TRANSIENT
+    assert mounted.statuses(sha)[CONTEXT] == "error"
+    assert steps.is_transient(ForgeError("", status=0))
+    assert steps.is_transient(Unreachable(""))
