@@ -33,7 +33,7 @@ def say(text: str) -> None:
 
 def show(found: RenderableType) -> None:
     """What was found, for a person. A pipe or a file is as wide as it needs."""
-    out.print(found, width=None if out.is_terminal else 200)
+    (out if out.is_terminal else Console(highlight=False, width=200)).print(found)
 
 
 def show_json(document: Any) -> None:

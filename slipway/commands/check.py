@@ -23,11 +23,21 @@ def command(
     head: Annotated[str, typer.Option(metavar="REV", help="What is proposed.")] = "HEAD",
     keys: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Public keys (PEM) to verify evidence by."),
+        typer.Option(
+            metavar="FILE",
+            help="Public keys (PEM) to verify evidence by. [default: the platform's]",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     evidence: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Evidence as files called by their digest's hex."),
+        typer.Option(
+            metavar="DIR",
+            help="Evidence as files called by their digest's hex. [default: the platform's]",
+            exists=True,
+            file_okay=False,
+        ),
     ] = None,
     repo: Annotated[
         Path, typer.Option(metavar="PATH", help="A clone, bare or not.", show_default=False)
