@@ -186,8 +186,8 @@ def verify(plan: Rollback, store: Store, keys: Callable[[], Keys]) -> None:
 
 def propose(forge: Forge, repository: Repository, tip: str, plan: Rollback) -> PullRequest:
     """The open pull request that puts the file back, made unless it is there and would merge."""
-    found = forge.find(plan.branch)
-    if found and found.state == "open" and not found.fork:
+    opened = (p for p in forge.pulls("open") if p.head == plan.branch and not p.fork)
+    if found := next(opened, None):
         if _is_good(repository, tip, plan, found):
             return found
         forge.close(found.number)

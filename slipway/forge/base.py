@@ -49,7 +49,10 @@ class PullRequest:
 
 @dataclass(frozen=True)
 class Review:
-    """Somebody's standing approval of a pull request, given for its commit `sha`."""
+    """Somebody's standing approval of a pull request, given for its commit `sha`.
+
+    A forge may notice only later that a push has made it stale: compare `sha` with the head.
+    """
 
     login: str
     state: Literal["approved"]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 from urllib.parse import quote
 
 import httpx
@@ -148,12 +148,20 @@ class Gitea(Shared):
 
     # Pull requests
 
-    def find(self, head: str, *, base: str = "main") -> PullRequest | None:
-        with suppress(NotFound):
-            return self._pull(self._api.get(f"pulls/{quote(base, safe='')}/{quote(head)}"))
+    def _opened(self, head: str, base: str) -> PullRequest | None:
+        return self._newest("open", head, base)
+
+    def _closed(self, head: str, base: str) -> PullRequest | None:
+        try:
+            # Of several it gives any one, open or not: good for knowing that there is none.
+            self._api.get(f"pulls/{quote(base, safe='')}/{quote(head)}")
+        except NotFound:
+            return None
+        return self._newest("closed", head, base)
+
+    def _newest(self, state: Literal["open", "closed"], head: str, base: str) -> PullRequest | None:
         wanted = (head, base, False)
-        closed = self.pulls("closed")
-        return next((p for p in closed if (p.head, p.base, p.fork) == wanted), None)
+        return next((p for p in self.pulls(state) if (p.head, p.base, p.fork) == wanted), None)
 
     def _pull(self, item: Any) -> PullRequest:
         return PullRequest(

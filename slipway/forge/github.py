@@ -165,12 +165,15 @@ class GitHub(Shared):
 
     # Pull requests
 
-    def find(self, head: str, *, base: str = "main") -> PullRequest | None:
-        for state in ("open", "closed"):
-            query = {"state": state, "head": f"{self._owner}:{head}", "base": base}
-            for item in self._api.pages("pulls", **query):
-                return self._pull(item)
-        return None
+    def _opened(self, head: str, base: str) -> PullRequest | None:
+        return self._newest("open", head, base)
+
+    def _closed(self, head: str, base: str) -> PullRequest | None:
+        return self._newest("closed", head, base)
+
+    def _newest(self, state: str, head: str, base: str) -> PullRequest | None:
+        query = {"state": state, "head": f"{self._owner}:{head}", "base": base}
+        return next(map(self._pull, self._api.pages("pulls", **query)), None)
 
     def _pull(self, item: Any) -> PullRequest:
         merged = item["merged_at"] is not None  # lists have no `merged`

@@ -120,11 +120,18 @@ class Rest:
                 status=status,
                 fix="run it again then, or with credentials of a higher limit",
             )
-        if status in (401, 403):
+        if status == 401:
             return ForgeError(
                 f"{what}: the forge refuses these credentials: {said}",
                 status=status,
-                fix=f"see that {self._credentials} may do this in the repository",
+                fix=f"see {self._credentials}",
+            )
+        if status == 403:
+            return ForgeError(
+                f"{what}: the forge forbids it: {said}",
+                status=status,
+                fix=f"see that {self._credentials} may do this in the repository; a protected "
+                "branch takes pull requests only",
             )
         return ForgeError(f"{what}: the forge answered {status}: {said}", status=status)
 

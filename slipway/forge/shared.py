@@ -44,7 +44,12 @@ class Shared:
     def commit(self, ref: str = "main") -> str:
         raise NotImplementedError
 
-    def find(self, head: str, *, base: str = "main") -> PullRequest | None:
+    def _opened(self, head: str, base: str) -> PullRequest | None:
+        """The open pull request of a branch."""
+        raise NotImplementedError
+
+    def _closed(self, head: str, base: str) -> PullRequest | None:
+        """The newest of a branch that was merged or closed."""
         raise NotImplementedError
 
     def _pull(self, item: Any) -> PullRequest:
@@ -101,12 +106,20 @@ class Shared:
         names = [(f["filename"], f.get("previous_filename")) for f in found]
         return sorted({name for pair in names for name in pair if name})
 
+    def find(self, head: str, *, base: str = "main") -> PullRequest | None:
+        return self._opened(head, base) or self._closed(head, base)
+
     def open(self, head: str, title: str, body: str, *, base: str = "main") -> PullRequest:
-        found = self.find(head, base=base)
-        if found is None or found.state != "open":
+        found = self._opened(head, base)
+        if found is None:
             request = {"head": head, "base": base, "title": title, "body": body}
             what = f"pull request for {head}"
-            return self._pull(self._api.send("POST", "pulls", json=request, what=what).json())
+            try:
+                return self._pull(self._api.send("POST", "pulls", json=request, what=what).json())
+            except ForgeError:
+                found = self._opened(head, base)  # somebody else may have been faster
+                if found is None:
+                    raise
         if (found.title, found.body) == (title, body):
             return found
         return self.update(found.number, title=title, body=body)

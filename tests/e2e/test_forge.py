@@ -102,6 +102,13 @@ def test_a_conflict_is_said_and_merges_nothing(forge: Gitea, base: str) -> None:
         forge.merge(pulls[1].number)
     assert forge.commit(base) == before
     forge.close(pulls[1].number)
+    again = forge.open(heads[1], "Again", "", base=base)
+    assert again.number != pulls[1].number
+    assert forge.open(heads[1], "Again", "", base=base).number == again.number
+    assert forge.find(heads[1], base=base) == again
+    forge.close(again.number)
+    assert (found := forge.find(heads[1], base=base))
+    assert found.number == again.number
     forge.delete_branch(heads[1])
 
 

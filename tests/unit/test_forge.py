@@ -63,6 +63,10 @@ def pull(
     )
 
 
+def listed(*pulls: httpx.Response) -> httpx.Response:
+    return httpx.Response(200, json=[pull.json() for pull in pulls])
+
+
 def said(status: int, message: str = "") -> httpx.Response:
     return httpx.Response(status, json={"message": message})
 
@@ -143,13 +147,28 @@ def test_merge_conflict_is_an_error() -> None:
 
 
 def test_open_finds_the_open_one() -> None:
-    script = Script(pull())
+    script = Script(listed(pull(fork=True), pull()))
     assert gitea(script).open("release/x-1", "t", "b").number == 7
-    assert script.asked == [("GET", "pulls/main/release/x-1")]
+    assert script.asked == [("GET", "pulls")]
+
+
+def test_open_takes_the_one_that_somebody_else_was_faster_to_open() -> None:
+    script = Script(listed(), said(409, "pull request already exists"), listed(pull()))
+    assert gitea(script).open("release/x-1", "t", "b").number == 7
+    with pytest.raises(ForgeError, match="409: no commits"):
+        gitea(Script(listed(), said(409, "no commits"), listed())).open("release/x-1", "t", "b")
+
+
+def test_find_prefers_the_open_one_and_then_the_newest() -> None:
+    # Gitea's own look-up by branch gives any of them.
+    assert gitea(Script(listed(pull(title="new")))).find("release/x-1").title == "new"
+    old, new = pull(state="closed", title="old"), pull(state="closed", title="new")
+    assert gitea(Script(listed(), old, listed(new, old))).find("release/x-1").title == "new"
+    assert gitea(Script(listed(), said(404))).find("release/x-1") is None
 
 
 def test_open_brings_title_and_body_up_to_date() -> None:
-    script = Script(pull(title="old"), pull())
+    script = Script(listed(pull(title="old")), pull())
     gitea(script).open("release/x-1", "t", "b")
     assert script.asked[-1] == ("PATCH", "pulls/7")
 
@@ -202,8 +221,8 @@ def test_comment_of_another_is_not_taken_over() -> None:
 
 def test_pull_of_a_fork_is_told_and_not_found_by_its_branch() -> None:
     assert gitea(Script(pull(fork=True))).pull(7).fork
-    closed = httpx.Response(200, json=[pull(fork=True, state="closed").json()])
-    assert gitea(Script(said(404), closed)).find("release/x-1") is None
+    forks = [listed(pull(fork=True)), pull(fork=True), listed(pull(fork=True, state="closed"))]
+    assert gitea(Script(*forks)).find("release/x-1") is None
 
 
 def test_a_merge_that_a_check_forbids_is_not_waited_for() -> None:
