@@ -311,3 +311,26 @@ def test_promotion_needs_a_release_to_promote(scene: Scene) -> None:
         select.run("toy", "staging", "dev")
     with pytest.raises(BadInput, match="from staging to itself"):
         select.run("toy", "staging", "staging")
+
+
+@pytest.mark.slow
+def test_the_real_mlflow_keeps_the_envelope_as_it_is(mlflow_server: str, tmp_path: Path) -> None:
+    import mlflow
+
+    client = tracking.client()
+    run = client.create_run(tracking.experiment(client, "toy")).info
+    client.set_terminated(run.run_id, "FINISHED")
+    client.create_registered_model("toy")
+    tags = {tracking.MODEL: samples.digest("0d")}
+    made = client.create_model_version("toy", run.artifact_uri, run.run_id, tags=tags)
+    document = samples.document(evaluation=samples.evaluation(run=run.run_id))
+    envelope = attestation.sign(document, KEY)
+    attest.record(client, document, int(made.version), envelope)
+    digest = digests.of(envelope)
+    version = client.get_model_version("toy", made.version)
+    assert version.tags["slipway.evidence_digest.dev"] == digest
+    path = f"evidence/dev/{digest.removeprefix('sha256:')}.json"
+    kept = mlflow.artifacts.download_artifacts(
+        run_id=run.run_id, artifact_path=path, tracking_uri=mlflow_server, dst_path=str(tmp_path)
+    )
+    assert Path(kept).read_bytes() == envelope
