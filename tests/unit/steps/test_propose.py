@@ -96,9 +96,7 @@ def objects() -> Objects:
 
 
 @pytest.fixture
-def run(
-    forge: Forge, objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Any:
+def run(forge: Forge, objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "public.pem").write_bytes(samples.public_pem())
     monkeypatch.setenv("SLIPWAY_EVIDENCE_KEYS", str(tmp_path / "public.pem"))
     monkeypatch.setattr(propose, "Store", lambda: objects)
