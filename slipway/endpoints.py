@@ -20,6 +20,7 @@ from slipway.release import service
 from slipway.store import Store
 
 BENTO_HEADER = "x-slipway-bento"
+PREDICTION_HEADER = "x-slipway-prediction"
 _MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -233,9 +234,9 @@ class Cluster:
             yield forge
 
     @contextmanager
-    def store(self) -> Generator[Store, None, None]:
-        """The object store, with the pipelines' rights."""
-        with self.s3() as client:
+    def store(self, rights_of: str = "object-store") -> Generator[Store, None, None]:
+        """The object store, with the pipelines' rights or those of another Secret beside them."""
+        with self.s3(rights_of) as client:
             yield _Given(client)
 
     @contextmanager

@@ -9,16 +9,24 @@ from typing import Any
 
 import httpx
 
-from slipway.endpoints import BENTO_HEADER, Cluster, ClusterError, part, parts
+from slipway.endpoints import (
+    BENTO_HEADER,
+    PREDICTION_HEADER,
+    Cluster,
+    ClusterError,
+    part,
+    parts,
+)
 from slipway.errors import BadInput, SlipwayError
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A prediction, and the digest of the bento that made it."""
+    """A prediction, and the digest of the bento that made it. `id` is "" where none is logged."""
 
     bento: str
     prediction: Any
+    id: str = ""
 
 
 def predict(cluster: Cluster, env: str, model: str, body: bytes) -> Answer:
@@ -30,7 +38,9 @@ def predict(cluster: Cluster, env: str, model: str, body: bytes) -> Answer:
     """
     response = cluster.ask(env, model, "predict", body=body, timeout_s=30)
     if response.is_success:
-        return Answer(response.headers.get(BENTO_HEADER, ""), response.json())
+        headers = response.headers
+        identity = headers.get(PREDICTION_HEADER, "")
+        return Answer(headers.get(BENTO_HEADER, ""), response.json(), identity)
     if response.status_code < 500:
         raise BadInput(f"{model} refuses the input ({response.status_code}):\n{_fields(response)}")
     raise SlipwayError(

@@ -14,7 +14,7 @@ from slipway import digests
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
 
-Bucket = Literal["data", "bentos", "evidence"]
+Bucket = Literal["data", "bentos", "evidence", "predictions", "labels"]
 
 
 class StoreError(SlipwayError):
@@ -64,7 +64,7 @@ class Store:
         is at hand.
         """
         digest = digests.of(data)
-        with _answering(bucket, digest):
+        with _answering(uri(bucket, digest)):
             if not self._intact(bucket, digest, len(data)):
                 self._s3.put_object(
                     Bucket=bucket, Key=_key(digest), Body=data, ChecksumAlgorithm="SHA256"
@@ -81,12 +81,12 @@ class Store:
 
     def has(self, bucket: Bucket, digest: Digest) -> bool:
         """Whether there is an object of this digest. Its content is not read."""
-        with _answering(bucket, digest):
+        with _answering(uri(bucket, digest)):
             return self._head(bucket, digest) is not None
 
     def get(self, bucket: Bucket, digest: Digest) -> bytes:
         """The object's content, verified. Raises `Missing`, `Corrupt` or `Unreachable`."""
-        with _answering(bucket, digest):
+        with _answering(uri(bucket, digest)):
             data: bytes = self._s3.get_object(Bucket=bucket, Key=_key(digest))["Body"].read()
         if (found := digests.of(data)) != digest:
             raise Corrupt(
@@ -99,6 +99,22 @@ class Store:
     def get_files(self, bucket: Bucket, digest: Digest) -> dict[str, bytes]:
         """The files that `put_files` stored."""
         return untar(self.get(bucket, digest))
+
+    def names(self, bucket: Bucket, prefix: str) -> list[str]:
+        """Keys that begin with `prefix`, in their order: of objects that no digest names."""
+        with _answering(f"s3://{bucket}/{prefix}"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def read(self, bucket: Bucket, key: str) -> bytes:
+        """The content of such an object."""
+        with _answering(f"s3://{bucket}/{key}"):
+            return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def write(self, bucket: Bucket, key: str, data: bytes) -> None:
+        """Stores such an object, in place of one that was there."""
+        with _answering(f"s3://{bucket}/{key}"):
+            self._s3.put_object(Bucket=bucket, Key=key, Body=data)
 
     def _head(self, bucket: Bucket, digest: Digest) -> Any:
         from botocore.exceptions import ClientError
@@ -121,11 +137,10 @@ class Store:
 
 
 @contextmanager
-def _answering(bucket: Bucket, digest: Digest) -> Generator[None]:
+def _answering(where: str) -> Generator[None]:
     """Turns boto's errors into ours."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    where = uri(bucket, digest)
     try:
         yield
     except ClientError as error:

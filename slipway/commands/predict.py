@@ -31,10 +31,12 @@ def command(
     release.check_model_name(model)
     answer = serving.predict(Cluster.connect(), env, model, body(model, data))
     if output == "json":
-        show_json({"prediction": answer.prediction, "bento": answer.bento})
+        show_json({"prediction": answer.prediction, "bento": answer.bento, "id": answer.id})
     else:
         typer.echo(json.dumps(answer.prediction, ensure_ascii=False))
         say(f"answered by {answer.bento or 'a service that does not say which bento it is'}")
+        if answer.id:
+            say(f"id {answer.id}, for `slipway label` when the outcome is known")
 
 
 def body(model: str, data: str | None) -> bytes:
