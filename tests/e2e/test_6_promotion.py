@@ -10,7 +10,6 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +84,15 @@ def serve(platform: Cluster, env: str, count: int = 60) -> list[dict[str, Any]]:
 
 
 def label(slipway: Callable[..., str], outcomes: list[dict[str, Any]], folder: Path) -> None:
+    """Replicas ship their log every few seconds; until then nobody knows the predictions."""
     file = folder / "outcomes.jsonl"
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    file.write_text("".join(json.dumps({**o, "time": now}) + "\n" for o in outcomes))
-    slipway("label", MODEL, "--env", "staging", "--file", str(file))
+    file.write_text("".join(json.dumps(outcome) + "\n" for outcome in outcomes))
+
+    def all_known() -> bool:
+        said = slipway("label", MODEL, "--env", "staging", "--file", str(file), code=None)
+        return "stored" in said and "of no prediction" not in said
+
+    until(all_known, 60, "predictions are not shipped", every_s=3)
 
 
 # --- a new version trains, while the old one is promoted ---------------------------------------
