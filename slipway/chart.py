@@ -39,10 +39,30 @@ class Shutdown(Strict):
     """For the requests that are still being answered."""
 
 
+class Verification(Strict):
+    """What is verified before a bento is fetched."""
+
+    verify: bool
+    """Where admission policies hold, pods that do not are refused."""
+    keys: Name
+    """ConfigMap whose `public.pem` holds the keys that sign evidence."""
+
+
+class Predictions(Strict):
+    """The log of what was predicted, in the store for soak and monitoring."""
+
+    log: bool
+    bucket: Name
+    buffer: Annotated[int, Field(ge=16, le=10240)]
+    """Mebibytes on the node's disk, for as long as the store is away."""
+
+
 class Serving(Strict):
     """Settings of the chart itself, equal for every model of an environment."""
 
     store: Store
+    evidence: Verification
+    predictions: Predictions
     shutdown: Shutdown
     startup: Seconds
     """From a replica's start to its first prediction, at most."""

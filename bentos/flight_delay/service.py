@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
+import hashlib
 import json
 import os
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime
 HERE = Path(__file__).parent
 MAXIMUM_BODY_BYTES = 1 << 20
 DROPPED_BODY_BYTES = 64 << 20
+MAXIMUM_LOG_BYTES = 16 << 20
 MAXIMUM_FLIGHTS = 1000
 
 
@@ -56,29 +63,106 @@ class Prediction(BaseModel):
     probability_late: float = Field(description="of landing 15 minutes late or more", ge=0, le=1)
 
 
+PROBABILITY = next(iter(Prediction.model_fields))
+
+
+class PredictionLog:
+    """JSON lines in a file, written twice a second: what was asked and answered, and with which id.
+
+    No fault here may fail a request, whose answer is as good without.
+    """
+
+    def __init__(self, path: str, bento: str) -> None:
+        self.path, self.bento = path, bento
+        self.lines: list[bytes] = []
+
+    def entry(self, route: str, status: int) -> dict[str, Any]:
+        """A line but for what was predicted. Ids begin with their milliseconds."""
+        now = time.time_ns() // 1_000_000
+        return {
+            "time": f"{_second(now // 1000)}.{now % 1000:03}Z",
+            "id": f"{now:012x}{os.urandom(8).hex()}",
+            "bento": self.bento,
+            "path": route[:200],
+            "status": status,
+        }
+
+    def append(self, entry: dict[str, Any], body: bytes, answer: bytes) -> None:
+        """The line is in the file half a second from now, or when the server stops."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if entry["status"] == 200:
+                found = json.loads(answer)
+                entry["input_sha256"] = hashlib.sha256(body).hexdigest()
+                answers = found if isinstance(found, list) else [found]
+                entry["probability"] = [one[PROBABILITY] for one in answers]
+            self.lines.append(_compact(entry).encode() + b"\n")
+            if len(self.lines) == 1:
+                asyncio.get_running_loop().call_later(0.5, self.write)
+
+    def write(self) -> None:
+        lines, self.lines = self.lines, []
+        # Opened anew each time: who ships the log takes it by renaming it.
+        with contextlib.suppress(OSError), open(self.path, "ab") as file:
+            # Where nobody ships it, it must not fill the disk.
+            if file.tell() < MAXIMUM_LOG_BYTES:
+                file.writelines(lines)
+
+
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@functools.lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 class Envelope:
-    """ASGI middleware: names the bento on every response, refuses bodies over 1 MiB with 413."""
+    """ASGI middleware around every response.
+
+    It names the bento, refuses bodies over 1 MiB with 413, and gives each answered POST an id and a
+    line in the log that SLIPWAY_PREDICTION_LOG names. While the file that SLIPWAY_DRAINING names is
+    there, it asks clients to come again by another connection, which leads to another replica.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.header = (b"x-slipway-bento", os.environ.get("SLIPWAY_BENTO_DIGEST", "").encode())
+        bento = os.environ.get("SLIPWAY_BENTO_DIGEST", "")
+        self.header = (b"x-slipway-bento", bento.encode())
+        log = os.environ.get("SLIPWAY_PREDICTION_LOG")
+        self.log = PredictionLog(log, bento) if log else None
+        self.draining = os.environ.get("SLIPWAY_DRAINING", "")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            if self.log:  # the server's lifespan has ended
+                self.log.write()
             return
+        post = scope["method"] == "POST"
+        entry: dict[str, Any] = {}
+        body, answer = b"", b""
 
         async def named(message: Any) -> None:
+            nonlocal answer
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], self.header]
+                if self.draining and os.path.exists(self.draining):
+                    message["headers"].append((b"connection", b"close"))
+                if post and self.log:
+                    entry.update(self.log.entry(scope["path"], message["status"]))
+                    message["headers"].append((b"x-slipway-prediction", entry["id"].encode()))
+            elif entry:
+                answer += message.get("body", b"")
             await send(message)
+            if self.log and answer and not message.get("more_body"):
+                self.log.append(entry, body, answer)
 
-        if scope["method"] != "POST":
+        if not post:
             await self.app(scope, receive, named)
             return
         # Read here, so that a body without a length (chunked) is counted too. What is too much is
         # read and dropped: a client that is still sending would not hear the refusal.
-        body, size, more = b"", 0, True
+        size, more = 0, True
         while more and size <= DROPPED_BODY_BYTES:
             message = await receive()
             if message["type"] == "http.disconnect":

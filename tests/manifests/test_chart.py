@@ -63,7 +63,7 @@ def test_every_pin_is_readable_on_deployment_and_pod(file: Path) -> None:
     pod = deployment["spec"]["template"]
     for metadata in (deployment["metadata"], pod["metadata"]):
         found = {k: v for k, v in metadata["annotations"].items() if k.startswith("slipway.dev/")}
-        found.pop("slipway.dev/fetch", None)
+        found.pop("slipway.dev/scripts", None)
         assert found == read.pins
     (container,) = pod["spec"]["containers"]
     assert container["image"] == read.runtime.image
