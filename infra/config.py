@@ -14,6 +14,13 @@ PROJECT = "slipway"
 CPU = Annotated[str, Field(pattern=r"^\d+m?$", description="cores, or thousandths with m")]
 Bytes = Annotated[str, Field(pattern=r"^[1-9]\d*(Ki|Mi|Gi|Ti)$", description="bytes, e.g. 512Mi")]
 Environment = Literal["dev", "staging", "prod"]
+Registry = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*$",
+        description="a registry, or a path in one, without a slash at its end",
+    ),
+]
 _SCALE = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -106,6 +113,10 @@ class StackConfig(_Model):
     storage: Storage = Storage()
     components: Components = Field(default_factory=lambda: Components.model_validate({}))
     images: dict[str, str] = {}
+    registries: list[Registry] = Field(
+        default=[],
+        description="where the images of models may come from; by default the serving image's",
+    )
 
     @property
     def embedded(self) -> bool:

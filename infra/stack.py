@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.config import Size, StackConfig, load
+from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import Applications, ApplicationsArgs
 from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
 from infra.platform.argo_workflows import ArgoWorkflows, ArgoWorkflowsArgs
@@ -26,7 +29,7 @@ from slipway import images, merging, paths, toolchain
 from slipway.errors import BadInput, did_you_mean
 
 REPOSITORY = "slipway/slipway"
-BUCKETS = ["data", "bentos", "evidence", "mlflow", "workflows"]
+BUCKETS = ["data", "bentos", "evidence", "predictions", "labels", "mlflow", "workflows"]
 DATABASES = ["gitea", "mlflow", "argo"]
 NODE_PORTS = {"gitea": 30300, "argocd": 30080, "mlflow": 30500, "argo": 30746, "minio": 30900}
 # Address to the forge's events that are announced there.
@@ -87,6 +90,12 @@ def _references(config: StackConfig) -> dict[str, str]:
     return known
 
 
+def _registries(config: StackConfig, images: Mapping[str, str]) -> list[str]:
+    """Where images of models may come from: as configured, else where the serving image is."""
+    names = config.registries or [images["serving"].partition("/")[0]]
+    return [f"{name}/" for name in names]
+
+
 class Stack:
     """One call a component, in the order in which they need each other."""
 
@@ -120,6 +129,7 @@ class Stack:
         gitea = self._gitea(postgres)
         argo_cd = self._argo_cd(gitea)
         workflows = self._argo_workflows(postgres, minio)
+        Admission("admission", AdmissionArgs(_registries(config, self.images)), self._opts)
         self._namespaces_content(minio, mlflow, gitea)
         Applications(
             "applications",
@@ -193,10 +203,19 @@ class Stack:
                 buckets=BUCKETS,
                 users={
                     # What is named by its digest is never removed by the code that makes it.
-                    "pipelines": Rights(write=["data", "bentos", "evidence"]),
+                    "pipelines": Rights(
+                        read=["predictions", "labels"], write=["data", "bentos", "evidence"]
+                    ),
                     "mlflow": Rights(write=["mlflow"], delete=["mlflow"]),
                     "workflows": Rights(write=["workflows"], delete=["workflows"]),
-                    **{f"models-{e}": Rights(read=["bentos"]) for e in self.config.environments},
+                    # Whoever says how predictions turned out is not who made them.
+                    "labels": Rights(write=["labels"]),
+                    **{
+                        f"models-{e}": Rights(
+                            read=["bentos", "evidence"], put=[f"predictions/{e}/"]
+                        )
+                        for e in self.config.environments
+                    },
                 },
                 storage=self.config.storage.minio,
                 resources=self._size("minio"),
@@ -290,6 +309,7 @@ class Stack:
             PipelinesArgs(
                 namespace=self.names["pipelines"],
                 object_store=client_environment(minio, "pipelines"),
+                labels=client_environment(minio, "labels"),
                 forge={"FORGE_USERNAME": gitea.username, "FORGE_PASSWORD": gitea.password},
                 settings={
                     "MLFLOW_TRACKING_URI": mlflow.url,

@@ -1,4 +1,4 @@
-"""What Argo CD syncs: an ApplicationSet for each environment, and the workflows."""
+"""What Argo CD syncs: each environment's models and what admission knows of them, and workflows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from infra.platform.component import Component, secret_data
 API = "argoproj.io/v1alpha1"
 CLUSTER = "https://kubernetes.default.svc"
 CHART = "bentos/serving"
+RELEASES = "policies/admission/releases"
 # A model's name within an ApplicationSet's template, with dashes.
 MODEL = '{{ trimSuffix ".yaml" .path.filename | replace "_" "-" }}'
+# A push that touches none of these paths renders nothing anew.
+PATHS = "argocd.argoproj.io/manifest-generate-paths"
 FINALIZER = "resources-finalizer.argocd.argoproj.io/foreground"
 # Kinds that the serving chart may hold, and those that workflows/ may.
 SERVING_KINDS = {
     "": ["ConfigMap", "Service"],
     "apps": ["Deployment"],
-    "autoscaling": ["HorizontalPodAutoscaler"],
     "networking.k8s.io": ["NetworkPolicy"],
     "policy": ["PodDisruptionBudget"],
 }
@@ -80,6 +82,15 @@ class Applications(Component):
                 self._application_set(environment, namespace),
                 project,
             )
+            # Not <environment>-releases, as the application of a model might be called.
+            self._custom(
+                "Application",
+                f"releases-{environment}",
+                self._releases(environment, namespace),
+                project,
+                finalizers=[FINALIZER],
+                annotations={PATHS: f"/{RELEASES};/environments/{environment}/models"},
+            )
         project = self._project("pipelines", args.pipelines, WORKFLOW_KINDS)
         self._custom("Application", "workflows", self._workflows(), project, finalizers=[FINALIZER])
         self.register_outputs({})
@@ -91,13 +102,17 @@ class Applications(Component):
         spec: Mapping[str, Any],
         *after: pulumi.Resource,
         finalizers: list[str] | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> CustomResource:
         return CustomResource(
             f"{kind.lower()}-{name}",
             api_version=API,
             kind=kind,
             metadata=ObjectMetaArgs(
-                name=name, namespace=self._args.namespace, finalizers=finalizers
+                name=name,
+                namespace=self._args.namespace,
+                finalizers=finalizers,
+                annotations=annotations,
             ),
             spec=spec,
             opts=self.child(self._repository, *after),
@@ -143,8 +158,7 @@ class Applications(Component):
                     "name": f"{environment}-{MODEL}",
                     "labels": {"slipway/environment": environment},
                     "annotations": {
-                        # A push that touches none of these renders nothing anew.
-                        "argocd.argoproj.io/manifest-generate-paths": (
+                        PATHS: (
                             f"/{CHART};/{values};/{{{{ .path.path }}}}/{{{{ .path.filename }}}}"
                         )
                     },
@@ -170,6 +184,21 @@ class Applications(Component):
                     "revisionHistoryLimit": 3,
                 },
             },
+        }
+
+    def _releases(self, environment: str, namespace: pulumi.Input[str]) -> dict[str, Any]:
+        """ConfigMap `releases`: what admission lets run there."""
+        return {
+            "project": environment,
+            "source": {
+                "repoURL": self._args.repository_url,
+                "targetRevision": "main",
+                "path": RELEASES,
+                "helm": {"parameters": [{"name": "environment", "value": environment}]},
+            },
+            "destination": {"server": CLUSTER, "namespace": namespace},
+            "syncPolicy": _SYNC,
+            "revisionHistoryLimit": 3,
         }
 
     def _workflows(self) -> dict[str, Any]:

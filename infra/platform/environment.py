@@ -16,7 +16,7 @@ from infra.platform.component import Component, secret_data
 class EnvironmentArgs:
     namespace: pulumi.Input[str]
     object_store: Mapping[str, pulumi.Input[str]]
-    """Environment of the S3 client, which may only read bentos."""
+    """Environment of the S3 client, which may read bentos and evidence, and add predictions."""
 
 
 class Environment(Component):

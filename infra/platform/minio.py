@@ -20,11 +20,15 @@ USERS = "minio-buckets"
 
 @dataclass(frozen=True)
 class Rights:
-    """Buckets that a user may read, add to and overwrite, and delete from."""
+    """Buckets that a user may read, add to and overwrite, and delete from.
+
+    `put`: beginnings of objects' names, BUCKET/PREFIX, to which it may write and nothing else.
+    """
 
     read: Sequence[str] = ()
     write: Sequence[str] = ()
     delete: Sequence[str] = ()
+    put: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ class Minio(Component):
                             "read": list(rights.read),
                             "write": list(rights.write),
                             "delete": list(rights.delete),
+                            "put": list(rights.put),
                         }
                         for user, rights in args.users.items()
                     },

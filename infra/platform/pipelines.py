@@ -51,6 +51,8 @@ class PipelinesArgs:
     namespace: pulumi.Input[str]
     object_store: Mapping[str, pulumi.Input[str]]
     """Environment of the S3 client."""
+    labels: Mapping[str, pulumi.Input[str]]
+    """The same, for who says how predictions turned out. No step is given it."""
     forge: Mapping[str, pulumi.Input[str]]
     """Environment of the forge's client."""
     settings: Mapping[str, pulumi.Input[str]]
@@ -68,7 +70,8 @@ class Pipelines(Component):
         self, name: str, args: PipelinesArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("Pipelines", name, opts)
-        for secret, data in {"object-store": args.object_store, "forge": args.forge}.items():
+        secrets = {"object-store": args.object_store, "labels": args.labels, "forge": args.forge}
+        for secret, data in secrets.items():
             k8s.core.v1.Secret(
                 f"pipelines-{secret}",
                 metadata=pods.metadata(secret, args.namespace),

@@ -23,9 +23,9 @@ from tests.apiserver import binary, free_ports
 pytestmark = pytest.mark.apiserver
 ROOT = {"MINIO_ROOT_USER": "root-user", "MINIO_ROOT_PASSWORD": "root-password"}
 USERS = {
-    "pipelines": {"read": [], "write": ["data"], "delete": []},
-    "models-dev": {"read": ["data"], "write": [], "delete": []},
-    "mlflow": {"read": [], "write": ["mlflow"], "delete": ["mlflow"]},
+    "pipelines": {"read": [], "write": ["data"], "delete": [], "put": []},
+    "models-dev": {"read": ["data"], "write": [], "delete": [], "put": ["mlflow/dev/"]},
+    "mlflow": {"read": [], "write": ["mlflow"], "delete": ["mlflow"], "put": []},
 }
 
 
@@ -94,7 +94,11 @@ def test_each_user_has_its_rights_and_no_others(set_up: str) -> None:
     assert models.list_objects_v2(Bucket="data")["KeyCount"] == 1
     mlflow.put_object(Bucket="mlflow", Key="a", Body=b"x")
     mlflow.delete_object(Bucket="mlflow", Key="a")
+    models.put_object(Bucket="mlflow", Key="dev/a", Body=b"x")
     refused = [
+        lambda: models.get_object(Bucket="mlflow", Key="dev/a"),
+        lambda: models.put_object(Bucket="mlflow", Key="device/a", Body=b"x"),
+        lambda: models.delete_object(Bucket="mlflow", Key="dev/a"),
         lambda: pipelines.delete_object(Bucket="data", Key="sha256/ab"),
         lambda: pipelines.list_objects_v2(Bucket="mlflow"),
         lambda: pipelines.create_bucket(Bucket="another"),

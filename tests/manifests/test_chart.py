@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.platform.applications import SERVING_KINDS
 from slipway import release
 from slipway.chart import CHART
 from tests.apiserver import binary, start_apiserver
@@ -79,6 +80,15 @@ def test_sizes_are_whole_numbers(tmp_path: Path) -> None:
     spec = render(file)["Deployment"]["spec"]["template"]["spec"]
     assert spec["initContainers"][0]["args"][2] == "1234567890"
     assert spec["volumes"][0]["emptyDir"]["sizeLimit"] == str(2 * 1234567890 + 2**26)
+
+
+@pytest.mark.parametrize("file", VALID, ids=lambda f: f.stem)
+def test_argo_cd_may_make_every_kind_of_the_chart_and_no_other(file: Path) -> None:
+    allowed = {kind for kinds in SERVING_KINDS.values() for kind in kinds}
+    made = set(render(file))
+    assert made <= allowed
+    if release.load(file).rollout.replicas > 1:
+        assert made == allowed
 
 
 def test_a_budget_only_where_a_replica_can_be_spared() -> None:

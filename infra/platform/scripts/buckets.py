@@ -38,6 +38,9 @@ for bucket in settings["buckets"]:
 
 for user, rights in settings["users"].items():
     statements = policy(rights["read"], rights["write"])
+    if rights["put"]:
+        prefixes = [f"arn:aws:s3:::{prefix}*" for prefix in rights["put"]]
+        statements.append(allow(["s3:PutObject"], prefixes))
     if rights["delete"]:
         owned = [f"arn:aws:s3:::{bucket}/*" for bucket in rights["delete"]]
         statements.append(allow(["s3:DeleteObject"], owned))

@@ -14,6 +14,7 @@ import yaml
 
 from infra.config import size_in_bytes
 from infra.platform import pods, upstream
+from infra.platform.applications import SERVING_KINDS
 from infra.platform.signing_key import SigningKeyProvider
 from slipway import attestation
 from slipway.errors import SlipwayError
@@ -193,20 +194,56 @@ def test_workflows_find_what_they_need(local: Program) -> None:
         }
 
 
-def test_models_may_only_read_bentos(local: Program) -> None:
+def test_models_read_bentos_and_evidence_and_add_predictions(local: Program) -> None:
     settings = json.loads(local.one("ConfigMap", "minio-buckets")["data"]["settings.json"])
     for environment in ENVIRONMENTS:
         store = decoded(local.one("Secret", "object-store", environment))
         rights = settings["users"][store["AWS_ACCESS_KEY_ID"]]
-        assert rights == {"read": ["bentos"], "write": [], "delete": []}
+        assert rights == {
+            "read": ["bentos", "evidence"],
+            "write": [],
+            "delete": [],
+            "put": [f"predictions/{environment}/"],
+        }
         assert (
             local.one("ServiceAccount", "model", environment)["automountServiceAccountToken"]
             is False
         )
-    assert settings["users"]["pipelines"]["write"] == ["data", "bentos", "evidence"]
-    assert settings["users"]["pipelines"]["delete"] == []
+    pipelines = settings["users"]["pipelines"]
+    assert pipelines["write"] == ["data", "bentos", "evidence"]
+    assert pipelines["read"] == ["predictions", "labels"]
+    assert pipelines["delete"] == pipelines["put"] == []
     assert settings["users"]["mlflow"]["write"] == ["mlflow"]
-    assert set(settings["buckets"]) == {"data", "bentos", "evidence", "mlflow", "workflows"}
+    labels = decoded(local.one("Secret", "labels", "pipelines"))["AWS_ACCESS_KEY_ID"]
+    assert settings["users"][labels]["write"] == ["labels"]
+    assert set(settings["buckets"]) == {
+        *("data", "bentos", "evidence", "predictions", "labels", "mlflow", "workflows")
+    }
+
+
+def test_admission_knows_the_stacks_registries(local: Program) -> None:
+    policies = {p["metadata"]["name"] for p in local.all("ValidatingAdmissionPolicy")}
+    bound = {b["spec"]["policyName"] for b in local.all("ValidatingAdmissionPolicyBinding")}
+    assert policies == bound
+    assert {p.stem for p in (program.ROOT / "policies" / "admission").glob("*.yaml")} <= {
+        name.removeprefix("slipway-") for name in policies
+    }
+    images = local.one("ValidatingAdmissionPolicy", "slipway-images")["spec"]["variables"]
+    assert images[0] == {"name": "registries", "expression": '["localhost:5000/"]'}
+
+
+def test_each_environment_keeps_a_list_of_its_releases(local: Program) -> None:
+    for environment in ENVIRONMENTS:
+        application = local.one("Application", f"releases-{environment}")
+        spec = application["spec"]
+        assert spec["project"] == spec["destination"]["namespace"] == environment
+        assert spec["source"]["path"] == "policies/admission/releases"
+        assert spec["source"]["helm"]["parameters"] == [
+            {"name": "environment", "value": environment}
+        ]
+        assert spec["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
+        paths = application["metadata"]["annotations"]["argocd.argoproj.io/manifest-generate-paths"]
+        assert f"/environments/{environment}/models" in paths.split(";")
 
 
 def test_an_application_set_for_each_environment(local: Program) -> None:
@@ -228,7 +265,12 @@ def test_an_application_set_for_each_environment(local: Program) -> None:
         project = local.one("AppProject", environment)["spec"]
         assert [d["namespace"] for d in project["destinations"]] == [environment]
         assert project["clusterResourceWhitelist"] == []
-        assert {"group": "", "kind": "Secret"} not in project["namespaceResourceWhitelist"]
+        # Those of the serving chart (tests/manifests/test_chart.py), and so no Secret and no Role.
+        assert project["namespaceResourceWhitelist"] == [
+            {"group": group, "kind": kind}
+            for group, kinds in SERVING_KINDS.items()
+            for kind in kinds
+        ]
 
 
 def test_the_repository_is_the_same_everywhere(local: Program) -> None:
@@ -410,6 +452,8 @@ def test_a_cluster_that_exists_brings_its_own_storage() -> None:
         "slipway:images": json.dumps({n: images[n] for n in ("mlflow", "serving", "training")}),
     }
     elsewhere = program.run(config, "prod")
+    policy = elsewhere.one("ValidatingAdmissionPolicy", "slipway-images")["spec"]
+    assert policy["variables"][0]["expression"] == '["registry.example/"]'
     assert not elsewhere.all("StorageClass", "APIService")
     assert {m["metadata"]["name"] for m in elsewhere.all("ApplicationSet")} == {"prod"}
     assert not [s for s in elsewhere.all("Service") if s["spec"].get("type") == "NodePort"]

@@ -1,0 +1,47 @@
+"""What the API server refuses in staging and prod: policies/admission, for this stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.platform import upstream
+from infra.platform.component import Component
+from slipway.paths import REPOSITORY
+
+POLICIES = REPOSITORY / "policies" / "admission"
+
+
+@dataclass(frozen=True)
+class AdmissionArgs:
+    registries: Sequence[str]
+    """Where images may come from: beginnings of references, each ending with a slash."""
+
+
+class Admission(Component):
+    """Every ValidatingAdmissionPolicy in the folder, and its binding."""
+
+    def __init__(
+        self, name: str, args: AdmissionArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Admission", name, opts)
+        registries = {"name": "registries", "expression": json.dumps(list(args.registries))}
+        ours: upstream.Manifest = {
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": "slipway-images"},
+            "spec": {"variables": [registries]},
+        }
+        objects = upstream.patch(upstream.load(*sorted(POLICIES.glob("*.yaml"))), [ours])
+        policies = {
+            manifest["metadata"]["name"]: upstream.register(name, manifest, self.child())
+            for manifest in objects
+            if manifest["kind"] == "ValidatingAdmissionPolicy"
+        }
+        for manifest in objects:
+            if manifest["kind"] == "ValidatingAdmissionPolicyBinding":
+                policy = policies[manifest["spec"]["policyName"]]
+                upstream.register(name, manifest, self.child(policy))
+        self.register_outputs({})
