@@ -51,6 +51,9 @@ class ToolConfig(BaseModel):
         default=[], description="arguments that make an official binary print its version"
     )
     seconds: int = Field(default=120, description="what a cold build took on two cores")
+    only_for: str = Field(
+        default="", description="the command that builds it when it is used; nothing else does"
+    )
 
 
 class Tool:
@@ -87,6 +90,11 @@ class Tool:
     def files(self) -> Path:
         """Where the files kept from the module are: with the programs, or by themselves."""
         return self.place / "files" if self.built else self.place.with_name(f"{self.key}.files")
+
+    @property
+    def builder(self) -> str:
+        """The command that builds it."""
+        return self.config.only_for or "make up"
 
     @functools.cached_property
     def gomod(self) -> str:
@@ -166,7 +174,7 @@ def binary(name: str) -> Path:
     if official:
         return official
     if not owner.built:
-        raise SlipwayError(f"{name} has not been built", fix="run `make up`")
+        raise SlipwayError(f"{name} has not been built", fix=f"run `{owner.builder}`")
     return owner.place / "bin" / name
 
 
@@ -176,9 +184,10 @@ def files(name: str) -> Path:
     Raises:
         SlipwayError: the tool has neither been built nor its files fetched.
     """
-    if not tool(name).files.is_dir():
-        raise SlipwayError(f"{name} has not been built", fix="run `make up`")
-    return tool(name).files
+    owner = tool(name)
+    if not owner.files.is_dir():
+        raise SlipwayError(f"{name} has not been built", fix=f"run `{owner.builder}`")
+    return owner.files
 
 
 def fetch(
@@ -213,8 +222,9 @@ def _official(owner: Tool, name: str) -> Path | None:
 
 
 def missing(names: Iterable[str] | None = None) -> list[Tool]:
-    """The tools (all by default) still to build, the longest first."""
-    wanted = tools().values() if names is None else [tool(name) for name in names]
+    """The tools still to build, the longest first; by default all that the platform needs."""
+    platform = [owner for owner in tools().values() if not owner.config.only_for]
+    wanted = platform if names is None else [tool(name) for name in names]
     todo = [t for t in wanted if not t.built and not _is_official(t)]
     return sorted(todo, key=lambda t: -t.config.seconds)
 
@@ -383,7 +393,7 @@ def build(
     """Builds what is missing, one tool after the other (the compiler uses every core itself).
 
     Args:
-        names: tools by folder name; all of them by default.
+        names: tools by folder name; by default all that the platform needs.
         progress: called with (tool, what happens to it).
 
     Raises:

@@ -362,6 +362,28 @@ def test_only_what_is_asked_for_is_built(make: Make, compiler: Path) -> None:
     assert (one.built, other.built) == (False, True)
 
 
+def test_what_one_command_needs_is_built_for_it_alone(
+    make: Make, place: Path, compiler: Path
+) -> None:
+    (place / "module" / "stages").mkdir(parents=True)
+    platform = make()
+    extra = make(
+        'module = "example.com/tool"\nfiles = ["stages"]\nonly_for = "slipway bench scale"',
+        GOMOD.replace("cmd/tool", "cmd/extra"),
+        name="extra",
+    )
+    assert [t.name for t in toolchain.missing()] == ["tool"]
+    toolchain.build()
+    assert (platform.built, extra.built) == (True, False)
+    for ask in (lambda: toolchain.binary("extra"), lambda: toolchain.files("extra")):
+        with pytest.raises(SlipwayError, match="run `slipway bench scale`"):
+            ask()
+    assert [t.name for t in toolchain.missing(["extra"])] == ["extra"]
+    toolchain.build(["extra"])
+    toolchain.drop_former()
+    assert (toolchain.files("extra") / "stages").is_dir()
+
+
 def test_clean_drops_former_pins_and_what_was_interrupted(
     make: Make, compiler: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +442,11 @@ def test_each_pin_is_checksummed(owner: Tool) -> None:
 def test_each_program_comes_from_one_folder() -> None:
     names = [name for owner in OWN for name in owner.binaries]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_a_tool_is_for_the_platform_or_for_a_command_that_exists() -> None:
+    for owner in OWN:
+        assert owner.builder.split()[:2] in (["make", "up"], ["slipway", "bench"]), owner.name
 
 
 @pytest.mark.parametrize("owner", OWN, ids=lambda t: t.name)
