@@ -154,6 +154,14 @@ class Cluster:
         merge = {"Content-Type": "application/merge-patch+json"}
         self._checked("PATCH", path, json=change, headers=merge)
 
+    def delete(self, path: str, **params: str) -> None:
+        """Deletes the object or the collection at an API path; what is not there is no error."""
+        try:
+            self._checked("DELETE", path, params=params)
+        except ClusterError as error:
+            if error.status != 404:
+                raise
+
     def annotate(self, path: str, annotations: Mapping[str, str]) -> None:
         """Sets annotations on the object at an API path."""
         self.patch(path, {"metadata": {"annotations": dict(annotations)}})

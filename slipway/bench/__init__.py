@@ -16,13 +16,13 @@ import httpx
 import psutil
 
 from slipway import paths
-from slipway.bench import command, prediction, promotion, push, repository, rest, train
+from slipway.bench import command, prediction, promotion, push, repository, rest, scale, train
 from slipway.bench.figures import TARGETS, Figure
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError, did_you_mean
 from slipway.publish import head
 
-# Some take `rounds` besides: how often they repeat what they measure.
+# Some take `rounds` besides, how often they repeat what they measure, or `models`.
 Measure = Callable[..., list[Figure]]
 
 # What rests is measured before anything is asked of it.
@@ -37,7 +37,10 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
     promotion.promotion: ("promotion", "failed", "revert", "gates", "polling"),
     train.train: ("training", "step-overhead"),
     prediction.prediction: ("throughput", "p99", "in-cluster"),
+    scale.scale: ("scale", "scale-memory", "scale-push"),
 }
+# It takes the platform to its limits, so somebody has to name it; one name gives all its figures.
+ON_REQUEST = {scale.scale}
 
 
 def check_names(names: Collection[str]) -> None:
@@ -51,25 +54,32 @@ def measure(
     platform: Cluster,
     names: Collection[str],
     say: Callable[[str, str], None],
-    rounds: int | None = None,
+    **sizes: int | None,
 ) -> Iterator[Figure]:
-    """The named figures, all by default; one that cannot be measured says why.
+    """The named figures, by default all but those on request; one that cannot be says why.
 
-    `say` gets the figure's name and what is done for it. What is repeated is so `rounds` times.
+    `say` gets the figure's name and what is done for it. `sizes` are `rounds`, how often what is
+    repeated is so, and `models`; each goes to the measurements that know it.
     """
     for measurement, given in MEASUREMENTS.items():
-        wanted = [name for name in given if not names or name in names]
+        wanted = _wanted(measurement, given, names)
         if not wanted:
             continue
         try:
-            takes = rounds and "rounds" in inspect.signature(measurement).parameters
-            more = {"rounds": rounds} if takes else {}
+            known = inspect.signature(measurement).parameters
+            more = {key: size for key, size in sizes.items() if size and key in known}
             figures = measurement(platform, functools.partial(say, wanted[0]), **more)
             found = {figure.name: figure for figure in figures}
         except (SlipwayError, OSError, subprocess.SubprocessError, httpx.HTTPError) as error:
             problem = str(error) or type(error).__name__
             found = {name: Figure(name, None, problem=problem) for name in wanted}
         yield from (found[name] for name in wanted if name in found)
+
+
+def _wanted(measurement: Measure, given: Collection[str], names: Collection[str]) -> list[str]:
+    if measurement in ON_REQUEST:
+        return list(given) if any(name in names for name in given) else []
+    return [name for name in given if not names or name in names]
 
 
 def document(figures: list[Figure]) -> dict[str, Any]:

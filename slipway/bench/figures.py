@@ -48,6 +48,9 @@ TARGETS = {
     "throughput": Target("predictions/s beside MLflow's", "×", 3, at_least=True),
     "p99": Target("prediction p99 beside MLflow's", "×", 1),
     "in-cluster": Target("predictions/s of the pod, by its Service", "/s", None),
+    "scale": Target("ApplicationSet of many files to all synced", "s", None),
+    "scale-memory": Target("Argo CD's controller meanwhile, peak", "MiB", None),
+    "scale-push": Target("one file among many, push to synced", "s", None),
 }
 
 

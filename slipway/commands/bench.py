@@ -22,12 +22,18 @@ def command(
     figures: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FIGURE", help=f"Some of {_NAMES}; default: all.", show_default=False
+            metavar="FIGURE",
+            help=f"Some of {_NAMES}; default: all but scale.",
+            show_default=False,
         ),
     ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(min=1, help="How many pushes and promotions; default: 20 of each."),
+    ] = None,
+    models: Annotated[
+        int | None,
+        typer.Option(min=1, max=5000, help="How many models for scale; default: 1,000."),
     ] = None,
     output: Output = "text",
     file: Annotated[
@@ -51,7 +57,7 @@ def command(
             if not err.is_terminal:
                 say(f"{figure}: {news}")
 
-        found = list(bench.measure(Cluster.connect(), names, tell, rounds))
+        found = list(bench.measure(Cluster.connect(), names, tell, rounds=rounds, models=models))
     content = bench.document(found)
     place = file or bench.default_file()
     bench.write(place, content)
