@@ -149,21 +149,20 @@ class Many:
     def _without_applications(self, say: Callable[[str], None]) -> None:
         """Without the finalizers by which Argo CD would take down one after the other."""
         self._platform.delete(f"{ARGO}/applicationsets/{NAME}")
-        path, asked = f"{ARGO}/applications", {"labelSelector": SELECTOR}
-        deadline = time.monotonic() + PATIENCE_S
-        while names := [i["metadata"]["name"] for i in self._platform.items(path, **asked)]:
-            say(f"removing {len(names)} Applications")
+        path, deadline = f"{ARGO}/applications", time.monotonic() + PATIENCE_S
+        while found := self._platform.items(path, labelSelector=SELECTOR):
+            say(f"removing {len(found)} Applications")
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                list(pool.map(self._let_go, names))
-            self._platform.delete(path, **asked)
+                list(pool.map(self._remove, (f"{path}/{i['metadata']['name']}" for i in found)))
             _pause(deadline, "Applications")
 
-    def _let_go(self, name: str) -> None:
+    def _remove(self, application: str) -> None:
         try:
-            self._platform.patch(f"{ARGO}/applications/{name}", {"metadata": {"finalizers": None}})
+            self._platform.patch(application, {"metadata": {"finalizers": None}})
         except ClusterError as error:
             if error.status != 404:
                 raise
+        self._platform.delete(application)
 
     def _without_namespace(self, say: Callable[[str], None]) -> None:
         deadline = time.monotonic() + PATIENCE_S

@@ -33,6 +33,8 @@ class Api:
     def __init__(self, objects: dict[str, Any]) -> None:
         self.objects, self.asked = objects, []
         self.refused: set[str] = set()
+        # A list that is empty when this has been deleted.
+        self.gone_with: dict[str, str] = {}
         transport = httpx.MockTransport(self._answer)
         client = httpx.Client(base_url="https://api", transport=transport)
         self.cluster = Cluster(client, embedded=True)
@@ -46,6 +48,7 @@ class Api:
         found = self.objects.get(path)
         if request.method == "DELETE":
             self.objects.pop(path, None)
+            self.objects.pop(self.gone_with.get(path, ""), None)
         return httpx.Response(200 if found else 404, json=found or {"message": "gone"})
 
 
@@ -161,12 +164,13 @@ def left(**more: Any) -> Api:
 def test_all_of_it_is_removed_in_an_order_in_which_nothing_comes_back(tmp_path: Path) -> None:
     api = left()
     made = place(api, tmp_path)
-    made.clear(quiet)
     application = f"{ARGO}/applications/{NAME}-model-0001"
+    api.gone_with = {application: f"{ARGO}/applications"}
+    made.clear(quiet)
     assert api.asked == [
         ("DELETE", f"{ARGO}/applicationsets/{NAME}"),
         ("PATCH", application),
-        ("DELETE", f"{ARGO}/applications"),
+        ("DELETE", application),
         ("DELETE", many.NAMESPACE),
         ("DELETE", f"{kwok.NODES}/simulated-1"),
         ("DELETE", "/api/v1/namespaces/kube-system/pods/kube-proxy-x"),
@@ -376,9 +380,14 @@ def test_the_meter_knows_the_peak_the_processor_and_who_was_stopped(
     group.mkdir(parents=True)
 
     def use(mib: int, seconds: float) -> None:
-        (group / "memory.current").write_text(f"{mib * 2**20}\n")
-        (group / "memory.stat").write_text("inactive_file 0\n")
-        (group / "cpu.stat").write_text(f"usage_usec {seconds * 1e6:.0f}\n")
+        for name, content in {
+            "memory.current": f"{mib * 2**20}\n",
+            "memory.stat": "inactive_file 0\n",
+            "cpu.stat": f"usage_usec {seconds * 1e6:.0f}\n",
+        }.items():
+            # At once, as the kernel does it.
+            (tmp_path / name).write_text(content)
+            (tmp_path / name).rename(group / name)
 
     state = {"restartCount": 2, "lastState": {"terminated": {"reason": "OOMKilled"}}}
     limit = {"resources": {"limits": {"memory": "384Mi"}}}
