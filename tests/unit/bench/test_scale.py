@@ -401,11 +401,17 @@ def test_the_meter_knows_the_peak_the_processor_and_who_was_stopped(
     monkeypatch.setattr(meter, "SAMPLE_S", 0.01)
     use(100, 1)
     with Meter(Api({PODS: {"items": [pod]}}).cluster, ["argocd"]) as watched:
-        for mib in (300, 200):
+
+        def sampled(mib: int) -> None:
             use(mib, 2)
-            time.sleep(0.1)
+            deadline = time.monotonic() + 10
+            while watched._peaks["repo"] < mib * 2**20 and time.monotonic() < deadline:
+                pass
+
+        sampled(300)
+        use(200, 2)
         first = watched.lap()["repo"]
-        time.sleep(0.1)
+        sampled(200)
         second = watched.lap()["repo"]
         assert watched.limits() == {"repo": "384Mi"}
         assert watched.restarts() == {"repo": "OOMKilled, 2 times"}
