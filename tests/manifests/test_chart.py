@@ -96,6 +96,56 @@ def test_a_budget_only_where_a_replica_can_be_spared() -> None:
     assert "PodDisruptionBudget" in render(FIXTURES / "valid" / "replicated.yaml")
 
 
+def containers(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    spec = rendered["Deployment"]["spec"]["template"]["spec"]
+    return {c["name"]: c for c in [*spec["initContainers"], *spec["containers"]]}
+
+
+def volumes(rendered: dict[str, Any]) -> set[str]:
+    return {v["name"] for v in rendered["Deployment"]["spec"]["template"]["spec"]["volumes"]}
+
+
+def test_evidence_is_verified_unless_an_environment_says_no() -> None:
+    read = release.load(VALID[1])
+    args = containers(render(VALID[1]))["fetch-bento"]["args"]
+    digits = read.evidence.digest.removeprefix("sha256:")
+    assert args[4:] == [
+        f"--evidence=s3://evidence/sha256/{digits}",
+        f"--model={read.model}",
+        "--environment=dev",
+        "--keys=/keys/public.pem",
+    ]
+    without = render(VALID[1], "--set", "serving.evidence.verify=false")
+    assert len(containers(without)["fetch-bento"]["args"]) == 4
+    assert "keys" not in volumes(without)
+
+
+def test_predictions_are_shipped_by_a_sidecar_that_outlives_the_model() -> None:
+    read = release.load(VALID[1])
+    made = render(VALID[1])
+    ship, model = (containers(made)[name] for name in ("ship-predictions", "model"))
+    assert ship["restartPolicy"] == "Always"
+    bento = read.bento.digest.removeprefix("sha256:")
+    log = {v["name"]: v.get("value") for v in model["env"]}["SLIPWAY_PREDICTION_LOG"]
+    assert ship["args"][:2] == [log, f"s3://predictions/dev/{read.model}/{bento}"]
+    # What waits has room beside what is being written.
+    assert int(ship["args"][3]) + 2 * (16 << 20) <= 80 << 20
+    assert ship["envFrom"] == containers(made)["fetch-bento"]["envFrom"]
+    assert "envFrom" not in model, "a model's code gets no key to the store"
+    without = render(VALID[1], "--set", "serving.predictions.log=false")
+    assert "ship-predictions" not in containers(without)
+    assert "predictions" not in volumes(without)
+
+
+def test_a_replica_drains_before_it_stops() -> None:
+    spec = render(VALID[1])["Deployment"]["spec"]["template"]["spec"]
+    [model] = spec["containers"]
+    command = model["lifecycle"]["preStop"]["exec"]["command"][-1]
+    draining = {v["name"]: v.get("value") for v in model["env"]}["SLIPWAY_DRAINING"]
+    assert command == f"touch {draining}; sleep 5"
+    assert spec["terminationGracePeriodSeconds"] == 5 + int(model["args"][2]) + 5
+
+
 def test_a_store_outside_the_cluster_is_reachable_anywhere_on_its_port() -> None:
     inside = render(VALID[0])["NetworkPolicy"]["spec"]["egress"][1]
     assert inside["to"][0]["namespaceSelector"]["matchLabels"] == {

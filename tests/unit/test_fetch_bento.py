@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import hashlib
 import io
+import json
 import os
 import runpy
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from slipway import attestation, release
 from slipway.chart import CHART
+from tests import samples
 
 SCRIPT = CHART / "files" / "fetch_bento.py"
 
@@ -40,14 +48,17 @@ BENTO = archive(("bento.yaml", b"name: toy\n"), ("models/toy/1/weights", os.uran
 
 
 @contextmanager
-def store(content: bytes | None, faults: list[int]) -> Iterator[tuple[str, list[str]]]:
-    """One object behind S3's GET; a fault is a status to answer, or minus the bytes to send."""
+def store(
+    bento: bytes | None, faults: list[int], evidence: bytes | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Objects behind S3's GET; a fault is a status to answer, or minus the bytes to send."""
     ranges: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             ranges.append(self.headers["Range"])
             fault = faults.pop(0) if faults else 0
+            content = evidence if self.path.startswith("/evidence/") else bento
             if content is None or fault > 0:
                 self.send_response(fault or 404)
                 self.send_header("Content-Length", "0")
@@ -190,3 +201,133 @@ def test_a_store_that_stays_down_is_another_exit_code(fetch: Fetch, tmp_path: Pa
     assert result.code == 1
     assert f"could not be fetched from {url}" in result.said
     assert "gave up after 8 tries" in result.said
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"1" * 32)
+STRANGER = Ed25519PrivateKey.from_private_bytes(b"2" * 32)
+NAME = hashlib.sha256(BENTO).hexdigest()
+
+
+def pem(*keys: Ed25519PrivateKey) -> str:
+    return "".join(
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+        for key in keys
+    )
+
+
+def signed(
+    key: Ed25519PrivateKey = KEY, kind: str = attestation.PAYLOAD_TYPE, **changes: Any
+) -> bytes:
+    """An envelope as the platform writes them, its statement changed before it is signed."""
+    document = samples.document()
+    bento = release.Bento(
+        digest=f"sha256:{NAME}", uri=f"s3://bentos/sha256/{NAME}", size=len(BENTO)
+    )
+    document = document.model_copy(update={"bento": bento})
+    envelope = json.loads(attestation.sign(document, key))
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        functools.reduce(lambda item, part: item[part], parents, statement)[last] = value
+    payload = json.dumps(statement).encode()
+    signature = key.sign(attestation.pae(kind, payload))
+    envelope["payload"], envelope["payloadType"] = base64.b64encode(payload).decode(), kind
+    envelope["signatures"][0]["sig"] = base64.b64encode(signature).decode()
+    return json.dumps(envelope).encode()
+
+
+ENVIRONMENT = samples.document().environment
+
+
+@pytest.fixture
+def verified(
+    fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Callable[..., Result]:
+    """Fetches BENTO with evidence; `stored` is what the store holds in its place."""
+    script = runpy.run_path(str(SCRIPT))
+    folder = tmp_path / "bento"
+    folder.mkdir()
+
+    def run(
+        evidence: bytes,
+        *,
+        stored: bytes | None = None,
+        keys: str = pem(KEY),
+        model: str = "toy",
+        environment: str = ENVIRONMENT,
+        faults: Iterable[int] = (),
+    ) -> Result:
+        file = tmp_path / "public.pem"
+        file.write_text(keys)
+        named = hashlib.sha256(evidence).hexdigest()
+        options = {
+            "evidence": f"s3://evidence/sha256/{named}",
+            "model": model,
+            "environment": environment,
+            "keys": str(file),
+        }
+        with store(BENTO, list(faults), stored if stored is not None else evidence) as (url, _):
+            monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+            bento = [f"s3://bentos/sha256/{NAME}", f"sha256:{NAME}", str(len(BENTO)), str(folder)]
+            code = script["main"](*bento, *(f"--{k}={v}" for k, v in options.items()))
+        assert bool(list(folder.iterdir())) == (code == 0)
+        return Result(code, capsys.readouterr().err)
+
+    return run
+
+
+def test_a_bento_comes_with_evidence_of_its_own(verified: Callable[..., Result]) -> None:
+    assert verified(signed()).code == 0
+    assert verified(signed(), faults=[503, -100]).code == 0
+
+
+def test_a_former_key_stays_good_while_it_is_listed(verified: Callable[..., Result]) -> None:
+    assert verified(signed(), keys=pem(STRANGER, KEY)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("evidence", "options", "said"),
+    [
+        (signed(STRANGER), {}, "not signed by a key that is trusted here: signed by "),
+        (signed(), {"stored": signed() + b" "}, "wrong bytes: the object's digest is sha256:"),
+        (signed(), {"keys": ""}, "holds no Ed25519 public key"),
+        (signed(), {"keys": pem(KEY).replace("MCow", "XXXX")}, "holds what is no public key"),
+        (signed(), {"model": "other"}, "its subject is [('toy', "),
+        (signed(), {"environment": "prod"}, f"its environment is {ENVIRONMENT}, the release's is"),
+        (signed(subject=[]), {}, "its subject is []"),
+        (signed(predicate__bento={"digest": "sha256:0"}), {}, "its bento is sha256:0"),
+        (signed(predicateType="https://slsa.dev/provenance/v1"), {}, "its predicate is https"),
+        (signed(_type="other"), {}, "its statement is other"),
+        (signed(predicate=None), {}, "not an envelope with evidence"),
+        (signed(kind="text/plain"), {}, "its payload is 'text/plain'"),
+        (b"{}", {}, "not an envelope with evidence: KeyError('payloadType')"),
+        (b"not JSON", {}, "not an envelope with evidence"),
+        (signed().replace(b'"sig": "', b'"sig": "AA'), {}, "altered since it was signed"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_evidence_that_proves_nothing_is_refused(
+    verified: Callable[..., Result], evidence: bytes, options: dict[str, Any], said: str
+) -> None:
+    result = verified(evidence, **options)
+    assert result.code == 2, result.said
+    assert said in result.said
+    assert "evidence s3://evidence/sha256/" in result.said
+
+
+def test_a_payload_altered_under_its_signature_is_refused(verified: Callable[..., Result]) -> None:
+    envelope = json.loads(signed())
+    payload = base64.b64decode(envelope["payload"]).replace(b"toy", b"joy")
+    envelope["payload"] = base64.b64encode(payload).decode()
+    result = verified(json.dumps(envelope).encode(), model="joy")
+    assert "altered since it was signed" in result.said
+
+
+def test_evidence_that_cannot_be_had_now_may_be_had_later(verified: Callable[..., Result]) -> None:
+    result = verified(signed(), faults=[500] * 8)
+    assert result.code == 1
+    assert "s3://evidence/sha256/" in result.said

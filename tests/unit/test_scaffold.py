@@ -21,6 +21,18 @@ def test_the_folder_is_a_bento(tmp_path: Path, template: str) -> None:
     assert {str(path.relative_to(folder.path)) for path in written} >= set(bento.REQUIRED)
 
 
+def test_every_bento_has_the_same_envelope(tmp_path: Path) -> None:
+    """It is copied, since a bento must not need code from elsewhere; so it must not drift."""
+    scaffold.create("second_model", "classifier", bentos=tmp_path)
+    services = [*paths.REPOSITORY.glob("bentos/*/service.py"), tmp_path / "second_model/service.py"]
+    envelopes = {
+        text[text.index("PROBABILITY = ") : text.index("@bentoml.service")]
+        for text in (service.read_text() for service in services)
+    }
+    assert len(services) >= 2
+    assert len(envelopes) == 1
+
+
 @pytest.mark.parametrize("template", scaffold.templates())
 def test_what_is_written_is_linted(tmp_path: Path, template: str) -> None:
     scaffold.create("second_model", template, bentos=tmp_path)

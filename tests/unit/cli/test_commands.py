@@ -90,6 +90,20 @@ def test_predict_where_no_model_runs(connected: Any) -> None:
     assert "other does not run in dev" in result.stderr
 
 
+def test_predict_shows_the_id_that_a_label_needs(connected: Any) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        headers = {"x-slipway-bento": "sha256:abc", "x-slipway-prediction": "01a2"}
+        return httpx.Response(200, json={"probability": 0.25}, headers=headers)
+
+    connected.models["toy"] = answer
+    assert (
+        "id 01a2, for `slipway label`"
+        in run("predict", "toy", "--env", "dev", "--data", "{}").stderr
+    )
+    shown = run("predict", "toy", "--env", "dev", "--data", "{}", "-o", "json")
+    assert json.loads(shown.stdout)["id"] == "01a2"
+
+
 def test_train_starts_and_says_how_to_follow(connected: Any) -> None:
     commit = connected.release.code.commit
     result = run("train", "toy", "--commit", commit)
