@@ -1,12 +1,15 @@
-"""The init container's script against the real object store."""
+"""The chart's scripts, and who reads what they ship, against the real object store."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import runpy
+import signal
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -17,7 +20,9 @@ import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from slipway import predictions, soak
 from slipway.chart import CHART
+from slipway.store import Store
 from tests.apiserver import binary, free_ports
 
 pytestmark = pytest.mark.apiserver
@@ -95,3 +100,36 @@ def test_takes_only_what_the_digest_names(
     assert script["main"](*arguments) == code
     assert said in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ([] if code else ["bento.yaml"])
+
+
+@pytest.mark.slow
+def test_what_the_sidecar_ships_is_what_soak_reads(store: Any, tmp_path: Path) -> None:
+    for bucket in ("predictions", "labels"):
+        store.create_bucket(Bucket=bucket)
+    ids = [f"{1767225600_000 + 1000 * number:012x}{number:016x}" for number in range(3)]
+    log = tmp_path / "log.jsonl"
+    prefix = f"s3://predictions/dev/toy/{DIGEST}"
+    command = [sys.executable, CHART / "files" / "ship_predictions.py", log, prefix, "toy-1"]
+    process = subprocess.Popen([*command, str(48 << 20)])
+    try:
+        for number in range(3):
+            entry = {"time": f"2026-01-01T00:00:0{number}.000Z", "id": ids[number]}
+            line = json.dumps({**entry, "probability": [0.5]}, separators=(",", ":"))
+            # As much as is shipped at once, so that it is shipped now; and what it keeps in memory.
+            log.write_text(line + "\n" + ("x" * 1000 + "\n") * 4200)
+            deadline = time.monotonic() + 60
+            while log.exists() or any(tmp_path.iterdir()):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    [anonymous] = [line for line in status.splitlines() if line.startswith("RssAnon")]
+    assert int(anonymous.split()[1]) < 48 << 10, "of the 64 MiB that the sidecar may use"
+    ours = Store()
+    assert len(predictions.segments(ours, "dev", "toy", f"sha256:{DIGEST}")) == 3
+    labels = [predictions.Label(identity, 1, "2026-01-02") for identity in ids[:2]]
+    predictions.write_labels(ours, "dev", "toy", labels)
+    found = soak.measure(ours, "dev", "toy", f"sha256:{DIGEST}")
+    assert (found.predictions, found.labelled, found.brier) == (3, 2, 0.25)
