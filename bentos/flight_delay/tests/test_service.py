@@ -273,10 +273,11 @@ def test_what_was_refused_is_logged_without_a_prediction(
     assert "probability" not in line
 
 
-def test_what_is_no_prediction_is_not_logged(logged: Any, call: Any) -> None:
+def test_what_is_no_prediction_is_not_logged(logged: Any, call: Any, tmp_path: Path) -> None:
     answer, lines = logged("GET", "/readyz")
     assert "x-slipway-prediction" not in answer.headers
     assert lines == []
+    assert not list(tmp_path.iterdir())
     assert "x-slipway-prediction" not in call("POST", "/predict", json=EXAMPLE).headers
 
 
