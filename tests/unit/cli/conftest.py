@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from slipway import attestation, bento, digests, evidence, release, store
@@ -21,6 +20,7 @@ from slipway.evidence import Estimate, Evaluation, Evidence, Holdout
 from slipway.forge import NotFound, PullRequest
 from slipway.lineage import MLflow
 from slipway.release import Release
+from tests.samples import Objects, public_pem
 
 ARGO = "/apis/argoproj.io/v1alpha1/namespaces"
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -59,29 +59,6 @@ class Forge:
 
     def statuses(self, sha: str) -> dict[str, str]:
         return self.reported.get(sha, {})
-
-
-class Objects(store.Store):
-    """A store in memory."""
-
-    def __init__(self) -> None:
-        self.content: dict[tuple[str, str], bytes] = {}
-
-    def put(self, bucket: store.Bucket, data: bytes) -> str:
-        digest = digests.of(data)
-        self.content[bucket, digest] = data
-        return digest
-
-    def has(self, bucket: store.Bucket, digest: str) -> bool:
-        return (bucket, digest) in self.content
-
-    def get(self, bucket: store.Bucket, digest: str) -> bytes:
-        if not self.has(bucket, digest):
-            raise store.Missing(f"{store.uri(bucket, digest)}: no such object")
-        data = self.content[bucket, digest]
-        if digests.of(data) != digest:
-            raise store.Corrupt(f"{store.uri(bucket, digest)}: corrupt")
-        return data
 
 
 @dataclass
@@ -247,9 +224,6 @@ def platform() -> Platform:
             ]
         },
     }
-    pem = made.key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
     application = {
         "metadata": {"name": "dev-toy"},
         "status": {"sync": {"status": "Synced"}, "health": {"status": "Healthy"}},
@@ -259,7 +233,7 @@ def platform() -> Platform:
         f"{ARGO}/argocd/applications": {"items": [application]},
         f"{ARGO}/pipelines/workflowtemplates/train": {},
         "/api/v1/namespaces/pipelines/configmaps/evidence-keys": {
-            "data": {"public.pem": pem.decode()}
+            "data": {"public.pem": public_pem(made.key).decode()}
         },
     }
     made.models["toy"] = answers(bento_digest)
