@@ -1,0 +1,138 @@
+"""Pools of GPU nodes: bounded in number, time and money, and for those who ask for a GPU alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from policies.infrastructure.limits import Limits
+from policies.infrastructure.resources import UNKNOWN, Resource, at, each
+from policies.infrastructure.rule import Rule
+from policies.infrastructure.rules.instance_types import FAMILY, TYPE, requirements
+
+GPU = "nvidia.com/gpu"
+BUDGET = "slipway/monthly-budget"
+# Families of AWS with NVIDIA's GPUs: g4dn, g5, g6e, gr6, p3, p4d, p5, p5en, p6-b200.
+_FAMILY = re.compile(r"^(g\d+|gr\d+|p\d+)[a-z]*(-[a-z0-9]+)?$")
+_UNITS = {"h": 60, "m": 1, "s": 1 / 60}
+
+
+def gpu_pools_tainted(resource: Resource, limits: Limits) -> Iterator[str]:
+    """Only what asks for a GPU runs beside one."""
+    if is_pool(resource):
+        taints = resource.get("spec", "template", "spec", "taints")
+        effects = ("NoSchedule", "NoExecute")
+    elif is_group(resource):
+        taints, effects = resource.get("taints"), ("NO_SCHEDULE", "NO_EXECUTE")
+    else:
+        return
+    if taints is UNKNOWN:
+        return
+    if not [t for t in each(taints) if at(t, "key") == GPU and at(t, "effect") in effects]:
+        yield f"a taint {GPU} with effect {effects[0]} is missing"
+
+
+def gpu_pools_limited(resource: Resource, limits: Limits) -> Iterator[str]:
+    """A pool has a largest number of GPUs, within the environment's."""
+    most = limits.gpu_pools.maximum_gpus
+    if is_pool(resource):
+        asked = resource.get("spec", "limits", GPU)
+        if asked is None:
+            yield f"spec.limits.{GPU} is missing"
+        elif asked is not UNKNOWN and not 0 <= _number(asked) <= most:
+            yield f"spec.limits.{GPU}: {asked} is not within 0 and {most}"
+    if is_group(resource):
+        nodes = resource.get("scalingConfig", "maxSize")
+        if isinstance(nodes, int | float) and nodes > most:
+            yield f"scalingConfig.maxSize: {int(nodes)} nodes have more than {most} GPUs"
+
+
+def gpu_pools_short_lived(resource: Resource, limits: Limits) -> Iterator[str]:
+    """A GPU node goes soon when it is idle, and one day in any case."""
+    if not is_pool(resource):
+        return
+    minutes = limits.gpu_pools.maximum_node_hours * 60
+    yield from _within(resource, minutes, "spec", "template", "spec", "expireAfter")
+    disruption = resource.get("spec", "disruption")
+    policy = at(disruption, "consolidationPolicy")
+    if policy not in ("WhenEmpty", "WhenEmptyOrUnderutilized", UNKNOWN):
+        yield "spec.disruption.consolidationPolicy: WhenEmpty is missing"
+    idle = limits.gpu_pools.maximum_idle_minutes
+    yield from _within(resource, idle, "spec", "disruption", "consolidateAfter")
+
+
+def gpu_pools_budgeted(resource: Resource, limits: Limits) -> Iterator[str]:
+    """A pool says how much money it may cost a month."""
+    if is_pool(resource):
+        yield from _budget(resource.get("metadata", "annotations", BUDGET), "annotation", BUDGET)
+    if is_group(resource):
+        yield from _budget(resource.get("tags", BUDGET), "tag", BUDGET)
+
+
+def _budget(value: Any, what: str, name: str) -> Iterator[str]:
+    if value is None:
+        yield f"{what} {name} is missing"
+    elif value is not UNKNOWN and not _number(value) > 0:
+        yield f"{what} {name}: {value} is no sum of money"
+
+
+def is_pool(resource: Resource) -> bool:
+    """Whether it is a Karpenter NodePool whose nodes have GPUs, by any sign of it."""
+    if resource.kind != "NodePool":
+        return False
+    if resource.get("spec", "limits", GPU) is not None:
+        return True
+    for requirement in requirements(resource):
+        key, values = str(at(requirement, "key")), each(at(requirement, "values"))
+        if key.startswith("karpenter.k8s.aws/instance-gpu-"):
+            return True
+        wanted = at(requirement, "operator") == "In" and key in (TYPE, FAMILY)
+        if wanted and any(has_gpu(str(value)) for value in values):
+            return True
+    return False
+
+
+def is_group(resource: Resource) -> bool:
+    """Whether it is a managed node group whose nodes have GPUs."""
+    types = [str(t) for t in each(resource.get("instanceTypes"))]
+    return resource.aws == "eks/NodeGroup" and any(map(has_gpu, types))
+
+
+def has_gpu(instance_type: str) -> bool:
+    """Whether machines of this type or family have NVIDIA GPUs."""
+    return bool(_FAMILY.match(instance_type.partition(".")[0]))
+
+
+def _within(pool: Resource, most_minutes: float, *path: str) -> Iterator[str]:
+    value, where = pool.get(*path), ".".join(path)
+    if value is UNKNOWN:
+        return
+    if value is None:
+        yield f"{where} is missing"
+    elif (minutes := _minutes(str(value))) > most_minutes:
+        said = "never" if minutes == math.inf else str(value)
+        yield f"{where}: {said}, at most {most_minutes:g} minutes"
+
+
+def _minutes(text: str) -> float:
+    """Of a duration such as 720h or 1h30m; what is none, such as Never, is without end."""
+    if not re.fullmatch(r"(\d+[hms])+", text):
+        return math.inf
+    return sum(int(n) * _UNITS[unit] for n, unit in re.findall(r"(\d+)([hms])", text))
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+RULES = (
+    Rule(gpu_pools_tainted),
+    Rule(gpu_pools_limited),
+    Rule(gpu_pools_short_lived),
+    Rule(gpu_pools_budgeted),
+)
