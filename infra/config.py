@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from infra.aws import config as eks
 from slipway.errors import from_validation
 
 PROJECT = "slipway"
@@ -103,10 +104,14 @@ class Storage(_Model):
     gitea: Bytes = "2Gi"
 
 
+# What a stack says only where Slipway makes its cluster on AWS.
+EKS = {"aws", "network", "tags", "gpuPools", "karpenter", "stores", "domain", "oidc"}
+
+
 class StackConfig(_Model):
     """environments/Pulumi.<stack>.yaml."""
 
-    cluster: Literal["embedded", "kubeconfig"] = "embedded"
+    cluster: Literal["embedded", "kubeconfig", "eks"] = "embedded"
     environments: list[Environment] = Field(min_length=1)
     nodePorts: bool = False
     pollSeconds: int = Field(default=60, ge=10, le=3600)
@@ -117,10 +122,23 @@ class StackConfig(_Model):
         default=[],
         description="where the images of models may come from; by default the serving image's",
     )
+    aws: eks.Account | None = None
+    network: eks.Network | None = None
+    tags: eks.Tags | None = None
+    gpuPools: list[eks.Pool] = []
+    karpenter: bool = Field(default=True, description="false: GPU pools are managed node groups")
+    stores: eks.Stores = eks.Stores()
+    domain: eks.Domain | None = None
+    oidc: eks.Oidc | None = None
 
     @property
     def embedded(self) -> bool:
         return self.cluster == "embedded"
+
+    @property
+    def protected(self) -> bool:
+        """Whether production is here: more copies, and nothing that holds data is deleted."""
+        return "prod" in self.environments
 
     @field_validator("environments")
     @classmethod
@@ -137,6 +155,44 @@ class StackConfig(_Model):
                 "nodePorts: true needs cluster: embedded, whose node ports are on 127.0.0.1 only; "
                 "reach another cluster's consoles by `kubectl port-forward`"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _eks_has_what_it_needs(self) -> StackConfig:
+        given = self.model_fields_set & EKS
+        if self.cluster != "eks":
+            if given:
+                raise ValueError(f"{', '.join(sorted(given))}: for cluster: eks only; remove it")
+            return self
+        missing = [name for name in ("aws", "network", "tags") if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"cluster: eks needs {', '.join(missing)} too")
+        if len(self.environments) > 1:
+            raise ValueError("cluster: eks hosts one environment: give each a stack of its own")
+        if (self.domain is None) != (self.oidc is None):
+            raise ValueError("domain and oidc need each other: consoles are reached after a login")
+        return self
+
+    @model_validator(mode="after")
+    def _pools_fit(self) -> StackConfig:
+        names = [pool.name for pool in self.gpuPools]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"gpuPools: {name} is named twice: give each a name of its own")
+        if self.aws and self.network:
+            zones = [("network.zones", zone) for zone in self.network.zones]
+            for index, pool in enumerate(self.gpuPools):
+                zones += [(f"gpuPools.{index}.zones", zone) for zone in pool.zones]
+            for field, zone in zones:
+                if eks.zone_region(zone) != self.aws.region:
+                    raise ValueError(f"{field}: {zone} is not in {self.aws.region}: name one of it")
+                if zone not in self.network.zones:
+                    known = ", ".join(self.network.zones)
+                    raise ValueError(f"{field}: {zone} has no subnet: it is one of {known}")
+        if not self.karpenter:
+            for index, pool in enumerate(self.gpuPools):
+                if pool.purchase == "capacity-block":
+                    raise ValueError(f"gpuPools.{index}: a capacity block needs karpenter: true")
         return self
 
 

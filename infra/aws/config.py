@@ -1,0 +1,282 @@
+"""The part of a stack's configuration that only AWS has, typed. No provider is called here."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from infra.aws import families
+from slipway.errors import did_you_mean
+
+# Of the cluster's services: no network of ours may lie in it.
+SERVICES = ipaddress.ip_network("172.20.0.0/16")
+ZONES = 3
+Zone = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$", description="eu-central-1a")]
+Arn = Annotated[
+    str, Field(pattern=r"^arn:aws(-[a-z]+)*:iam::\d{12}:(role|user)/[A-Za-z0-9_+=,.@/-]+$")
+]
+AccountId = Annotated[str, Field(pattern=r"^\d{12}$")]
+Duration = Annotated[str, Field(pattern=r"^[1-9]\d*(m|h)$", description="e.g. 10m, 336h")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
+Url = Annotated[str, Field(pattern=r"^https://[^\s/]+\.[^\s/]+(/\S*)?$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tags(_Model):
+    """Who owns what a stack makes, and who pays for it: on every resource."""
+
+    owner: str = Field(pattern=r"^[A-Za-z0-9 _.@+-]{2,64}$")
+    costCentre: str = Field(pattern=r"^[A-Za-z0-9 _.-]{1,32}$")
+
+
+class Nodes(_Model):
+    """The managed node group on which the platform itself runs."""
+
+    types: list[str] = Field(default=["m7i.large", "m6i.large"], min_length=1)
+    min: int = Field(default=3, ge=1, le=30)
+    max: int = Field(default=6, ge=1, le=30)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Nodes:
+        if self.min > self.max:
+            raise ValueError(_order(self.min, self.max))
+        return self
+
+
+class Account(_Model):
+    """Where the stack is, and who may work on it."""
+
+    account: AccountId
+    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
+    deployRole: Arn = Field(description="assumed by `pulumi up`")
+    admins: list[Arn] = Field(default=[], description="who else administers the cluster")
+    endpointCidrs: list[str] = Field(
+        default=[], description="from where the cluster's API is reached; none: from the VPC only"
+    )
+    registryReaders: list[AccountId] = Field(
+        default=[], description="accounts of other stacks that pull this one's images"
+    )
+    nodes: Nodes = Nodes()
+    amiVersion: str = Field(
+        default="v20251108",
+        pattern=r"^v\d{8}$",
+        description="of Amazon Linux 2023 for EKS, on nodes that Karpenter makes; never `latest`",
+    )
+
+    @field_validator("endpointCidrs")
+    @classmethod
+    def _narrow(cls, value: list[str]) -> list[str]:
+        for text in value:
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"{error}: write a network such as 198.51.100.0/24") from None
+            if network.prefixlen < 16:
+                raise ValueError(f"{text} is open to half the world: name your own networks")
+        return value
+
+    @model_validator(mode="after")
+    def _role_is_of_the_account(self) -> Account:
+        if self.deployRole.split(":")[4] != self.account:
+            raise ValueError(f"deployRole is not of the account {self.account}: name a role of it")
+        return self
+
+
+class Network(_Model):
+    """The VPC: a private, a public and an isolated subnet in each of three zones."""
+
+    cidr: str
+    zones: list[Zone] = Field(min_length=ZONES, max_length=ZONES)
+    nat: Literal["one", "zone"] = Field(
+        default="zone", description="one: cheaper, and all zones lose the way out with its zone"
+    )
+
+    @field_validator("cidr")
+    @classmethod
+    def _fits(cls, value: str) -> str:
+        try:
+            network = ipaddress.IPv4Network(value)
+        except ValueError as error:
+            raise ValueError(f"{error}: write a network such as 10.16.0.0/16") from None
+        if not 16 <= network.prefixlen <= 20:
+            raise ValueError(
+                f"a /{network.prefixlen} does not do: every pod has an address of its own and AWS "
+                "allows a /16 at most; write a /16 to /20"
+            )
+        if not network.is_private:
+            raise ValueError(f"{value} is not private: take one of 10.0.0.0/8")
+        if network.overlaps(SERVICES):
+            raise ValueError(f"{value} overlaps the services' {SERVICES}: take one of 10.0.0.0/8")
+        return value
+
+    @field_validator("zones")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("a zone is named twice: name three different ones")
+        return value
+
+    def _carve(self, prefix: int, first: int) -> list[str]:
+        """Three consecutive blocks that are 2**prefix times smaller than the VPC."""
+        network = ipaddress.IPv4Network(self.cidr)
+        blocks = list(network.subnets(prefixlen_diff=prefix))
+        return [str(block) for block in blocks[first : first + ZONES]]
+
+    @property
+    def private(self) -> list[str]:
+        """Three quarters of the network: nodes and pods."""
+        return self._carve(2, 0)
+
+    @property
+    def public(self) -> list[str]:
+        """Load balancers and NAT."""
+        return self._carve(6, 48)
+
+    @property
+    def isolated(self) -> list[str]:
+        """Databases: without any way out."""
+        return self._carve(6, 52)
+
+
+class Taint(_Model):
+    key: str = Field(pattern=r"^[a-z0-9.-]+(/[A-Za-z0-9._-]+)?$")
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+
+
+class Sharing(_Model):
+    """How pods share a GPU: `replicas` take turns on it, or it is divided by a MIG `profile`."""
+
+    by: Literal["none", "time-slicing", "mig"] = "none"
+    replicas: int | None = Field(default=None, ge=2, le=48)
+    profile: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Sharing:
+        wanted = {"none": None, "time-slicing": "replicas", "mig": "profile"}[self.by]
+        for field in ("replicas", "profile"):
+            given = getattr(self, field) is not None
+            if given != (field == wanted):
+                verb = "takes no" if given else "needs"
+                raise ValueError(f"by: {self.by} {verb} {field}")
+        return self
+
+
+class Consolidation(_Model):
+    """When nodes go: once empty (or also when fuller ones would do) for this long."""
+
+    when: Literal["empty", "underutilized"] = "empty"
+    after: Duration = "10m"
+
+
+class Pool(_Model):
+    """GPU nodes of one kind. Four lines of a stack file make one."""
+
+    name: Name
+    families: list[str] = Field(min_length=1)
+    sizes: list[str] = Field(default=[], description="of the families; none: every one")
+    purchase: Literal["on-demand", "spot", "capacity-block"] = "on-demand"
+    reservations: list[Annotated[str, Field(pattern=r"^cr-[0-9a-z]+$")]] = []
+    zones: list[Zone] = Field(default=[], description="none: all of the network's")
+    min: int = Field(default=0, ge=0, le=64)
+    max: int = Field(ge=1, le=64)
+    sharing: Sharing = Sharing()
+    taints: list[Taint] = Field(default=[Taint(key="nvidia.com/gpu", value="true")], min_length=1)
+    consolidation: Consolidation = Consolidation()
+    ttl: Duration = Field(default="336h", description="a node older than this is replaced")
+    budget: float = Field(gt=0, description="US dollars a month at which somebody is told")
+    diskGiB: int = Field(default=200, ge=50, le=16000)
+
+    @field_validator("families")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        known = families.catalogue().families
+        for family in value:
+            if family not in known:
+                raise ValueError(f"no family {family!r}: {did_you_mean(family, known)}")
+        return value
+
+    @model_validator(mode="after")
+    def _works(self) -> Pool:
+        if self.min > self.max:
+            raise ValueError(_order(self.min, self.max))
+        if (self.purchase == "capacity-block") != bool(self.reservations):
+            raise ValueError("purchase: capacity-block and reservations need each other")
+        for size in self.sizes:
+            for family in self.families:
+                known = families.catalogue().families[family].sizes
+                if size not in known:
+                    raise ValueError(f"{family} has no size {size}: {did_you_mean(size, known)}")
+        if self.sharing.profile:
+            for family in self.families:
+                gpu = families.catalogue().families[family].gpu
+                if self.sharing.profile not in gpu.mig:
+                    fix = (
+                        did_you_mean(self.sharing.profile, gpu.mig)
+                        if gpu.mig
+                        else ("share it by time-slicing, or take a family with A100, H100 or H200")
+                    )
+                    profile = f"{family} has no MIG profile {self.sharing.profile}"
+                    raise ValueError(f"the {gpu.name} of {profile}: {fix}")
+        name, cheapest = min(self.types.items(), key=lambda item: item[1].price)
+        if self.budget < cheapest.price:
+            raise ValueError(
+                f"budget {self.budget:g} does not pay one hour of {name} ({cheapest.price:g} USD): "
+                "raise it, or take a cheaper family"
+            )
+        return self
+
+    @property
+    def types(self) -> dict[str, families.Size]:
+        """Instance type to what it is."""
+        return families.sizes(self.families, self.sizes)
+
+
+class Database(_Model):
+    type: str = Field(default="db.t4g.medium", pattern=r"^db\.[a-z0-9]+\.[a-z0-9]+$")
+    storageGiB: int = Field(default=20, ge=20, le=65536)
+    backupDays: int = Field(default=7, ge=1, le=35)
+
+
+class Stores(_Model):
+    """Where objects and tables are: AWS's services, or pods of ours."""
+
+    objects: Literal["s3", "minio"] = "s3"
+    postgres: Literal["rds", "pod"] = "rds"
+    database: Database = Database()
+
+
+class Domain(_Model):
+    """The name under which the consoles are reached: mlflow.<name>, argocd.<name>, argo.<name>."""
+
+    name: str = Field(pattern=r"^([a-z0-9-]+\.)+[a-z]{2,}$")
+    zone: str = Field(pattern=r"^Z[A-Z0-9]{6,31}$", description="id of its Route 53 zone")
+    openTo: list[str] = Field(default=["0.0.0.0/0"], min_length=1)
+
+
+class Oidc(_Model):
+    """Single sign-on in front of the consoles. The client's secret is in Secrets Manager."""
+
+    issuer: Url
+    authorizationEndpoint: Url
+    tokenEndpoint: Url
+    userInfoEndpoint: Url
+    clientId: str = Field(min_length=1)
+    clientSecret: str = Field(
+        pattern=r"^[A-Za-z0-9/_+=.@-]{1,100}$", description="name of a secret in Secrets Manager"
+    )
+
+
+def _order(low: int, high: int) -> str:
+    return f"min {low} is above max {high}: lower one, or raise the other"
+
+
+def zone_region(zone: str) -> str:
+    """The region that a zone's name begins with."""
+    return re.sub(r"[a-z]$", "", zone)
