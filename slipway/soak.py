@@ -14,7 +14,8 @@ def measure(store: Store, env: str, model: str, bento: Digest) -> Soak:
     Raises:
         StoreError: the store does not answer, or refuses.
     """
-    served = predictions.segments(store, env, model, bento)
+    logged = predictions.segments(store, env, model, bento)
+    served = [segment for segment in logged if segment.predictions]
     if not served:
         return Soak(first=None, last=None, predictions=0, labelled=0, brier=None)
     newest = [made.time for made in predictions.read(store, served[-1])]

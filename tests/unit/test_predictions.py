@@ -81,6 +81,7 @@ def test_nothing_served_is_nothing(store: Objects) -> None:
 
 
 def test_soak_counts_what_this_bento_served_in_this_environment(store: Objects) -> None:
+    segment(store, entry(-60))  # refused, and no more
     segment(store, entry(0.25, 0.9), entry(5, 0.1), entry(6))
     segment(store, entry(12, 0.5, 0.7), pod="toy-2")
     segment(store, entry(30.5, 0.5), bento=FORMER)
