@@ -20,6 +20,7 @@ from slipway.errors import SlipwayError
 
 TOKEN = "test"
 START_TIMEOUT_S = 60
+DELETION = ("garbage-collector-controller", "namespace-controller")
 
 
 def binary(tool: str, name: str = "") -> Path:
@@ -45,10 +46,10 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def start_apiserver(folder: Path) -> Iterator[Path]:
+def start_apiserver(folder: Path, *controllers: str) -> Iterator[Path]:
     """Runs etcd and kube-apiserver with their data in `folder`; yields the admin's kubeconfig.
 
-    Of the controllers only those run that deletion needs: garbage collection and namespaces.
+    `controllers`: the only ones that run; DELETION is what deletion needs.
     Raises `FileNotFoundError` where a binary is missing, `RuntimeError` where one does not start.
     """
     client, peer, port = free_ports(3)
@@ -90,14 +91,15 @@ def start_apiserver(folder: Path) -> Iterator[Path]:
         _wait_until_ready(f"https://127.0.0.1:{port}", running, folder)
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(_kubeconfig(f"https://127.0.0.1:{port}", folder))
-        controllers = [
-            str(binary("kube-controller-manager")),
-            f"--kubeconfig={kubeconfig}",
-            "--controllers=garbage-collector-controller,namespace-controller",
-            "--leader-elect=false",
-            "--secure-port=0",
-        ]
-        stack.enter_context(_process(controllers, folder / "kube-controller-manager.log"))
+        if controllers:
+            command = [
+                str(binary("kube-controller-manager")),
+                f"--kubeconfig={kubeconfig}",
+                f"--controllers={','.join(controllers)}",
+                "--leader-elect=false",
+                "--secure-port=0",
+            ]
+            stack.enter_context(_process(command, folder / "kube-controller-manager.log"))
         yield kubeconfig
 
 

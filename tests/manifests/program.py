@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import json
 import runpy
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ from slipway.errors import SlipwayError
 
 FILES = toolchain.files
 ROOT = Path(__file__).parents[2]
+LOCAL = ROOT / "environments" / "Pulumi.local.yaml"
+# What other objects need to be there.
+FIRST = ("CustomResourceDefinition", "Namespace", "PriorityClass")
+Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 NAMES = yaml.safe_load((ROOT / "toolchain" / "images.yaml").read_text())
 IMAGES = {
     name: f"localhost:5000/slipway/{name}@sha256:{hashlib.sha256(name.encode()).hexdigest()}"
@@ -105,6 +111,12 @@ def containers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
     return {k: base64.b64decode(v).decode() for k, v in secret["data"].items()}
+
+
+@functools.cache
+def of_stack(file: Path) -> Program:
+    """What a stack file's platform is; read by many tests, so not to be changed."""
+    return run(settings(file))
 
 
 def run(config: Mapping[str, str], stack: str = "local") -> Program:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import yaml
 from infra.platform.applications import SERVING_KINDS
 from slipway import release
 from slipway.chart import CHART
-from tests.apiserver import binary, start_apiserver
+from tests.apiserver import binary
+from tests.manifests.program import Kubectl
 
-Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "releases"
 VALID = sorted((FIXTURES / "valid").glob("*.yaml"))
 # What the release file's reader refuses, but helm cannot see: it is given values, not a file.
@@ -156,32 +155,16 @@ def test_a_store_outside_the_cluster_is_reachable_anywhere_on_its_port() -> None
     assert outside == {"ports": [{"port": 443, "protocol": "TCP"}]}
 
 
-@pytest.fixture(scope="module")
-def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
-    """Runs kubectl with an input against an API server that has a namespace as infra/ makes it."""
-    with start_apiserver(tmp_path_factory.mktemp("apiserver")) as config:
-
-        def run(*arguments: str, stdin: str) -> subprocess.CompletedProcess[str]:
-            command = [binary("kubectl"), f"--kubeconfig={config}", *arguments]
-            return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
-
-        label = {"pod-security.kubernetes.io/enforce": "restricted"}
-        namespace = {"apiVersion": "v1", "kind": "Namespace"}
-        namespace["metadata"] = {"name": "dev", "labels": label}  # type: ignore[assignment]
-        done = run("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
-        assert done.returncode == 0, done.stderr
-        yield run
+DRY_RUN = ("--dry-run=server", "--validate=strict", "--namespace=dev")
 
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("file", VALID, ids=lambda f: f.stem)
 def test_a_real_api_server_takes_every_object(kubectl: Kubectl, file: Path) -> None:
-    rendered = helm("template", "it", CHART, "--namespace", "dev", "-f", file).stdout
-    dry_run = ("--server-side", "--dry-run=server", "--validate=strict", "-n", "dev", "-f", "-")
-    done = kubectl("apply", *dry_run, stdin=rendered)
-    assert done.returncode == 0, done.stderr
+    objects = list(render(file).values())
+    done = kubectl("apply", "--server-side", *DRY_RUN, objects=objects)
     assert "would violate PodSecurity" not in done.stderr
-    assert len(done.stdout.splitlines()) == len(list(yaml.safe_load_all(rendered)))
+    assert len(done.stdout.splitlines()) == len(objects)
 
 
 @pytest.mark.apiserver
@@ -189,7 +172,5 @@ def test_pods_pass_the_restricted_policy(kubectl: Kubectl) -> None:
     """A Deployment that breaks the policy is only warned about; its pods are refused."""
     template = render(VALID[0])["Deployment"]["spec"]["template"]
     template["metadata"]["name"] = "it"
-    pod = yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", **template})
-    dry_run = ("--dry-run=server", "--validate=strict", "-n", "dev", "-f", "-")
-    done = kubectl("create", *dry_run, stdin=pod)
-    assert done.returncode == 0, done.stderr
+    pod = {"apiVersion": "v1", "kind": "Pod", **template}
+    assert "pod/it created" in kubectl("create", *DRY_RUN, objects=[pod]).stdout

@@ -23,8 +23,9 @@ import pytest
 import yaml
 
 from slipway import paths
-from tests.apiserver import TOKEN, binary, free_ports, start_apiserver
+from tests.apiserver import TOKEN, binary, free_ports
 from tests.manifests import program
+from tests.manifests.program import Kubectl
 
 pytestmark = pytest.mark.apiserver
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "events"
@@ -49,18 +50,6 @@ class Api:
             trust_env=False,
         )
 
-    def apply(self, *objects: dict[str, Any]) -> None:
-        done = subprocess.run(
-            [
-                *(binary("kubectl"), "--kubeconfig", self.kubeconfig, "apply", "--server-side"),
-                "--filename=-",
-            ],
-            input=yaml.safe_dump_all(objects),
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-
     def token(self, namespace: str, account: str) -> str:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
@@ -84,52 +73,32 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Api]:
-    registered = program.run(program.settings(paths.REPOSITORY / "environments/Pulumi.local.yaml"))
-    with start_apiserver(tmp_path_factory.mktemp("apiserver")) as kubeconfig:
-        api = Api(kubeconfig)
-        definitions = [
-            d
-            for d in registered.all("CustomResourceDefinition")
-            if d["metadata"]["name"].startswith(("workflow", "cronworkflow", "clusterworkflow"))
-        ]
-        api.apply(*registered.all("Namespace"), *definitions)
-        subprocess.run(
-            [
-                *(binary("kubectl"), "--kubeconfig", kubeconfig, "wait", "--timeout=60s"),
-                *("--for=condition=Established", "customresourcedefinition", "--all"),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        here = [
-            m
-            for m in registered.all(*KINDS)
-            if m["metadata"].get("namespace") in (None, "argo", "pipelines")
-        ]
-        bindings = registered.all("ValidatingAdmissionPolicyBinding")
-        events = list(yaml.safe_load_all((paths.REPOSITORY / "workflows/events.yaml").read_text()))
-        clients = copy.deepcopy(
-            registered.one("Secret", "argo-workflows-webhook-clients", "pipelines")
-        )
-        client = {"type": "github", "secret": SECRET}
-        clients["data"]["forge-events"] = base64.b64encode(json.dumps(client).encode()).decode()
-        configuration = {"name": "workflow-controller-configmap", "namespace": "argo"}
-        api.apply(
-            *here,
-            *bindings,
-            *events,
-            clients,
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": configuration},
-        )
-        # As the cluster's token controller fills it, which does not run here.
-        token = copy.deepcopy(
-            registered.one("Secret", "forge-events.service-account-token", "pipelines")
-        )
-        value = api.token("pipelines", "forge-events")
-        api.apply({**token, "data": {"token": base64.b64encode(value.encode()).decode()}})
-        _until_enforced(api)
-        yield api
+def api(kubeconfig: Path, kubectl: Kubectl) -> Api:
+    registered = program.of_stack(program.LOCAL)
+    api = Api(kubeconfig)
+    here = [
+        m
+        for m in registered.all(*KINDS)
+        if m["metadata"].get("namespace") in (None, "argo", "pipelines")
+    ]
+    bindings = registered.all("ValidatingAdmissionPolicyBinding")
+    events = list(yaml.safe_load_all((paths.REPOSITORY / "workflows/events.yaml").read_text()))
+    clients = copy.deepcopy(registered.one("Secret", "argo-workflows-webhook-clients", "pipelines"))
+    client = {"type": "github", "secret": SECRET}
+    clients["data"]["forge-events"] = base64.b64encode(json.dumps(client).encode()).decode()
+    name = {"name": "workflow-controller-configmap", "namespace": "argo"}
+    configuration = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": name}
+    apply = ("apply", "--server-side")
+    kubectl(*apply, objects=[*here, *bindings, *events, clients, configuration])
+    # As the cluster's token controller fills it, which does not run here.
+    token = copy.deepcopy(
+        registered.one("Secret", "forge-events.service-account-token", "pipelines")
+    )
+    value = api.token("pipelines", "forge-events")
+    token["data"] = {"token": base64.b64encode(value.encode()).decode()}
+    kubectl(*apply, objects=[token])
+    _until_enforced(api)
+    return api
 
 
 def _until_enforced(api: Api) -> None:
@@ -148,7 +117,7 @@ def server(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterable[str]:
     config["users"][0]["user"]["token"] = api.token("argo", "argo-server")
     config["contexts"][0]["context"]["namespace"] = "argo"
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
-    registered = program.run(program.settings(paths.REPOSITORY / "environments/Pulumi.local.yaml"))
+    registered = program.of_stack(program.LOCAL)
     deployment = registered.one("Deployment", "argo-server")
     arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     with (folder / "log").open("wb") as log:

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tests.apiserver import binary, start_apiserver
 from tests.manifests import program
+from tests.manifests.program import FIRST, Kubectl
 
 pytestmark = pytest.mark.apiserver
-FIRST = ("CustomResourceDefinition", "Namespace", "PriorityClass")
-
-
-@pytest.fixture(scope="module")
-def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Callable[..., Any]]:
-    folder = tmp_path_factory.mktemp("apiserver")
-    with start_apiserver(folder) as kubeconfig:
-
-        def run(*arguments: str, objects: list[dict[str, Any]]) -> str:
-            done = subprocess.run(
-                [binary("kubectl"), "--kubeconfig", kubeconfig, *arguments, "--filename=-"],
-                input=yaml.safe_dump_all(objects),
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, done.stderr
-            return done.stderr
-
-        yield run
 
 
 def stack_files() -> list[Path]:
@@ -40,18 +17,10 @@ def stack_files() -> list[Path]:
 
 
 @pytest.mark.parametrize("stack", stack_files(), ids=lambda f: f.stem)
-def test_the_api_server_takes_every_object(stack: Path, kubectl: Callable[..., str]) -> None:
-    registered = program.run(program.settings(stack))
-    first = registered.all(*FIRST)
-    rest = [m for m in registered.manifests if m not in first]
-    apply = ("apply", "--server-side", "--force-conflicts")
-    kubectl(*apply, objects=first)
-    kubectl(
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        objects=registered.all("CustomResourceDefinition"),
-    )
-    warnings = kubectl(*apply, "--dry-run=server", "--validate=strict", objects=rest)
+def test_the_api_server_takes_every_object(stack: Path, kubectl: Kubectl) -> None:
+    there = program.of_stack(program.LOCAL).all(*FIRST)
+    objects = [m for m in program.of_stack(stack).manifests if m not in there]
+    dry_run = ("--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict")
+    done = kubectl("apply", *dry_run, objects=objects)
     # The namespaces' labels make the API server say what would be refused, and what is deprecated.
-    assert "Warning" not in warnings, warnings
+    assert "Warning" not in done.stderr

@@ -27,7 +27,8 @@ from standin.protocol import provider_pb2_grpc  # noqa: E402
 
 @pytest.fixture(scope="session")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with apiserver.start_apiserver(tmp_path_factory.mktemp("apiserver")) as path:
+    folder = tmp_path_factory.mktemp("apiserver")
+    with apiserver.start_apiserver(folder, *apiserver.DELETION) as path:
         yield path
 
 

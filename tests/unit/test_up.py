@@ -35,7 +35,8 @@ def checkout(tmp_path: Path, monkeypatch: Patch) -> Path:
     monkeypatch.setattr(paths, "REPOSITORY", folder)
     monkeypatch.setattr(up, "head", lambda: "d4" * 20)
     for part, name in (
-        *((toolchain, "build"), (images, "build"), (images, "push"), (cluster, "up")),
+        *((toolchain, "build"), (toolchain, "fetch"), (toolchain, "missing")),
+        *((images, "build"), (images, "push"), (cluster, "up")),
         *((cluster, "configure"), (cluster, "start_process"), (cluster, "clean_remains")),
         *((pulumi, "follow"), (up, "publish"), (up, "train"), (Cluster, "connect")),
     ):
@@ -215,6 +216,8 @@ def way(monkeypatch: Patch) -> list[str]:
             gone.append(f"{part.__name__} {'all' if names is None else ' '.join(names)}")  # type: ignore[call-overload]
 
         monkeypatch.setattr(part, "build", build)
+    monkeypatch.setattr(toolchain, "fetch", lambda names, **_: gone.extend(names))
+    monkeypatch.setattr(toolchain, "missing", list)
     return gone
 
 
@@ -223,14 +226,16 @@ ALWAYS = ["_platform", "_answering", "_publish", "_first_release", "summary"]
 
 def test_from_nothing(way: list[str], console: Console) -> None:
     up.up(console)
-    assert way == ["slipway.toolchain all", "slipway.images all", "_cluster", *ALWAYS]
+    built = ["slipway.toolchain all", *pulumi.MANIFESTS, "slipway.images all"]
+    assert way == [*built, "_cluster", *ALWAYS]
     assert (paths.state() / "up").read_text() == up._inputs()
 
 
 def test_on_a_cluster_that_exists(way: list[str], console: Console, monkeypatch: Patch) -> None:
     monkeypatch.setenv("KUBECONFIG", "/some/where")
     up.up(console)
-    assert way == [f"slipway.toolchain {' '.join(pulumi.TOOLS)}", *ALWAYS]
+    built = f"slipway.toolchain {' '.join(pulumi.TOOLS)}"
+    assert way == [built, *pulumi.MANIFESTS, *ALWAYS]
 
 
 def test_what_fails_is_not_remembered(way: list[str], console: Console, monkeypatch: Patch) -> None:

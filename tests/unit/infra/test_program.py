@@ -21,7 +21,6 @@ from slipway.errors import SlipwayError
 from tests.manifests import program
 from tests.manifests.program import Program, containers, decoded
 
-STACK = program.ROOT / "environments" / "Pulumi.local.yaml"
 ENVIRONMENTS = ["dev", "staging", "prod"]
 BY_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 # Runs as root on the node's disk, and is no workload of the program's: the provisioner makes it.
@@ -30,7 +29,7 @@ PRIVILEGED = {"local-path-storage"}
 
 @pytest.fixture(scope="module")
 def local() -> Program:
-    return program.run(program.settings(STACK))
+    return program.of_stack(program.LOCAL)
 
 
 def millicores(text: str) -> int:
