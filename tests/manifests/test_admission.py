@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import subprocess
 import time
@@ -74,8 +75,11 @@ def render(chart: str | Path, namespace: str, *arguments: str) -> list[Object]:
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
+render_once = functools.cache(render)
+
+
 def rendered(kind: str, namespace: str = "prod", *arguments: str) -> Object:
-    objects = render(CHART, namespace, "-f", str(FIXTURE), *arguments)
+    objects = copy.deepcopy(render_once(CHART, namespace, "-f", str(FIXTURE), *arguments))
     [found] = [item for item in objects if item["kind"] == kind]
     found["metadata"]["namespace"] = namespace
     return found
@@ -121,7 +125,9 @@ def releases(tmp_path: Path, files: dict[str, str]) -> Object:
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
     """An API server with the environments, the policies in force, and one release in prod."""
-    with start_apiserver(tmp_path_factory.mktemp("apiserver")) as config:
+    # The one that checks the types in policies.
+    controller = "validatingadmissionpolicy-status-controller"
+    with start_apiserver(tmp_path_factory.mktemp("apiserver"), controller) as config:
         run = Kubectl(config)
         label = {"pod-security.kubernetes.io/enforce": "restricted"}
         for name in ("dev", "staging", "prod"):
@@ -140,14 +146,15 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
 
 def test_the_policies_have_no_type_errors(kubectl: Kubectl) -> None:
     """The API server checks the expressions against the schemas of what they match."""
-    for _ in range(100):
+    found: dict[str, Any] = {}
+
+    def checked() -> bool:
         done = kubectl.run("get", "validatingadmissionpolicies", "-o", "json")
-        found = {
-            p["metadata"]["name"]: p.get("status", {}) for p in json.loads(done.stdout)["items"]
-        }
-        if all("observedGeneration" in status for status in found.values()):
-            break
-        time.sleep(0.1)
+        for policy in json.loads(done.stdout)["items"]:
+            found[policy["metadata"]["name"]] = policy.get("status", {})
+        return all("observedGeneration" in status for status in found.values())
+
+    _until(checked)
     assert set(found) == {
         *("slipway-images", "slipway-custody", "slipway-custody-of-settings", "slipway-releases")
     }
