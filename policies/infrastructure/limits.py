@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from slipway import digests, paths
-from slipway.errors import BadInput, did_you_mean, from_validation
-from slipway.release import ENVIRONMENTS, Strict, check_environment, parse_yaml
+from slipway import documents, paths
+from slipway.errors import BadInput, did_you_mean
+from slipway.release import ENVIRONMENTS, Strict, check_environment
 
 FOLDER = paths.REPOSITORY / "policies" / "infrastructure"
 Level = Literal["disabled", "advisory", "mandatory"]
@@ -41,6 +41,7 @@ class Durability(Strict):
     """How much may fail, and how long it can be brought back."""
 
     zones: Count
+    ways_out: Count = Field(description="NAT gateways of a network")
     backup_days: Annotated[int, Field(ge=0, le=35)]
 
 
@@ -74,12 +75,7 @@ def parse(text: str | bytes, rules: frozenset[str], env: str, file: Path | str) 
     Raises:
         BadInput: a key or a rule is unknown, a rule has no level, or a value cannot be.
     """
-    document: Any = parse_yaml(text, file)
-    try:
-        # As JSON: only from there may a strict model take a list for a tuple.
-        found = Limits.model_validate_json(digests.canonical_json(document))
-    except ValidationError as error:
-        raise from_validation(error, Limits, file) from None
+    found = documents.parse(Limits, text, file)
     named = [(f"levels.{name}", name) for name in found.levels]
     named += [(f"waivers.{at}.rule", waiver.rule) for at, waiver in enumerate(found.waivers)]
     for where, name in named:

@@ -49,6 +49,7 @@ EXECUTED = {
     "slipway pulumi preview": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "preview"'),
     "slipway pulumi up": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "up"'),
     "slipway doctor": ("tests/unit/test_docs.py", '"doctor", "-o", "json"'),
+    "slipway cost": ("tests/unit/test_cost.py", '["cost", *arguments]'),
     "slipway env": ("tests/unit/test_pulumi.py", '["env"]'),
     "slipway bench": ("Makefile", "$(SLIPWAY) bench"),
     "slipway clean": ("tests/unit/test_toolchain.py", '["clean"]'),

@@ -79,9 +79,9 @@ def zones_enough(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]
         zones = [s.get("availabilityZone") or s.get("availabilityZoneId") for s in subnets]
         if UNKNOWN not in zones and len(set(zones)) < asked:
             yield network, f"subnets in {len(set(zones))} zones, at least {asked}"
-    gateways = list(stack.on_aws("ec2/NatGateway"))
-    if gateways and len(gateways) < asked * len(networks):
-        said = f"{len(gateways)} NAT gateways, at least {asked}: a zone's failure is not another's"
+    gateways, ways = list(stack.on_aws("ec2/NatGateway")), limits.durability.ways_out
+    if gateways and len(gateways) < ways * len(networks):
+        said = f"{len(gateways)} NAT gateways, at least {ways}: a zone's failure is not another's"
         yield gateways[0], said
 
 

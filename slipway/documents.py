@@ -1,0 +1,41 @@
+"""YAML that is data: read strictly into a model, or refused with file, field and fix."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError
+
+from slipway import digests
+from slipway.errors import BadInput, from_validation
+from slipway.release import Strict, parse_yaml
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def parse(kind: type[Model], text: str | bytes, file: Path | str) -> Model:
+    """A document as its model.
+
+    Raises:
+        BadInput: it is not YAML, or not what the model allows.
+    """
+    document = _plain(parse_yaml(text, file))
+    try:
+        # As JSON: only from there may a strict model take text for a date and a list for a tuple.
+        return kind.model_validate_json(digests.canonical_json(document))
+    except ValidationError as error:
+        raise from_validation(error, kind, file) from None
+    except ValueError as error:
+        raise BadInput(f"not what JSON can say: {error}", file=file) from None
+
+
+def _plain(value: Any) -> Any:
+    """YAML as JSON has it: a date is text again, whether it stood in quotes or not."""
+    if isinstance(value, dict):
+        items = cast("dict[Any, Any]", value)
+        return {str(key): _plain(item) for key, item in items.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    return value.isoformat() if isinstance(value, date) else value
