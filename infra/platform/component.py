@@ -26,8 +26,10 @@ class Resources:
 class Component(pulumi.ComponentResource):
     """A component resource whose children wait for what the component depends on."""
 
+    package = "platform"
+
     def __init__(self, kind: str, name: str, opts: pulumi.ResourceOptions | None) -> None:
-        super().__init__(f"slipway:platform:{kind}", name, None, opts)
+        super().__init__(f"slipway:{self.package}:{kind}", name, None, opts)
         # Pulumi itself does not hand a component's depends_on down to its children.
         self._depends_on = opts.depends_on if opts and opts.depends_on else []
 

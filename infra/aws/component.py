@@ -1,0 +1,48 @@
+"""What every component on AWS has in common: names, tags, and the order in which it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+
+from infra.platform.component import Component
+
+
+@dataclass(frozen=True)
+class Context:
+    """The stack that a component belongs to."""
+
+    name: str
+    """Of the cluster, and the beginning of every other name, e.g. slipway-prod."""
+    account: str
+    region: str
+    tags: Mapping[str, str]
+    protected: bool
+    """Production: more copies, and nothing that holds data is deleted by mistake."""
+
+    def tagged(self, name: str, **more: str) -> dict[str, str]:
+        """The stack's tags, and the name that AWS's console shows."""
+        return {**self.tags, "Name": f"{self.name}-{name}", **more}
+
+    def arn(self, service: str, resource: str) -> str:
+        """ARN of something in this account and region."""
+        return f"arn:aws:{service}:{self.region}:{self.account}:{resource}"
+
+
+class AwsComponent(Component):
+    """A component resource of the package `slipway:aws`."""
+
+    package = "aws"
+
+    def __init__(
+        self, kind: str, name: str, context: Context, opts: pulumi.ResourceOptions | None
+    ) -> None:
+        super().__init__(kind, name, opts)
+        self.context = context
+
+    def lasting(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
+        """Options for a child that holds data: where production is, Pulumi refuses to delete it."""
+        kept = pulumi.ResourceOptions(protect=self.context.protected or None)
+        return pulumi.ResourceOptions.merge(self.child(*after), kept)
