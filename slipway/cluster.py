@@ -141,6 +141,7 @@ def configure() -> None:
         "registry_address": f"127.0.0.1:{registry_port()}",
         **addresses().model_dump(mode="json"),
         "repository": REPOSITORY,
+        "patches": TEMPLATES / "patches",
         "pause": f"{REPOSITORY}/pause@{images.images()['pause'].digest}",
         "kubernetes_version": toolchain.tool("kubernetes").version,
         "data": paths.data(),
