@@ -58,7 +58,7 @@ class Resource:
     Args:
         type: Pulumi's token, e.g. aws:rds/instance:Instance.
         properties: its inputs, by the provider's names (camelCase).
-        id: what other resources' inputs hold to name it; "" where that is not known.
+        ids: what other resources' inputs hold to name it (id, ARN); none where not known.
         refers: property to the URNs of the resources that its value comes from.
         provider: the inputs of the provider that makes it.
     """
@@ -67,7 +67,7 @@ class Resource:
     name: str
     properties: Mapping[str, Any] = field(default_factory=dict[str, Any])
     urn: str = ""
-    id: str = ""
+    ids: frozenset[str] = frozenset()
     refers: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     provider: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -92,9 +92,10 @@ class Resource:
         return str(self.get("metadata", "namespace") or "")
 
     def names(self, property: str, other: Resource) -> bool:
-        """Whether the value of `property` is `other`, by its URN or its id."""
-        value = self.get(property)
-        return other.urn in self.refers.get(property, ()) or bool(other.id and value == other.id)
+        """Whether `other` is in the value of `property`, by its URN or one of its ids."""
+        if other.urn in self.refers.get(property, ()):
+            return True
+        return any(text in other.ids for _, text in texts(self.get(property)))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
+import yaml
 from provider.conftest import REPOSITORY
 from provider.harness import Stack
 
@@ -32,15 +37,24 @@ GOOD = POD.format(image=f"r/x@sha256:{'a' * 64}")
 BAD = POD.format(image="r/x:latest")
 
 
+AWS = yaml.safe_load((REPOSITORY / "environments" / "Pulumi.dev.yaml").read_text())["config"]
+
+
 @pytest.fixture
 def hosting(stack: Stack, request: pytest.FixtureRequest) -> Stack:
     """A stack that hosts the environments that a test names."""
     stack.environment |= {"PYTHONPATH": str(REPOSITORY)}
-    stack.pulumi("config", "set", "slipway:environments", request.param)
+    configure(stack, {"slipway:environments": request.param})
     return stack
 
 
-@pytest.mark.parametrize("hosting", ['["dev", "prod"]'], indirect=True)
+def configure(stack: Stack, values: Mapping[str, Any]) -> None:
+    file = stack.folder / "Pulumi.test.yaml"
+    document = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**document, "config": dict(values)}))
+
+
+@pytest.mark.parametrize("hosting", [["dev", "prod"]], indirect=True)
 def test_mandatory_stops_before_anything_is_made(hosting: Stack) -> None:
     hosting.program(BAD)
     said = hosting.pulumi("preview", "--policy-pack", PACK, fails=True)
@@ -50,14 +64,14 @@ def test_mandatory_stops_before_anything_is_made(hosting: Stack) -> None:
     assert "can't run policy" not in said
 
 
-@pytest.mark.parametrize("hosting", ['["dev"]'], indirect=True)
+@pytest.mark.parametrize("hosting", [["dev"]], indirect=True)
 def test_advisory_is_said(hosting: Stack) -> None:
     hosting.program(BAD)
     said = hosting.pulumi("preview", "--policy-pack", PACK)
     assert "[advisory]  images-pinned  (kubernetes:core/v1:Pod: pod)" in said
 
 
-@pytest.mark.parametrize("hosting", ['["prod"]'], indirect=True)
+@pytest.mark.parametrize("hosting", [["prod"]], indirect=True)
 def test_what_holds_says_nothing(hosting: Stack) -> None:
     hosting.program(GOOD)
     said = hosting.pulumi("preview", "--policy-pack", PACK)
@@ -66,9 +80,21 @@ def test_what_holds_says_nothing(hosting: Stack) -> None:
     assert "[advisory]" not in said
 
 
-@pytest.mark.parametrize("hosting", ['["live"]'], indirect=True)
+@pytest.mark.parametrize("hosting", [["live"]], indirect=True)
 def test_an_environment_that_is_none(hosting: Stack) -> None:
     hosting.program(GOOD)
     said = hosting.pulumi("preview", "--policy-pack", PACK, fails=True)
     assert "unknown environment 'live'" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("hosting", [["dev"]], indirect=True)
+def test_a_stack_on_aws_tells_what_it_costs(hosting: Stack) -> None:
+    configure(hosting, AWS)
+    hosting.program("")
+    said = hosting.pulumi("preview", "--policy-pack", PACK)
+    assert "[advisory]  monthly-cost" in said
+    assert re.search(r"\d+\.\d\d to [\d,]+\.\d\d USD a month, by prices of ", said)
+    configure(hosting, {**AWS, "slipway:gpuPool": []})
+    said = hosting.pulumi("preview", "--policy-pack", PACK, fails=True)
+    assert "did you mean 'gpuPools'" in said

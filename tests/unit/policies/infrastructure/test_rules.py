@@ -36,7 +36,7 @@ def resource(case: dict[str, Any]) -> Resource:
         name,
         properties,
         urn=f"urn:{name}",
-        id=f"{name}-id",
+        ids=frozenset({f"{name}-id"}),
         refers={key: frozenset({f"urn:{to}"}) for key, to in case.get("refers", {}).items()},
         provider=case.get("provider", {}),
     )
@@ -83,7 +83,7 @@ def test_what_is_not_known_yet_is_not_judged(rule: Any) -> None:
     both = yaml.safe_load(file.read_text())[rule.name]
     for case in [*both["accepted"], *both["refused"]]:
         blurred = [
-            Resource(r.type, r.name, _blur(r.properties), r.urn, r.id)
+            Resource(r.type, r.name, _blur(r.properties), r.urn, r.ids)
             for r in stack(case).resources
         ]
         list(rule.judge(Stack(blurred), PROD))
