@@ -123,7 +123,7 @@ def step(
             *(SecretEnvFrom(name=secret) for secret in secrets),
         ],
         resources=Resources(
-            cpu_request="100m", cpu_limit=2, memory_request="256Mi", memory_limit=memory
+            cpu_request="50m", cpu_limit=2, memory_request="256Mi", memory_limit=memory
         ),
         security_context=SecurityContext(
             allow_privilege_escalation=False,

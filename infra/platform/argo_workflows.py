@@ -263,7 +263,7 @@ class ArgoWorkflows(Component):
         fixed: dict[str, Any] = {
             "executor": {
                 "resources": {
-                    "requests": {"cpu": "50m", "memory": "32Mi"},
+                    "requests": {"cpu": "10m", "memory": "32Mi"},
                     "limits": {"memory": "256Mi"},
                 },
                 "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
