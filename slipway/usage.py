@@ -16,7 +16,7 @@ from slipway.release import Strict
 GPU = "nvidia.com/gpu"
 # How many there are of flesh and blood, where pods share them.
 PHYSICAL = "nvidia.com/gpu.count"
-POOLS = ("karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup")
+POOLS = ("slipway/pool", "karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup")
 TEAMS = ("slipway.dev/team", "kueue.x-k8s.io/queue-name")
 MODEL = "slipway.dev/model"
 NONE = "-"

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from policies.infrastructure.limits import Limits
-from policies.infrastructure.resources import UNKNOWN, Resource, at, each
-from policies.infrastructure.rule import Rule
+from policies.infrastructure.resources import UNKNOWN, Resource, Stack, at, each, texts
+from policies.infrastructure.rule import Rule, StackRule
 from policies.infrastructure.rules.instance_types import FAMILY, TYPE, requirements
 
 GPU = "nvidia.com/gpu"
-BUDGET = "slipway/monthly-budget"
+# What nodes of a pool are known by, on the bill too.
+POOL = "slipway/pool"
 # Families of AWS with NVIDIA's GPUs: g4dn, g5, g6e, gr6, p3, p4d, p5, p5en, p6-b200.
 _FAMILY = re.compile(r"^(g\d+|gr\d+|p\d+)[a-z]*(-[a-z0-9]+)?$")
 _UNITS = {"h": 60, "m": 1, "s": 1 / 60}
@@ -38,11 +39,13 @@ def gpu_pools_limited(resource: Resource, limits: Limits) -> Iterator[str]:
     """A pool has a largest number of GPUs, within the environment's."""
     most = limits.gpu_pools.maximum_gpus
     if is_pool(resource):
-        asked = resource.get("spec", "limits", GPU)
+        # A pool of so many nodes and no others is limited by them.
+        name = "nodes" if resource.get("spec", "replicas") is not None else GPU
+        asked = resource.get("spec", "limits", name)
         if asked is None:
-            yield f"spec.limits.{GPU} is missing"
+            yield f"spec.limits.{name} is missing"
         elif asked is not UNKNOWN and not 0 <= _number(asked) <= most:
-            yield f"spec.limits.{GPU}: {asked} is not within 0 and {most}"
+            yield f"spec.limits.{name}: {asked} is not within 0 and {most}"
     if is_group(resource):
         nodes = resource.get("scalingConfig", "maxSize")
         if isinstance(nodes, int | float) and nodes > most:
@@ -55,6 +58,8 @@ def gpu_pools_short_lived(resource: Resource, limits: Limits) -> Iterator[str]:
         return
     minutes = limits.gpu_pools.maximum_node_hours * 60
     yield from _within(resource, minutes, "spec", "template", "spec", "expireAfter")
+    if resource.get("spec", "replicas") is not None:
+        return  # always there, by its own words
     disruption = resource.get("spec", "disruption")
     policy = at(disruption, "consolidationPolicy")
     if policy not in ("WhenEmpty", "WhenEmptyOrUnderutilized", UNKNOWN):
@@ -63,19 +68,42 @@ def gpu_pools_short_lived(resource: Resource, limits: Limits) -> Iterator[str]:
     yield from _within(resource, idle, "spec", "disruption", "consolidateAfter")
 
 
-def gpu_pools_budgeted(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A pool says how much money it may cost a month."""
-    if is_pool(resource):
-        yield from _budget(resource.get("metadata", "annotations", BUDGET), "annotation", BUDGET)
-    if is_group(resource):
-        yield from _budget(resource.get("tags", BUDGET), "tag", BUDGET)
+def gpu_pools_budgeted(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
+    """A pool has a budget of money, by the tag that its nodes have on the bill."""
+    budgets = list(stack.on_aws("budgets/Budget"))
+    classes = {str(c.get("metadata", "name")): c for c in stack.of_kind("EC2NodeClass")}
+    for pool in filter(is_pool, stack.resources):
+        labels = pool.get("spec", "template", "metadata", "labels")
+        machines = str(pool.get("spec", "template", "spec", "nodeClassRef", "name"))
+        tags = classes[machines].get("spec", "tags") if machines in classes else UNKNOWN
+        yield from ((pool, said) for said in _budgeted(at(labels, POOL), tags, budgets))
+    for group in filter(is_group, stack.resources):
+        name = group.get("tags", POOL)
+        yield from ((group, said) for said in _budgeted(name, group.get("tags"), budgets))
 
 
-def _budget(value: Any, what: str, name: str) -> Iterator[str]:
-    if value is None:
-        yield f"{what} {name} is missing"
-    elif value is not UNKNOWN and not _number(value) > 0:
-        yield f"{what} {name}: {value} is no sum of money"
+def _budgeted(name: Any, tags: Any, budgets: list[Resource]) -> Iterator[str]:
+    if name is UNKNOWN:
+        return
+    if not name:
+        yield f"the label {POOL}, and the tag, is missing: nothing says on the bill what it is"
+        return
+    if at(tags, POOL) not in (name, UNKNOWN):
+        yield f"its machines have no tag {POOL}: {name}"
+    found = [b for b in budgets if _counts(b, f"user:{POOL}${name}")]
+    if not found:
+        yield f"no Budget counts what has the tag {POOL}: {name}"
+    for budget in found:
+        if budget.get("budgetType") != "COST" or budget.get("timeUnit") != "MONTHLY":
+            yield f"the Budget {budget.name} is not of a month's COST"
+        amount = budget.get("limitAmount")
+        if amount is not UNKNOWN and not _number(amount) > 0:
+            yield f"the Budget {budget.name}: limitAmount {amount} is no sum of money"
+
+
+def _counts(budget: Resource, tag: str) -> bool:
+    filters = budget.get("costFilters")
+    return filters is UNKNOWN or any(text == tag for _, text in texts(filters))
 
 
 def is_pool(resource: Resource) -> bool:
@@ -134,5 +162,5 @@ RULES = (
     Rule(gpu_pools_tainted),
     Rule(gpu_pools_limited),
     Rule(gpu_pools_short_lived),
-    Rule(gpu_pools_budgeted),
+    StackRule(gpu_pools_budgeted),
 )
