@@ -18,14 +18,12 @@ def databases_multi_az(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def databases_backed_up(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A database can be brought back, also after it was removed."""
+    """A database can be brought back."""
     if resource.aws not in ("rds/Instance", "rds/Cluster"):
         return
     kept, least = resource.get("backupRetentionPeriod"), limits.durability.backup_days
     if kept is not UNKNOWN and (kept or 0) < least:
         yield f"backupRetentionPeriod: {int(kept or 0)} days, at least {least}"
-    if least and resource.get("skipFinalSnapshot") is True:
-        yield "skipFinalSnapshot: true; leave it out and name finalSnapshotIdentifier"
 
 
 def deletion_protected(resource: Resource, limits: Limits) -> Iterator[str]:
@@ -39,6 +37,8 @@ def deletion_protected(resource: Resource, limits: Limits) -> Iterator[str]:
     }.get(resource.aws)
     if asked and resource.get(asked) not in YES:
         yield f"{asked}: true is missing"
+    if resource.aws.startswith("rds/") and resource.get("skipFinalSnapshot") is True:
+        yield "skipFinalSnapshot: true; leave it out and name finalSnapshotIdentifier"
     emptied = {"ecr/Repository": "forceDelete"}.get(resource.aws)
     emptied = "forceDestroy" if resource.aws in BUCKETS else emptied
     if emptied and resource.get(emptied) is True:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from policies.infrastructure.limits import Limits
-from policies.infrastructure.resources import Resource, at, texts
-from policies.infrastructure.rule import Rule
+from policies.infrastructure.resources import Resource, Stack, at, texts
+from policies.infrastructure.rule import Rule, StackRule
 from policies.infrastructure.rules.workloads import containers, pod_of
 
 # What credentials look like, wherever they stand.
@@ -48,7 +48,7 @@ def secrets_not_in_the_open(resource: Resource, limits: Limits) -> Iterator[str]
 
 
 def secrets_referred_to(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A container gets credentials from Secrets, and a database's password is AWS's to keep."""
+    """A container gets credentials from Secrets."""
     for container in containers(pod_of(resource)):
         for variable in cast("list[Any]", container.get("env") or []):
             name, value = at(variable, "name"), at(variable, "value")
@@ -59,8 +59,14 @@ def secrets_referred_to(resource: Resource, limits: Limits) -> Iterator[str]:
         for name, value in _entries(resource.get("data")):
             if isinstance(value, str) and value and _NAME.search(name):
                 yield f"data.{name}: is for everybody who reads the namespace; use a Secret"
-    if (field := _PASSWORDS.get(resource.aws)) and resource.get(field) is not None:
-        yield f"{field} comes to stand in the state; use manageMasterUserPassword: true"
+
+
+def passwords_made(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
+    """A database's password is AWS's to keep, or what another resource made."""
+    for what, field in _PASSWORDS.items():
+        for database in stack.on_aws(what):
+            if isinstance(database.get(field), str) and not database.refers.get(field):
+                yield database, f"{field} is written down; use manageMasterUserPassword: true"
 
 
 def _is_provider(resource: Resource) -> bool:
@@ -82,4 +88,4 @@ def _readings(where: str, text: str) -> Iterator[str]:
             return
 
 
-RULES = (Rule(secrets_not_in_the_open), Rule(secrets_referred_to))
+RULES = (Rule(secrets_not_in_the_open), Rule(secrets_referred_to), StackRule(passwords_made))
