@@ -24,9 +24,8 @@ class GitForge:
         self.reported: dict[str, dict[str, State]] = {}
         # What each new pull request is judged, as if gates ran at once.
         self.verdict: State | None = "success"
-        self._git("init", "--quiet", "--bare", "--initial-branch=main", str(folder), cwd=None)
-        empty = self._git("hash-object", "-t", "tree", "-w", "/dev/null")
-        self._git("update-ref", "refs/heads/main", self._committed(empty, [], "Start"))
+        self._git("init", "--quiet", "--bare", "--initial-branch=main", "--template=", str(folder))
+        self._import("main", {}, "Start", parent="")
 
     def __enter__(self) -> Self:
         return self
@@ -37,23 +36,36 @@ class GitForge:
     def remote(self) -> Remote:
         return Remote(str(self.folder), "bot", "secret")
 
-    def _git(self, *arguments: str, cwd: Path | None = Path(), **options: str) -> str:
-        who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in _WHO.items()}
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=self.folder if cwd else None,
-            env={**os.environ, **who, **{k: v for k, v in options.items() if k != "input"}},
-            input=options.get("input"),
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise ForgeError(done.stderr or done.stdout, status=409)
-        return done.stdout.strip()
+    def _git(self, *arguments: str, given: bytes = b"") -> str:
+        return self._run(*arguments, given=given).decode().strip()
 
-    def _committed(self, tree: str, parents: list[str], message: str) -> str:
-        named = [word for parent in parents for word in ("-p", parent)]
-        return self._git("commit-tree", tree, *named, "-m", message)
+    def _run(self, *arguments: str, given: bytes = b"") -> bytes:
+        who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in _WHO.items()}
+        command = ["git", f"--git-dir={self.folder}", *arguments]
+        done = subprocess.run(command, env=os.environ | who, input=given, capture_output=True)
+        if done.returncode:
+            raise ForgeError((done.stderr or done.stdout).decode(), status=409)
+        return done.stdout
+
+    def _import(
+        self, branch: str, files: Mapping[str, bytes | None], message: str, *, parent: str
+    ) -> None:
+        """A commit in one process, where git's commands for each file and tree are many."""
+        who = f"{_WHO['NAME']} <{_WHO['EMAIL']}> {_WHO['DATE']}"
+        stream = [
+            f"commit refs/heads/{branch}\ncommitter {who}\n".encode(),
+            _data(message.encode()),
+        ]
+        if parent:
+            stream.append(f"from {parent}\n".encode())
+        for path, content in files.items():
+            if content is None:
+                stream.append(f"D {path}\n".encode())
+            else:
+                stream += [f"M 100644 inline {path}\n".encode(), _data(content)]
+        # Objects stay as they came: another process would unpack them.
+        settings = ("-c", "fastimport.unpackLimit=1")
+        self._git(*settings, "fast-import", "--quiet", "--date-format=raw", given=b"".join(stream))
 
     def commit(self, ref: str = "main") -> str:
         try:
@@ -63,14 +75,17 @@ class GitForge:
 
     def read(self, path: str, ref: str = "main") -> bytes:
         try:
-            blob = self._git("rev-parse", "--verify", "--quiet", f"{self.commit(ref)}:{path}")
+            return self._run("cat-file", "blob", f"{ref}:{path}")
         except ForgeError:
+            self.commit(ref)
             raise NotFound(f"the forge has no file {path} at {ref}", status=404) from None
-        command = ["git", "cat-file", "blob", blob]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, check=True).stdout
 
     def files(self, folder: str, ref: str = "main") -> list[str]:
-        return self._git("ls-tree", "--name-only", self.commit(ref), f"{folder}/").splitlines()
+        try:
+            return self._git("ls-tree", "--name-only", ref, f"{folder}/").splitlines()
+        except ForgeError:
+            self.commit(ref)
+            raise
 
     def write(
         self, branch: str, files: Mapping[str, bytes | None], message: str, *, base: str = "main"
@@ -79,21 +94,15 @@ class GitForge:
             head = self.commit(f"refs/heads/{branch}")
         except NotFound:
             head = self.commit(base)
-        index = {"GIT_INDEX_FILE": str(self.folder / "index.tmp")}
-        self._git("read-tree", head, **index)
-        for path, content in files.items():
-            if content is None:
-                gone = f"0 {'0' * 40}\t{path}\n"
-                self._git("update-index", "--index-info", input=gone, **index)
-                continue
-            blob = self._git("hash-object", "-w", "--stdin", input=content.decode())
-            cached = f"100644,{blob},{path}"
-            self._git("update-index", "--add", "--cacheinfo", cached, **index)
-        tree = self._git("write-tree", **index)
-        if tree != self._git("rev-parse", f"{head}^{{tree}}"):
-            head = self._committed(tree, [head], message)
-        self._git("update-ref", f"refs/heads/{branch}", head)
-        return head
+        self._import(branch, files, message, parent=head)
+        made = f"refs/heads/{branch}"
+        commit, *trees = self._git(
+            "rev-parse", made, f"{made}^{{tree}}", f"{head}^{{tree}}"
+        ).split()
+        if trees[0] == trees[1]:
+            self._git("update-ref", made, head)
+            return head
+        return commit
 
     def delete_branch(self, branch: str) -> None:
         self._git("update-ref", "-d", f"refs/heads/{branch}")
@@ -140,7 +149,9 @@ class GitForge:
         assert sha in (None, pull.sha)
         main = self.commit()
         tree = self._git("merge-tree", "--write-tree", main, pull.sha)
-        merged = self._committed(tree, [main, pull.sha], f"Merge pull request #{number}")
+        parents = ("-p", main, "-p", pull.sha)
+        message = f"Merge pull request #{number}"
+        merged = self._git("commit-tree", tree, *parents, "-m", message)
         self._git("update-ref", "refs/heads/main", merged)
         self.asked[number - 1] = replace(pull, state="closed", merged=True, merge_sha=merged)
         self.delete_branch(pull.head)
@@ -155,4 +166,8 @@ class GitForge:
         return self.reported.get(sha, {})
 
 
-_WHO = {"NAME": "Ada", "EMAIL": "ada@example.org", "DATE": "2026-01-02T03:04:05Z"}
+def _data(content: bytes) -> bytes:
+    return b"data %d\n%b\n" % (len(content), content)
+
+
+_WHO = {"NAME": "Ada", "EMAIL": "ada@example.org", "DATE": "1767323045 +0000"}

@@ -61,13 +61,11 @@ class Place(GitForge):
         self.said: dict[int, list[Comment]] = {}
         self.attached: list[str] = []
         self.approvals: dict[int, list[Review]] = {}
-        self.write(
-            "main", {f"policies/promotion/{e}.yaml": rules() for e in release.ENVIRONMENTS}, "x"
-        )
         people = (
             "groups: {managers: [grace, ada]}\npolicies: {none: [], two: [{group: managers}]}\n"
         )
-        self.write("main", {"policies/promotion/approvals.yaml": people.encode()}, "Begin")
+        files = {f"policies/promotion/{e}.yaml": rules() for e in release.ENVIRONMENTS}
+        self.write("main", files | {"policies/promotion/approvals.yaml": people.encode()}, "Begin")
 
     # Releases
 
