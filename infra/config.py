@@ -211,6 +211,8 @@ def load(values: Mapping[str, str], stack: str) -> StackConfig:
         for key, value in values.items()
         if key.startswith(f"{PROJECT}:")
     }
+    # Pulumi fills in the project's defaults, which say nothing and yet count as given.
+    given = {k: v for k, v in given.items() if k not in EKS or v not in ({}, [], True)}
     try:
         return StackConfig.model_validate(given)
     except ValidationError as error:

@@ -37,6 +37,16 @@ def test_project_file_and_model_name_the_same_keys() -> None:
     assert all(entry["description"] for entry in project["config"].values())
 
 
+def test_a_stack_may_leave_out_everything_that_the_project_file_has_a_default_for() -> None:
+    """The engine refuses a stack without a value for a key that has no default."""
+    project = program.read_yaml(program.ROOT / "Pulumi.yaml")["config"]
+    given = program.read_yaml(program.ROOT / "environments/Pulumi.local.yaml")["config"]
+    filled = {key: entry["default"] for key, entry in project.items() if "default" in entry}
+    assert set(project) <= set(filled) | set(given)
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (filled | given).items()}
+    assert config.load(values, "local").embedded
+
+
 def test_a_size_names_only_what_differs() -> None:
     given = {"slipway:environments": '["dev"]', "slipway:components": '{"minio": {"cpu": "1"}}'}
     size = config.load(given, "local").components.minio
