@@ -1,5 +1,6 @@
 """Stack files: what is accepted, and what is refused with which words."""
 
+import json
 from pathlib import Path
 
 import pytest
