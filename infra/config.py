@@ -212,7 +212,7 @@ def load(values: Mapping[str, str], stack: str) -> StackConfig:
         if key.startswith(f"{PROJECT}:")
     }
     # Pulumi fills in the project's defaults, which say nothing and yet count as given.
-    given = {k: v for k, v in given.items() if k not in EKS or v not in ({}, [], True)}
+    given = {k: v for k, v in given.items() if k not in EKS or v not in ({}, [], "true")}
     try:
         return StackConfig.model_validate(given)
     except ValidationError as error:
