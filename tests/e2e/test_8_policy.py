@@ -36,6 +36,6 @@ def test_a_stricter_policy_refuses_it(slipway: Callable[..., str], tmp_path: Pat
         "pack.serve()\n"
     )
     said = slipway("pulumi", "preview", "--non-interactive", "--policy-pack", str(pack), code=None)
-    assert "[mandatory]  images-pinned" in said
-    assert "has no digest" in said
+    assert "[mandatory]  images-versioned" in said
+    assert "has no version" in said
     assert "preview failed" in said

@@ -58,15 +58,15 @@ def configure(stack: Stack, values: Mapping[str, Any]) -> None:
 def test_mandatory_stops_before_anything_is_made(hosting: Stack) -> None:
     hosting.program(BAD)
     said = hosting.pulumi("preview", "--policy-pack", PACK, fails=True)
-    assert "[mandatory]  images-pinned  (kubernetes:core/v1:Pod: pod)" in said
-    assert "containers[main].image: r/x:latest has no digest" in said
+    assert "[mandatory]  images-versioned  (kubernetes:core/v1:Pod: pod)" in said
+    assert "containers[main].image: r/x:latest has no version" in said
     # Values that only the update will tell are no reason to say that a rule cannot run.
     assert "can't run policy" not in said
 
 
 @pytest.mark.parametrize("hosting", [["dev"]], indirect=True)
 def test_advisory_is_said(hosting: Stack) -> None:
-    hosting.program(BAD)
+    hosting.program(POD.format(image="r/x:v1"))
     said = hosting.pulumi("preview", "--policy-pack", PACK)
     assert "[advisory]  images-pinned  (kubernetes:core/v1:Pod: pod)" in said
 

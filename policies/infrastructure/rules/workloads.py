@@ -69,12 +69,26 @@ def pods_unprivileged(resource: Resource, limits: Limits) -> Iterator[str]:
             yield f"{where}: runAsNonRoot: true is missing"
 
 
+def images_versioned(resource: Resource, limits: Limits) -> Iterator[str]:
+    """An image is named by a version: what is latest tomorrow is another."""
+    for where, image in _images(resource):
+        tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+        if not _BY_DIGEST.search(image) and tag in ("", "latest"):
+            yield f"{where}: {image} has no version; name one, and its digest"
+
+
 def images_pinned(resource: Resource, limits: Limits) -> Iterator[str]:
     """An image is named by its digest: a tag can move."""
+    for where, image in _images(resource):
+        if not _BY_DIGEST.search(image):
+            yield f"{where}: {image} has no digest"
+
+
+def _images(resource: Resource) -> Iterator[tuple[str, str]]:
     for container in containers(pod_of(resource)):
         image = container.get("image")
-        if isinstance(image, str) and not _BY_DIGEST.search(image):
-            yield f"containers[{container.get('name')}].image: {image} has no digest"
+        if isinstance(image, str):
+            yield f"containers[{container.get('name')}].image", image
 
 
 def resources_set(resource: Resource, limits: Limits) -> Iterator[str]:
@@ -90,4 +104,4 @@ def resources_set(resource: Resource, limits: Limits) -> Iterator[str]:
                 yield f"{where}.{'.'.join(path)} is missing"
 
 
-RULES = (Rule(pods_unprivileged), Rule(images_pinned), Rule(resources_set))
+RULES = (Rule(pods_unprivileged), Rule(images_versioned), Rule(images_pinned), Rule(resources_set))
