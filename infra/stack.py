@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -17,21 +18,26 @@ from infra.platform.environment import Environment, EnvironmentArgs
 from infra.platform.flows import flows
 from infra.platform.gitea import Gitea, GiteaArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
-from infra.platform.minio import Minio, MinioArgs, Rights, client_environment
+from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
 from infra.platform.namespaces import Level, Namespaces, NamespacesArgs
 from infra.platform.network import Network
 from infra.platform.pipelines import Pipelines, PipelinesArgs
-from infra.platform.postgres import Postgres, PostgresArgs
+from infra.platform.postgres import Databases, DatabasesArgs, Postgres, PostgresArgs, Tables
 from infra.platform.signing import Signing, SigningArgs
 from infra.platform.storage_class import StorageClass, StorageClassArgs
 from slipway import images, merging, paths, toolchain
 from slipway.errors import BadInput, did_you_mean
 
+if TYPE_CHECKING:
+    from infra.aws.stack import Cloud
+
 REPOSITORY = "slipway/slipway"
 BUCKETS = ["data", "bentos", "evidence", "predictions", "labels", "mlflow", "workflows"]
 DATABASES = ["gitea", "mlflow", "argo"]
 NODE_PORTS = {"gitea": 30300, "argocd": 30080, "mlflow": 30500, "argo": 30746, "minio": 30900}
+# Those that are behind single sign-on, where a stack has a domain: to where each says it is well.
+CONSOLES = {"argocd": "/healthz", "mlflow": "/health", "argo": "/"}
 # Address to the forge's events that are announced there.
 WEBHOOKS = {
     "http://argocd-server.argocd.svc/api/webhook": ["push"],
@@ -64,6 +70,13 @@ def build() -> None:
     """
     config = load(pulumi.runtime.config.CONFIG.get(), pulumi.get_stack())
     references = _references(config)
+    if config.cluster == "eks":
+        # Heavy, and of no use to a stack that is elsewhere.
+        from infra.aws.stack import Cloud
+
+        cloud = Cloud(config, pulumi.get_stack(), references, BUCKETS)
+        Stack(config, references, cloud.platform, cloud).register()
+        return
     provider = k8s.Provider(
         "kubernetes",
         kubeconfig=str(paths.kubeconfig()) if config.embedded else None,
@@ -80,14 +93,23 @@ def _references(config: StackConfig) -> dict[str, str]:
     known = {**images.references(embedded=config.embedded), **config.images}
     embedded_only = {"local-path-provisioner", "busybox", "metrics-server"}
     wanted = IMAGES if config.embedded else IMAGES - embedded_only
+    if config.cluster == "eks":
+        from infra.aws import stack as aws
+
+        known, wanted = {**aws.images(), **known}, wanted | aws.images().keys()
     file = f"environments/Pulumi.{pulumi.get_stack()}.yaml"
-    for name in sorted(config.images.keys() - IMAGES):
-        fix = did_you_mean(name, IMAGES)
+    for name in sorted(config.images.keys() - (IMAGES | wanted)):
+        fix = did_you_mean(name, IMAGES | wanted)
         raise BadInput("no such image", file=file, field=f"images.{name}", fix=fix)
     for name in sorted(wanted - known.keys()):
         fix = "push it to a registry that the cluster reaches, and name it here by its digest"
         raise BadInput("only Slipway has this image", file=file, field=f"images.{name}", fix=fix)
     return known
+
+
+def _resources(*stores: ObjectStore) -> list[pulumi.Resource]:
+    """What is waited for."""
+    return [store for store in stores if isinstance(store, pulumi.Resource)]
 
 
 def _registries(config: StackConfig, images: Mapping[str, str]) -> list[str]:
@@ -100,9 +122,14 @@ class Stack:
     """One call a component, in the order in which they need each other."""
 
     def __init__(
-        self, config: StackConfig, references: dict[str, str], opts: pulumi.ResourceOptions
+        self,
+        config: StackConfig,
+        references: dict[str, str],
+        opts: pulumi.ResourceOptions,
+        cloud: Cloud | None = None,
     ) -> None:
         self.config, self.images, self._opts = config, references, opts
+        self._cloud = cloud
 
     def register(self) -> None:
         config = self.config
@@ -110,6 +137,9 @@ class Stack:
         if config.embedded:
             # Its helper pods make folders on the node.
             levels["local-path-storage"] = "privileged"
+        if config.gpuPools:
+            # Device plugins talk to the kubelet through the node's disk.
+            levels["gpu"] = "privileged"
         self.names = Namespaces("namespaces", NamespacesArgs(levels), self._opts).names
         # Nothing waits for it: rules take hold when they come, and pods outlive their absence.
         Network(
@@ -117,20 +147,21 @@ class Stack:
             flows(
                 self.names,
                 config.environments,
-                consoles_outside=config.nodePorts,
+                consoles=self._consoles(),
                 provisioner=config.embedded,
+                stores=self._cloud.stores() if self._cloud else (),
             ),
             self._opts,
         )
         base = self._cluster()
         postgres = self._postgres(base)
-        minio = self._minio(base)
-        mlflow = self._mlflow(postgres, minio)
+        store = self._objects(base)
+        mlflow = self._mlflow(postgres, store)
         gitea = self._gitea(postgres)
         argo_cd = self._argo_cd(gitea)
-        workflows = self._argo_workflows(postgres, minio)
+        workflows = self._argo_workflows(postgres, store)
         Admission("admission", AdmissionArgs(_registries(config, self.images)), self._opts)
-        self._namespaces_content(minio, mlflow, gitea)
+        self._namespaces_content(store, mlflow, gitea)
         Applications(
             "applications",
             ApplicationsArgs(
@@ -143,7 +174,20 @@ class Stack:
             ),
             self._after(argo_cd, workflows, gitea),
         )
-        self._export(minio, mlflow, gitea)
+        self._export(store, mlflow, gitea)
+        if self._cloud:
+            self._beyond(self._cloud)
+
+    def _beyond(self, cloud: Cloud) -> None:
+        """What only a stack on AWS has: GPU nodes, and consoles that the world can find."""
+        if self.config.gpuPools:
+            cloud.pools(self.names["gpu"])
+        if self.config.domain and self.config.oidc:
+            from infra.aws.ingress import Console
+
+            consoles = {c: Console(NODE_PORTS[c], health) for c, health in CONSOLES.items()}
+            ingress = cloud.ingress(self.config.domain, self.config.oidc, consoles)
+            pulumi.export("consoles", ingress.addresses)
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         after = pulumi.ResourceOptions(depends_on=list(resources))
@@ -154,7 +198,13 @@ class Stack:
         return Resources(cpu=size.cpu, memory=size.memory, limit=size.limit)
 
     def _node_port(self, service: str) -> int | None:
-        return NODE_PORTS[service] if self.config.nodePorts else None
+        return NODE_PORTS[service] if service in self._consoles() else None
+
+    def _consoles(self) -> list[str]:
+        """Consoles that are reached from outside: by node port, and there through a login."""
+        if self.config.nodePorts:
+            return list(NODE_PORTS)
+        return list(CONSOLES) if self.config.domain else []
 
     def _cluster(self) -> list[pulumi.Resource]:
         """What a bare cluster lacks and a managed one brings."""
@@ -180,7 +230,19 @@ class Stack:
         )
         return [storage]
 
-    def _postgres(self, base: list[pulumi.Resource]) -> Postgres:
+    def _postgres(self, base: list[pulumi.Resource]) -> Tables:
+        if self._cloud and self._cloud.database:
+            return Databases(
+                "databases",
+                DatabasesArgs(
+                    namespace=self.names["storage"],
+                    image=self.images["postgres"],
+                    databases=DATABASES,
+                    host=self._cloud.database.host,
+                    password=self._cloud.database.password,
+                ),
+                self._opts,
+            )
         return Postgres(
             "postgres",
             PostgresArgs(
@@ -193,7 +255,27 @@ class Stack:
             self._after(*base),
         )
 
-    def _minio(self, base: list[pulumi.Resource]) -> Minio:
+    def _users(self) -> dict[str, Rights]:
+        """Clients of the object store, and what each may do there."""
+        return {
+            # What is named by its digest is never removed by the code that makes it.
+            "pipelines": Rights(
+                read=["predictions", "labels"], write=["data", "bentos", "evidence"]
+            ),
+            "mlflow": Rights(write=["mlflow"], delete=["mlflow"]),
+            "workflows": Rights(write=["workflows"], delete=["workflows"]),
+            # Whoever says how predictions turned out is not who made them.
+            "labels": Rights(write=["labels"]),
+            **{
+                f"models-{e}": Rights(read=["bentos", "evidence"], put=[f"predictions/{e}/"])
+                for e in self.config.environments
+            },
+        }
+
+    def _objects(self, base: list[pulumi.Resource]) -> ObjectStore:
+        if self._cloud and self._cloud.objects:
+            self._cloud.identities(self._users())
+            return self._cloud.objects
         return Minio(
             "minio",
             MinioArgs(
@@ -201,22 +283,7 @@ class Stack:
                 image=self.images["minio"],
                 setup_image=self.images["training"],
                 buckets=BUCKETS,
-                users={
-                    # What is named by its digest is never removed by the code that makes it.
-                    "pipelines": Rights(
-                        read=["predictions", "labels"], write=["data", "bentos", "evidence"]
-                    ),
-                    "mlflow": Rights(write=["mlflow"], delete=["mlflow"]),
-                    "workflows": Rights(write=["workflows"], delete=["workflows"]),
-                    # Whoever says how predictions turned out is not who made them.
-                    "labels": Rights(write=["labels"]),
-                    **{
-                        f"models-{e}": Rights(
-                            read=["bentos", "evidence"], put=[f"predictions/{e}/"]
-                        )
-                        for e in self.config.environments
-                    },
-                },
+                users=self._users(),
                 storage=self.config.storage.minio,
                 resources=self._size("minio"),
                 node_port=self._node_port("minio"),
@@ -224,7 +291,7 @@ class Stack:
             self._after(*base),
         )
 
-    def _mlflow(self, postgres: Postgres, minio: Minio) -> Mlflow:
+    def _mlflow(self, postgres: Tables, store: ObjectStore) -> Mlflow:
         return Mlflow(
             "mlflow",
             MlflowArgs(
@@ -232,15 +299,15 @@ class Stack:
                 image=self.images["mlflow"],
                 database_host=postgres.host,
                 database_password=postgres.passwords["mlflow"],
-                object_store=client_environment(minio, "mlflow"),
-                bucket="mlflow",
+                object_store=store.environment("mlflow"),
+                bucket=store.bucket("mlflow"),
                 resources=self._size("mlflow"),
                 node_port=self._node_port("mlflow"),
             ),
-            self._after(postgres, minio),
+            self._after(postgres, *_resources(store)),
         )
 
-    def _gitea(self, postgres: Postgres) -> Gitea:
+    def _gitea(self, postgres: Tables) -> Gitea:
         return Gitea(
             "gitea",
             GiteaArgs(
@@ -250,6 +317,7 @@ class Stack:
                 static_root="/usr/share/gitea" if self.config.embedded else None,
                 database_host=postgres.host,
                 database_password=postgres.passwords["gitea"],
+                database_tls=postgres.tls,
                 repository=REPOSITORY,
                 webhooks=WEBHOOKS,
                 required_status=merging.CONTEXT,
@@ -273,14 +341,15 @@ class Stack:
                 poll_seconds=self.config.pollSeconds,
                 webhook_secret=gitea.webhook_secret,
                 managed_namespaces={name: self.names[name] for name in managed},
-                url=f"http://127.0.0.1:{NODE_PORTS['argocd']}",
+                url=f"https://argocd.{self.config.domain.name}"
+                if self.config.domain
+                else f"http://127.0.0.1:{NODE_PORTS['argocd']}",
                 node_port=self._node_port("argocd"),
             ),
             self._opts,
         )
 
-    def _argo_workflows(self, postgres: Postgres, minio: Minio) -> ArgoWorkflows:
-        credentials = minio.credentials["workflows"]
+    def _argo_workflows(self, postgres: Tables, store: ObjectStore) -> ArgoWorkflows:
         return ArgoWorkflows(
             "argo",
             ArgoWorkflowsArgs(
@@ -292,24 +361,24 @@ class Stack:
                 executor_image=self.images["argo-executor"],
                 database_host=postgres.host,
                 database_password=postgres.passwords["argo"],
-                artifact_endpoint=minio.endpoint,
-                artifact_access_key=credentials.access_key,
-                artifact_secret_key=credentials.secret_key,
+                artifacts=store,
+                artifact_user="workflows",
                 artifact_bucket="workflows",
+                database_tls=postgres.tls,
                 controller_resources=self._size("workflowController"),
                 server_resources=self._size("argoServer"),
                 node_port=self._node_port("argo"),
             ),
-            self._after(postgres, minio),
+            self._after(postgres, *_resources(store)),
         )
 
-    def _namespaces_content(self, minio: Minio, mlflow: Mlflow, gitea: Gitea) -> None:
+    def _namespaces_content(self, store: ObjectStore, mlflow: Mlflow, gitea: Gitea) -> None:
         Pipelines(
             "pipelines",
             PipelinesArgs(
                 namespace=self.names["pipelines"],
-                object_store=client_environment(minio, "pipelines"),
-                labels=client_environment(minio, "labels"),
+                object_store=store.environment("pipelines"),
+                labels=store.environment("labels"),
                 forge={"FORGE_USERNAME": gitea.username, "FORGE_PASSWORD": gitea.password},
                 settings={
                     "MLFLOW_TRACKING_URI": mlflow.url,
@@ -338,18 +407,18 @@ class Stack:
                 environment,
                 EnvironmentArgs(
                     namespace=self.names[environment],
-                    object_store=client_environment(minio, f"models-{environment}"),
+                    object_store=store.environment(f"models-{environment}"),
                 ),
                 self._opts,
             )
 
-    def _export(self, minio: Minio, mlflow: Mlflow, gitea: Gitea) -> None:
+    def _export(self, store: ObjectStore, mlflow: Mlflow, gitea: Gitea) -> None:
         """Addresses, and where credentials are; never what they are."""
         inside = {
             "argocd": "http://argocd-server.argocd.svc",
             "argo": "http://argo-server.argo.svc:2746",
             "gitea": gitea.url,
-            "minio": minio.url,
+            "minio": store.url,
             "mlflow": mlflow.url,
         }
         pulumi.export("addresses", inside)
@@ -358,12 +427,11 @@ class Stack:
             pulumi.export("consoles", consoles)
         pulumi.export("repository", gitea.repository_url)
         pulumi.export("environments", list(self.config.environments))
-        pulumi.export(
-            "secrets",
-            {
-                "argo": "argo/console-token",
-                "argocd": "argocd/argocd-initial-admin-secret",
-                "gitea": "forge/gitea-admin",
-                "minio": "storage/minio",
-            },
-        )
+        secrets = {
+            "argo": "argo/console-token",
+            "argocd": "argocd/argocd-initial-admin-secret",
+            "gitea": "forge/gitea-admin",
+        }
+        if isinstance(store, Minio):
+            secrets["minio"] = "storage/minio"
+        pulumi.export("secrets", secrets)

@@ -160,7 +160,7 @@ class Cluster(AwsComponent):
                 "subnet_ids": list(args.subnets),
                 "endpoint_private_access": True,
                 "endpoint_public_access": bool(cidrs),
-                "public_access_cidrs": cidrs or None,
+                "public_access_cidrs": cidrs,
             },
             access_config={
                 "authentication_mode": "API",

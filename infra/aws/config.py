@@ -62,6 +62,9 @@ class Account(_Model):
     registryReaders: list[AccountId] = Field(
         default=[], description="accounts of other stacks that pull this one's images"
     )
+    alarms: str | None = Field(
+        default=None, pattern=r"^\S+@\S+\.\S+$", description="who is told when a budget is near"
+    )
     nodes: Nodes = Nodes()
     amiVersion: str = Field(
         default="v20251108",

@@ -87,7 +87,7 @@ class KarpenterArgs:
 
 
 class Karpenter(AwsComponent):
-    """`instance_profile`: of the nodes to come. `ready`: what node pools wait for, and outlive not."""
+    """`instance_profile`: of nodes to come. `ready`: what every pool needs until it has gone."""
 
     instance_profile: pulumi.Output[str]
     ready: list[pulumi.Resource]
@@ -254,11 +254,10 @@ class Karpenter(AwsComponent):
             ],
             service_account=NAME,
             user=USER,
+            # Never on a node that it makes itself: it could not replace it.
+            node_selector={ROLE_LABEL: "platform"},
+            priority_class="system-cluster-critical",
         )
-        assert not isinstance(pod.spec, dict)
-        # Never on a node that it makes itself: it could not replace it.
-        pod.spec.node_selector = {ROLE_LABEL: "platform"}  # type: ignore[union-attr]
-        pod.spec.priority_class_name = "system-cluster-critical"  # type: ignore[union-attr]
         return pods.deployment(NAME, NAMESPACE, pod, self.child(*after))
 
 

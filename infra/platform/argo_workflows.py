@@ -15,7 +15,7 @@ from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods, upstream
 from infra.platform.component import NO_WAIT, Component, Resources, secret_data
-from infra.platform.minio import REGION
+from infra.platform.minio import ObjectStore
 
 PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
 DATABASE_LOGIN = "argo-postgres"
@@ -67,13 +67,13 @@ class ArgoWorkflowsArgs:
     executor_image: str
     database_host: pulumi.Input[str]
     database_password: pulumi.Input[str]
-    artifact_endpoint: pulumi.Input[str]
-    artifact_access_key: str
-    artifact_secret_key: pulumi.Input[str]
+    artifacts: ObjectStore
+    artifact_user: str
     artifact_bucket: str
     controller_resources: Resources
     server_resources: Resources
     node_port: int | None = None
+    database_tls: bool = False
 
 
 class ArgoWorkflows(Component):
@@ -222,14 +222,17 @@ class ArgoWorkflows(Component):
             return {"name": secret, "key": key}
 
         def artifact_repository(endpoint: str) -> str:
-            s3 = {
-                "endpoint": endpoint,
-                "insecure": True,
-                "bucket": args.artifact_bucket,
-                "region": REGION,
-                "keyFormat": "{{workflow.name}}/{{pod.name}}",
+            login: dict[str, Any] = {
                 "accessKeySecret": reference(ARTIFACT_LOGIN, "accesskey"),
                 "secretKeySecret": reference(ARTIFACT_LOGIN, "secretkey"),
+            }
+            s3 = {
+                "endpoint": endpoint,
+                "insecure": args.artifacts.insecure,
+                "bucket": args.artifacts.bucket(args.artifact_bucket),
+                "region": args.artifacts.region,
+                "keyFormat": "{{workflow.name}}/{{pod.name}}",
+                **(login if args.artifacts.login(args.artifact_user) else {"useSDKCreds": True}),
             }
             return yaml.safe_dump({"archiveLogs": True, "s3": s3})
 
@@ -256,6 +259,7 @@ class ArgoWorkflows(Component):
                         "tableName": "argo_workflows",
                         "userNameSecret": reference(DATABASE_LOGIN, "username"),
                         "passwordSecret": reference(DATABASE_LOGIN, "password"),
+                        **({"ssl": True, "sslMode": "require"} if args.database_tls else {}),
                     },
                 }
             )
@@ -291,18 +295,16 @@ class ArgoWorkflows(Component):
             "parallelism": "20",
             "workflowRestrictions": yaml.safe_dump({"templateReferencing": "Strict"}),
             **{key: yaml.safe_dump(value) for key, value in fixed.items()},
-            "artifactRepository": pulumi.Output.from_input(args.artifact_endpoint).apply(
-                artifact_repository
-            ),
+            "artifactRepository": args.artifacts.endpoint.apply(artifact_repository),
             "persistence": pulumi.Output.from_input(args.database_host).apply(persistence),
         }
 
     def _secrets(self, args: ArgoWorkflowsArgs) -> list[pulumi.Resource]:
         database = {"username": "argo", "password": args.database_password}
-        artifacts: Mapping[str, pulumi.Input[str]] = {
-            "accesskey": args.artifact_access_key,
-            "secretkey": args.artifact_secret_key,
-        }
+        login = args.artifacts.login(args.artifact_user)
+        artifacts: Mapping[str, pulumi.Input[str]] = (
+            {"accesskey": login.access_key, "secretkey": login.secret_key} if login else {}
+        )
         # The console reads logs with the first, workflow pods write them with the second.
         return [
             k8s.core.v1.Secret(
@@ -316,6 +318,7 @@ class ArgoWorkflows(Component):
                 ("argo", args.namespace, ARTIFACT_LOGIN, artifacts),
                 ("managed", args.managed_namespace, ARTIFACT_LOGIN, artifacts),
             )
+            if data
         ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pulumi
 
-from infra.platform.network import Flow, NetworkArgs, Peer
+from infra.platform.network import Elsewhere, Flow, NetworkArgs, Peer
 from infra.platform.pods import NAME
 
 
@@ -16,6 +16,7 @@ def _pods(namespace: str, name: str) -> Peer:
 
 POSTGRES = _pods("storage", "postgres")
 MINIO = _pods("storage", "minio")
+MINIO_SETUP = _pods("storage", "minio-buckets")
 MLFLOW = _pods("mlflow", "mlflow")
 GITEA = _pods("forge", "gitea")
 ARGOCD = Peer("argocd", "argocd")
@@ -26,7 +27,7 @@ ARGO_SERVER = Peer("argo", "argo-server", {"app": "argo-server"})
 STEPS = Peer("pipelines", "steps")
 FLOWS = [
     Flow(_pods("storage", "postgres-databases"), POSTGRES, (5432,)),
-    Flow(_pods("storage", "minio-buckets"), MINIO, (9000,)),
+    Flow(MINIO_SETUP, MINIO, (9000,)),
     Flow(MLFLOW, POSTGRES, (5432,)),
     Flow(MLFLOW, MINIO, (9000,)),
     Flow(GITEA, POSTGRES, (5432,)),
@@ -52,39 +53,46 @@ API_CLIENTS = [
     ARGO_SERVER,
     STEPS,
 ]
-CONSOLES = [
-    (GITEA, 3000),
-    (ARGOCD_SERVER, 8080),
-    (MLFLOW, 5000),
-    (ARGO_SERVER, 2746),
-    (MINIO, 9000),
-]
+CONSOLES = {
+    "gitea": (GITEA, 3000),
+    "argocd": (ARGOCD_SERVER, 8080),
+    "mlflow": (MLFLOW, 5000),
+    "argo": (ARGO_SERVER, 2746),
+    "minio": (MINIO, 9000),
+}
 
 
 def flows(
     namespaces: Mapping[str, pulumi.Input[str]],
     environments: Sequence[str],
     *,
-    consoles_outside: bool,
+    consoles: Sequence[str],
     provisioner: bool,
+    stores: Sequence[tuple[Peer, Sequence[Elsewhere]]] = (),
 ) -> NetworkArgs:
     """Every connection of a stack.
 
     Args:
         namespaces: name to its output.
         environments: those whose models fetch bentos.
-        consoles_outside: node ports lead to the consoles.
+        consoles: those that node ports lead to.
         provisioner: the embedded cluster's storage class needs the API.
+        stores: MINIO or POSTGRES, and where it is, when it is no pod of ours.
     """
+    moved = {store.key: places for store, places in stores}
+    all_flows = [
+        *FLOWS,
+        *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments),
+        # Which bento answers?
+        *(Flow(STEPS, Peer(e, f"{e}-models"), (3000,)) for e in environments),
+    ]
+    if MINIO.key in moved:
+        all_flows = [f for f in all_flows if f.source != MINIO_SETUP]
     storage_class = [_pods("local-path-storage", "local-path")] if provisioner else []
     return NetworkArgs(
         namespaces=namespaces,
-        flows=[
-            *FLOWS,
-            *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments),
-            # Which bento answers?
-            *(Flow(STEPS, Peer(e, f"{e}-models"), (3000,)) for e in environments),
-        ],
+        flows=[f for f in all_flows if f.target.key not in moved],
         api_clients=[*API_CLIENTS, *storage_class],
-        from_outside=CONSOLES if consoles_outside else [],
+        from_outside=[CONSOLES[name] for name in consoles],
+        elsewhere=[(f.source, place) for f in all_flows for place in moved.get(f.target.key, ())],
     )

@@ -39,6 +39,7 @@ class GiteaArgs:
     storage: pulumi.Input[str]
     resources: Resources
     node_port: int | None = None
+    database_tls: bool = False
 
 
 class Gitea(Component):
@@ -103,7 +104,7 @@ class Gitea(Component):
         }
         return pulumi.Output.all(
             url=self.url, host=args.database_host, password=args.database_password, **keys
-        ).apply(lambda known: _app_ini(known, args.static_root))
+        ).apply(lambda known: _app_ini(known, args.static_root, tls=args.database_tls))
 
     def _pod(
         self, args: GiteaArgs, settings: dict[str, pulumi.Output[str]]
@@ -204,7 +205,7 @@ def _protection(status: str) -> dict[str, object]:
     }
 
 
-def _app_ini(known: dict[str, str], static_root: str | None) -> str:
+def _app_ini(known: dict[str, str], static_root: str | None, *, tls: bool) -> str:
     sections: dict[str, dict[str, object]] = {
         "": {"APP_NAME": "Slipway", "RUN_MODE": "prod", "WORK_PATH": "/data"},
         "server": {
@@ -225,7 +226,7 @@ def _app_ini(known: dict[str, str], static_root: str | None) -> str:
             "NAME": NAME,
             "USER": NAME,
             "PASSWD": known["password"],
-            "SSL_MODE": "disable",
+            "SSL_MODE": "require" if tls else "disable",
             "MAX_OPEN_CONNS": 10,
         },
         "security": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -37,6 +38,31 @@ class Credentials:
     secret_key: pulumi.Output[str]
 
 
+class ObjectStore(Protocol):
+    """What the platform needs of MinIO, or of S3 in its place."""
+
+    endpoint: pulumi.Output[str]
+    url: pulumi.Output[str]
+    region: str
+
+    @property
+    def insecure(self) -> bool:
+        """Whether it speaks HTTP without TLS."""
+        ...
+
+    def bucket(self, name: str) -> str:
+        """What one of the platform's buckets is called there."""
+        ...
+
+    def environment(self, user: str) -> dict[str, pulumi.Input[str]]:
+        """What an S3 client of `user` reads from its environment; names as the AWS SDKs have."""
+        ...
+
+    def login(self, user: str) -> Credentials | None:
+        """The key of `user`; None where the store knows its clients without."""
+        ...
+
+
 @dataclass(frozen=True)
 class MinioArgs:
     namespace: pulumi.Input[str]
@@ -55,6 +81,8 @@ class Minio(Component):
 
     endpoint: pulumi.Output[str]
     url: pulumi.Output[str]
+    region = REGION
+    insecure = True
     credentials: dict[str, Credentials]
 
     def __init__(
@@ -144,13 +172,17 @@ class Minio(Component):
         )
         self.register_outputs({"endpoint": self.endpoint, "url": self.url})
 
+    def bucket(self, name: str) -> str:
+        return name
 
-def client_environment(minio: Minio, user: str) -> dict[str, pulumi.Input[str]]:
-    """What an S3 client of `user` reads from its environment; names as the AWS SDKs have them."""
-    credentials = minio.credentials[user]
-    return {
-        "AWS_ACCESS_KEY_ID": credentials.access_key,
-        "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
-        "AWS_ENDPOINT_URL": minio.url,
-        "AWS_DEFAULT_REGION": REGION,
-    }
+    def environment(self, user: str) -> dict[str, pulumi.Input[str]]:
+        credentials = self.credentials[user]
+        return {
+            "AWS_ACCESS_KEY_ID": credentials.access_key,
+            "AWS_SECRET_ACCESS_KEY": credentials.secret_key,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def login(self, user: str) -> Credentials | None:
+        return self.credentials[user]

@@ -9,6 +9,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 from pulumi_kubernetes.networking.v1 import (
+    IPBlockArgs,
     NetworkPolicyEgressRuleArgs,
     NetworkPolicyIngressRuleArgs,
     NetworkPolicyPeerArgs,
@@ -61,6 +62,14 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """Addresses outside the cluster (a CIDR), and TCP ports there."""
+
+    cidr: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class NetworkArgs:
     namespaces: Mapping[str, pulumi.Input[str]]
     """Every namespace of the platform: name to its output."""
@@ -69,6 +78,8 @@ class NetworkArgs:
     """Pods that call the Kubernetes API, which has no pod that a selector could name."""
     from_outside: Sequence[tuple[Peer, int]]
     """Ports that node ports lead to: their clients have no pod either."""
+    elsewhere: Sequence[tuple[Peer, Elsewhere]] = ()
+    """What pods reach outside the cluster."""
 
 
 class Network(Component):
@@ -83,6 +94,7 @@ class Network(Component):
             self._policy(Peer(namespace, "default"), [], [DNS])
         peers = {p.key: p for f in args.flows for p in (f.source, f.target)}
         peers |= {p.key: p for p in args.api_clients}
+        peers |= {p.key: p for p, _ in args.elsewhere}
         for peer in peers.values():
             ingress = [
                 NetworkPolicyIngressRuleArgs(from_=[f.source.peer], ports=_ports(*f.ports))
@@ -96,6 +108,14 @@ class Network(Component):
             ]
             if peer.key in {p.key for p in args.api_clients}:
                 egress.append(NetworkPolicyEgressRuleArgs(ports=_ports(443, 6443)))
+            egress += [
+                NetworkPolicyEgressRuleArgs(
+                    to=[NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=there.cidr))],
+                    ports=_ports(*there.ports),
+                )
+                for p, there in args.elsewhere
+                if p.key == peer.key
+            ]
             ingress += [
                 NetworkPolicyIngressRuleArgs(ports=_ports(port))
                 for p, port in args.from_outside

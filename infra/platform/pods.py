@@ -184,6 +184,8 @@ def template(
     restart: str | None = None,
     user: int = USER,
     annotations: dict[str, pulumi.Input[str]] | None = None,
+    node_selector: Mapping[str, str] | None = None,
+    priority_class: str | None = None,
 ) -> PodTemplateSpecArgs:
     """A restricted pod. It gets an API token only where it names a service account."""
     return PodTemplateSpecArgs(
@@ -196,6 +198,8 @@ def template(
             automount_service_account_token=service_account is not None,
             enable_service_links=False,
             restart_policy=restart,
+            node_selector=node_selector,
+            priority_class_name=priority_class,
             termination_grace_period_seconds=grace_seconds,
             security_context=PodSecurityContextArgs(
                 run_as_non_root=True,

@@ -43,36 +43,32 @@ class PostgresArgs:
     resources: Resources
 
 
-class Postgres(Component):
-    """`host`, `port` (no units), and `passwords` by database."""
+@dataclass(frozen=True)
+class DatabasesArgs:
+    namespace: pulumi.Input[str]
+    image: pulumi.Input[str]
+    """An image with PostgreSQL's client."""
+    databases: Sequence[str]
+    host: pulumi.Input[str]
+    password: pulumi.Input[str]
+    """Of the user `postgres`."""
+
+
+class Tables(Component):
+    """`host`, `tls` (whether the server takes nothing else), and `passwords` by database."""
 
     host: pulumi.Output[str]
+    tls: bool
     passwords: dict[str, pulumi.Output[str]]
 
-    def __init__(
-        self, name: str, args: PostgresArgs, opts: pulumi.ResourceOptions | None = None
-    ) -> None:
-        super().__init__("Postgres", name, opts)
-        superuser = RandomPassword(f"{NAME}-superuser", opts=self.child())
-        self.passwords = {
-            database: RandomPassword(f"{NAME}-{database}", opts=self.child()).result
-            for database in args.databases
-        }
-        self.host = pulumi.Output.concat(NAME, ".", args.namespace, ".svc")
-        secret = k8s.core.v1.Secret(
-            NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            data=secret_data({"password": superuser.result}),
-            opts=self.child(),
-        )
+    def _contents(self, args: PostgresArgs | DatabasesArgs, *server: pulumi.Resource) -> None:
+        """A role and a database of the same name for each service, once the server is there."""
         databases = k8s.core.v1.Secret(
             DATABASES,
             metadata=pods.metadata(DATABASES, args.namespace),
             data=secret_data(self.passwords),
             opts=self.child(),
         )
-        service = pods.service(NAME, args.namespace, PORT, self.child())
-        server = self._server(args, secret)
         pods.setup_job(
             pods.Setup(
                 name=DATABASES,
@@ -89,9 +85,57 @@ class Postgres(Component):
                 },
                 secret=DATABASES,
             ),
-            self.child(server, service, databases),
+            self.child(*server, databases),
             self.child(),
         )
+
+    def _passwords(self, databases: Sequence[str]) -> dict[str, pulumi.Output[str]]:
+        return {
+            database: RandomPassword(f"{NAME}-{database}", opts=self.child()).result
+            for database in databases
+        }
+
+    def _superuser(
+        self, namespace: pulumi.Input[str], password: pulumi.Input[str]
+    ) -> k8s.core.v1.Secret:
+        return k8s.core.v1.Secret(
+            NAME,
+            metadata=pods.metadata(NAME, namespace),
+            data=secret_data({"password": password}),
+            opts=self.child(),
+        )
+
+
+class Databases(Tables):
+    """The platform's databases on a server that something else runs, which speaks TLS only."""
+
+    tls = True
+
+    def __init__(
+        self, name: str, args: DatabasesArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Databases", name, opts)
+        self.passwords = self._passwords(args.databases)
+        self.host = pulumi.Output.from_input(args.host)
+        self._contents(args, self._superuser(args.namespace, args.password))
+        self.register_outputs({"host": self.host, "port": PORT})
+
+
+class Postgres(Tables):
+    """The server as a pod."""
+
+    tls = False
+
+    def __init__(
+        self, name: str, args: PostgresArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Postgres", name, opts)
+        superuser = RandomPassword(f"{NAME}-superuser", opts=self.child())
+        self.passwords = self._passwords(args.databases)
+        self.host = pulumi.Output.concat(NAME, ".", args.namespace, ".svc")
+        secret = self._superuser(args.namespace, superuser.result)
+        service = pods.service(NAME, args.namespace, PORT, self.child())
+        self._contents(args, self._server(args, secret), service)
         self.register_outputs({"host": self.host, "port": PORT})
 
     def _server(self, args: PostgresArgs, secret: k8s.core.v1.Secret) -> k8s.apps.v1.StatefulSet:

@@ -24,6 +24,7 @@ from pulumi.runtime.stack import run_pulumi_func
 
 from slipway import toolchain
 from slipway.errors import SlipwayError
+from tests.unit.aws import mocks
 
 FILES = toolchain.files
 ROOT = Path(__file__).parents[2]
@@ -77,10 +78,13 @@ class Program(pulumi.runtime.Mocks):
             outputs["result"] = password(args.name, int(args.inputs["length"]))
         if args.typ.endswith(":SigningKey"):
             outputs |= {"private": password(args.name, 64), "public": "a public key"}
-        return f"{args.name}-id", outputs
+        return f"{args.name}-id", outputs | mocks.outputs(args.typ, args.name, inputs)
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
-        raise AssertionError(f"the program calls {args.token}: no machine has that plugin")
+        answer = mocks.call(args.token, dict(args.args))
+        if answer is None:
+            raise AssertionError(f"the program calls {args.token}: no machine has that plugin")
+        return answer
 
     @property
     def manifests(self) -> list[dict[str, Any]]:
@@ -116,7 +120,7 @@ def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
 @functools.cache
 def of_stack(file: Path) -> Program:
     """What a stack file's platform is; read by many tests, so not to be changed."""
-    return run(settings(file))
+    return run(settings(file), file.stem.removeprefix("Pulumi."))
 
 
 def run(config: Mapping[str, str], stack: str = "local") -> Program:

@@ -1,0 +1,284 @@
+"""GPU nodes: each pool of the stack file as Karpenter's objects, or as a managed node group."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+from pulumi_aws.budgets.budget import Budget
+from pulumi_aws.eks.node_group import NodeGroup
+
+from infra.aws.cluster import node_template
+from infra.aws.component import AwsComponent, Context
+from infra.aws.config import Pool
+from infra.aws.families import with_efa
+from infra.aws.network import DISCOVERY
+from infra.platform import upstream
+
+POOL_LABEL = "slipway/pool"
+GPU = "nvidia.com/gpu"
+MIG_CONFIG = "nvidia.com/mig.config"
+PURCHASE = {"on-demand": "on-demand", "spot": "spot", "capacity-block": "reserved"}
+ALARMS = (80, 100)
+# The most types that one managed node group takes.
+GROUP_TYPES = 20
+
+
+def labels(pool: Pool) -> dict[str, str]:
+    """Of a pool's nodes, beside those that AWS and NVIDIA's software set."""
+    sharing = {"slipway/gpu-sharing": pool.sharing.by}
+    return {POOL_LABEL: pool.name, "slipway/nodes": "gpu", **sharing}
+
+
+def taints(pool: Pool) -> list[dict[str, str]]:
+    return [{"key": t.key, "value": t.value, "effect": t.effect} for t in pool.taints]
+
+
+def user_data(pool: Pool) -> str | None:
+    """What divides the GPUs before the kubelet starts; None where they stay whole.
+
+    Every GPU gets as many instances of the profile as fit.
+    """
+    if not pool.sharing.profile:
+        return None
+    parts = 7 // int(pool.sharing.profile[0])
+    wanted = ",".join([pool.sharing.profile] * parts)
+    return "\n".join(
+        [
+            "MIME-Version: 1.0",
+            'Content-Type: multipart/mixed; boundary="//"',
+            "",
+            "--//",
+            'Content-Type: text/x-shellscript; charset="us-ascii"',
+            "",
+            "#!/bin/sh",
+            "set -eu",
+            "nvidia-smi --multi-instance-gpu 1",
+            f"nvidia-smi mig --create-gpu-instance {wanted} --default-compute-instance",
+            "",
+            "--//--",
+            "",
+        ]
+    )
+
+
+def node_class(
+    pool: Pool, context: Context, *, ami: str, profile: pulumi.Input[str]
+) -> dict[str, Any]:
+    """The EC2NodeClass: machines, disks and network of a pool.
+
+    Amazon Linux's alias stands for its NVIDIA variant on machines with GPUs, and Karpenter attaches
+    EFA interfaces where a pod asks for `vpc.amazonaws.com/efa`.
+
+    Args:
+        ami: version of Amazon Linux 2023 for EKS, v and the date.
+        profile: name of the nodes' instance profile.
+    """
+    discovery = [{"tags": {DISCOVERY: context.name}}]
+    script = user_data(pool)
+    return {
+        "apiVersion": "karpenter.k8s.aws/v1",
+        "kind": "EC2NodeClass",
+        "metadata": {"name": pool.name},
+        "spec": {
+            "amiSelectorTerms": [{"alias": f"al2023@{ami}"}],
+            "instanceProfile": profile,
+            "subnetSelectorTerms": discovery,
+            "securityGroupSelectorTerms": discovery,
+            "associatePublicIPAddress": False,
+            "metadataOptions": {
+                "httpEndpoint": "enabled",
+                "httpTokens": "required",
+                "httpPutResponseHopLimit": 1,
+            },
+            "blockDeviceMappings": [
+                {
+                    "deviceName": "/dev/xvda",
+                    "ebs": {
+                        "volumeSize": f"{pool.diskGiB}Gi",
+                        "volumeType": "gp3",
+                        "encrypted": True,
+                        "deleteOnTermination": True,
+                    },
+                }
+            ],
+            # Models are read from the local disks where a machine has some.
+            "instanceStorePolicy": "RAID0",
+            "tags": context.tagged(f"gpu-{pool.name}", **{POOL_LABEL: pool.name}),
+            **({"userData": script} if script else {}),
+            **(
+                {"capacityReservationSelectorTerms": [{"id": r} for r in pool.reservations]}
+                if pool.reservations
+                else {}
+            ),
+        },
+    }
+
+
+def node_pools(pool: Pool, zones: Sequence[str]) -> list[dict[str, Any]]:
+    """The NodePools: one that follows the pods and, for `min`, one that is always there.
+
+    Args:
+        zones: of the network; a pool may name fewer.
+    """
+    most = (pool.max - pool.min) * max(size.gpus for size in pool.types.values())
+    follows = {
+        "disruption": {
+            "consolidationPolicy": {
+                "empty": "WhenEmpty",
+                "underutilized": "WhenEmptyOrUnderutilized",
+            }[pool.consolidation.when],
+            "consolidateAfter": pool.consolidation.after,
+            "budgets": [{"nodes": "1"}],
+        },
+        "limits": {"nodes": str(pool.max - pool.min), GPU: str(most)},
+    }
+    stays = {"replicas": pool.min, "limits": {"nodes": str(pool.min)}}
+    made = [_node_pool(pool, zones, pool.name, follows)] if pool.max > pool.min else []
+    return [*made, _node_pool(pool, zones, f"{pool.name}-floor", stays)] if pool.min else made
+
+
+def _node_pool(
+    pool: Pool, zones: Sequence[str], name: str, spec: Mapping[str, Any]
+) -> dict[str, Any]:
+    def one_of(key: str, values: Sequence[str]) -> dict[str, Any]:
+        return {"key": key, "operator": "In", "values": list(values)}
+
+    return {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodePool",
+        "metadata": {"name": name, "annotations": {"slipway/budget-usd-month": f"{pool.budget:g}"}},
+        "spec": {
+            **spec,
+            "template": {
+                "metadata": {"labels": labels(pool)},
+                "spec": {
+                    "nodeClassRef": {
+                        "group": "karpenter.k8s.aws",
+                        "kind": "EC2NodeClass",
+                        "name": pool.name,
+                    },
+                    "requirements": [
+                        one_of("kubernetes.io/arch", ["amd64"]),
+                        one_of("karpenter.sh/capacity-type", [PURCHASE[pool.purchase]]),
+                        one_of("node.kubernetes.io/instance-type", sorted(pool.types)),
+                        one_of("topology.kubernetes.io/zone", pool.zones or zones),
+                    ],
+                    "taints": taints(pool),
+                    "expireAfter": pool.ttl,
+                    # A pod that does not end must not keep a node that is to go.
+                    "terminationGracePeriod": "1h",
+                },
+            },
+        },
+    }
+
+
+@dataclass(frozen=True)
+class GpuPoolsArgs:
+    context: Context
+    pools: Sequence[Pool]
+    cluster_name: pulumi.Input[str]
+    zones: Sequence[str]
+    subnets: Mapping[str, pulumi.Input[str]]
+    """Zone to its private subnet."""
+    node_role: pulumi.Input[str]
+    ami: str
+    instance_profile: pulumi.Input[str] | None
+    """Of Karpenter's nodes; None: pools are managed node groups."""
+    mail: str | None = None
+    """Who is told of a budget; None: the account's own alarms only."""
+
+
+class GpuPools(AwsComponent):
+    """The pools. On destroy they go before whatever ends their nodes: make it wait for that."""
+
+    def __init__(
+        self, name: str, args: GpuPoolsArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("GpuPools", name, args.context, opts)
+        for pool in args.pools:
+            if args.instance_profile is None:
+                self._group(pool, args)
+            else:
+                made = node_class(pool, args.context, ami=args.ami, profile=args.instance_profile)
+                # Its finalizer holds it until the last node of the pool is gone.
+                machines = upstream.register(name, made, self.child())
+                for manifest in node_pools(pool, args.zones):
+                    upstream.register(name, manifest, self.child(machines))
+            self._budget(pool, args)
+        self.register_outputs({})
+
+    def _group(self, pool: Pool, args: GpuPoolsArgs) -> None:
+        template = node_template(
+            self, f"gpu-{pool.name}", disk=pool.diskGiB, user_data=_base64(user_data(pool))
+        )
+        effects = {
+            "NoSchedule": "NO_SCHEDULE",
+            "PreferNoSchedule": "PREFER_NO_SCHEDULE",
+            "NoExecute": "NO_EXECUTE",
+        }
+        NodeGroup(
+            f"gpu-{pool.name}",
+            cluster_name=args.cluster_name,
+            node_group_name=f"gpu-{pool.name}",
+            node_role_arn=args.node_role,
+            subnet_ids=[args.subnets[zone] for zone in pool.zones or args.zones],
+            ami_type="AL2023_x86_64_NVIDIA",
+            capacity_type="SPOT" if pool.purchase == "spot" else "ON_DEMAND",
+            instance_types=sorted(pool.types, key=lambda t: pool.types[t].price)[:GROUP_TYPES],
+            labels=labels(pool),
+            taints=[
+                {"key": t.key, "value": t.value, "effect": effects[t.effect]} for t in pool.taints
+            ],
+            launch_template={"id": template.id, "version": template.latest_version.apply(str)},
+            scaling_config={
+                "min_size": pool.min,
+                "max_size": pool.max,
+                "desired_size": pool.min,
+            },
+            update_config={"max_unavailable": 1},
+            node_repair_config={"enabled": True},
+            tags=self.context.tagged(f"gpu-{pool.name}", **{POOL_LABEL: pool.name}),
+            # How many there are is whoever scales them's to say.
+            opts=pulumi.ResourceOptions.merge(
+                self.child(), pulumi.ResourceOptions(ignore_changes=["scalingConfig.desiredSize"])
+            ),
+        )
+
+    def _budget(self, pool: Pool, args: GpuPoolsArgs) -> None:
+        Budget(
+            pool.name,
+            name=f"{self.context.name}-{pool.name}",
+            budget_type="COST",
+            time_unit="MONTHLY",
+            limit_amount=f"{pool.budget:g}",
+            limit_unit="USD",
+            cost_filters=[{"name": "TagKeyValue", "values": [f"user:{POOL_LABEL}${pool.name}"]}],
+            notifications=[
+                {
+                    "comparison_operator": "GREATER_THAN",
+                    "notification_type": "ACTUAL",
+                    "threshold": percent,
+                    "threshold_type": "PERCENTAGE",
+                    "subscriber_email_addresses": [args.mail],
+                }
+                for percent in ALARMS
+            ]
+            if args.mail
+            else None,
+            tags=self.context.tagged(pool.name),
+            opts=self.child(),
+        )
+
+
+def efa_types(pool: Pool) -> list[str]:
+    """The instance types of a pool that have an Elastic Fabric Adapter."""
+    return with_efa(pool.families, pool.sizes)
+
+
+def _base64(text: str | None) -> str | None:
+    return base64.b64encode(text.encode()).decode() if text else None

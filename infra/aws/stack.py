@@ -1,0 +1,277 @@
+"""The wiring of what is beneath the platform on AWS, and of what the platform gets from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+import pulumi_kubernetes as k8s
+import yaml
+from pulumi_aws.provider import Provider
+
+from infra.aws.cluster import Cluster, ClusterArgs
+from infra.aws.component import Context
+from infra.aws.config import Account, Domain, Oidc, Tags
+from infra.aws.config import Network as NetworkSettings
+from infra.aws.database import PORT, Database, DatabaseArgs
+from infra.aws.gpu_pools import GpuPools, GpuPoolsArgs
+from infra.aws.gpu_software import GpuSoftware, GpuSoftwareArgs
+from infra.aws.identities import Identities, IdentitiesArgs, workloads
+from infra.aws.ingress import Console, Ingress, IngressArgs
+from infra.aws.karpenter import Karpenter, KarpenterArgs
+from infra.aws.network import ANYWHERE, Network, NetworkArgs
+from infra.aws.objects import Objects, ObjectsArgs
+from infra.aws.registry import Registry, RegistryArgs
+from infra.aws.teardown import Gone
+from infra.config import StackConfig
+from infra.platform import flows
+from infra.platform.minio import Rights
+from infra.platform.network import Elsewhere, Peer
+from slipway import toolchain
+
+IMAGES_FILE = Path(__file__).with_name("images.yaml")
+# Where EKS tells a pod who it is.
+POD_IDENTITY_AGENT = Elsewhere("169.254.170.23/32", (80,))
+
+
+def images() -> dict[str, str]:
+    """Official images that only clusters on AWS run: name to reference."""
+    return yaml.safe_load(IMAGES_FILE.read_text())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The stack's configuration, with what every stack on AWS has."""
+
+    config: StackConfig
+    account: Account
+    network: NetworkSettings
+    tags: Tags
+
+    @classmethod
+    def of(cls, config: StackConfig) -> Settings:
+        """The parts that `StackConfig` has made sure of."""
+        if not (config.aws and config.network and config.tags):
+            raise ValueError("no stack on AWS")
+        return cls(config, config.aws, config.network, config.tags)
+
+    def context(self, stack: str) -> Context:
+        return Context(
+            name=f"slipway-{stack}",
+            account=self.account.account,
+            region=self.account.region,
+            tags={
+                "slipway:stack": stack,
+                "environment": self.config.environments[0],
+                "owner": self.tags.owner,
+                "cost-centre": self.tags.costCentre,
+                "managed-by": "pulumi",
+            },
+            protected=self.config.protected,
+        )
+
+
+class Cloud:
+    """What the platform stands on.
+
+    Attributes:
+        platform: options for everything on the cluster; it goes before anything that it needs.
+        objects: S3; None where the platform runs MinIO.
+        database: RDS; None where PostgreSQL is a pod.
+        minor: of the cluster's Kubernetes.
+    """
+
+    platform: pulumi.ResourceOptions
+    objects: Objects | None
+    database: Database | None
+
+    def __init__(
+        self,
+        config: StackConfig,
+        stack: str,
+        references: Mapping[str, str],
+        buckets: Sequence[str],
+    ) -> None:
+        self._settings = settings = Settings.of(config)
+        self.context = context = settings.context(stack)
+        self._references = references
+        aws = Provider(
+            "aws",
+            region=context.region,
+            # Of another account, nothing is touched.
+            allowed_account_ids=[context.account],
+            assume_roles=[
+                {"role_arn": settings.account.deployRole, "session_name": f"slipway-{stack}"}
+            ],
+        )
+        self._aws = pulumi.ResourceOptions(providers=[aws])
+        self._network = Network("network", NetworkArgs(context, settings.network), self._aws)
+        self._cluster = Cluster(
+            "cluster",
+            ClusterArgs(
+                context=context,
+                version=minor(toolchain.tool("kubernetes").version),
+                account=settings.account,
+                subnets=self._network.private,
+            ),
+            # Nodes without a way out do not join, and cannot say that they are leaving.
+            self._after(self._network),
+        )
+        kubernetes = k8s.Provider(
+            "kubernetes",
+            kubeconfig=self._cluster.kubeconfig,
+            enable_server_side_apply=True,
+            enable_config_map_mutable=True,
+            enable_secret_mutable=True,
+            opts=pulumi.ResourceOptions(depends_on=self._cluster.serving),
+        )
+        self._both = pulumi.ResourceOptions(providers=[aws, kubernetes])
+        self._karpenter = self._make_karpenter() if config.karpenter else None
+        ends = [self._cluster, *([self._karpenter] if self._karpenter else [])]
+        self._gone = Gone(
+            "gone",
+            cluster=context.name,
+            region=context.region,
+            role=settings.account.deployRole,
+            opts=pulumi.ResourceOptions(depends_on=ends),
+        )
+        self.platform = pulumi.ResourceOptions(providers=[kubernetes], depends_on=[self._gone])
+        self.registry = Registry(
+            "registry", RegistryArgs(context, settings.account.registryReaders), self._aws
+        )
+        stores = config.stores
+        self.objects = (
+            Objects("objects", ObjectsArgs(context, buckets), self._aws)
+            if stores.objects == "s3"
+            else None
+        )
+        self.database = (
+            Database(
+                "database",
+                DatabaseArgs(
+                    context=context,
+                    settings=stores.database,
+                    vpc_id=self._network.vpc_id,
+                    subnets=self._network.isolated,
+                    clients=self._cluster.security_group,
+                ),
+                self._aws,
+            )
+            if stores.postgres == "rds"
+            else None
+        )
+        pulumi.export("cluster", self._cluster.cluster_name)
+        pulumi.export("registry", self.registry.address)
+
+    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+        after = pulumi.ResourceOptions(depends_on=list(resources))
+        return pulumi.ResourceOptions.merge(self._aws, after)
+
+    def _make_karpenter(self) -> Karpenter:
+        cluster = self._cluster
+        return Karpenter(
+            "karpenter",
+            KarpenterArgs(
+                context=self.context,
+                cluster_name=cluster.cluster_name,
+                endpoint=cluster.endpoint,
+                node_role=cluster.node_role,
+                node_role_name=cluster.node_role_name,
+                image=self._references["karpenter"],
+                manifests=toolchain.files("karpenter") / "pkg" / "apis" / "crds",
+            ),
+            pulumi.ResourceOptions.merge(
+                self._both, pulumi.ResourceOptions(depends_on=cluster.serving)
+            ),
+        )
+
+    def stores(self) -> list[tuple[Peer, list[Elsewhere]]]:
+        """Of the platform's stores, those that are no pods, and where they are."""
+        result: list[tuple[Peer, list[Elsewhere]]] = []
+        if self.objects:
+            # S3's addresses are the whole region's; what a pod may do there, its role says.
+            result.append((flows.MINIO, [Elsewhere(ANYWHERE, (443,)), POD_IDENTITY_AGENT]))
+        if self.database:
+            subnets = self._settings.network.isolated
+            result.append((flows.POSTGRES, [Elsewhere(cidr, (PORT,)) for cidr in subnets]))
+        return result
+
+    def identities(self, users: Mapping[str, Rights]) -> None:
+        """Roles for the workloads that use S3.
+
+        Args:
+            users: of the object store, with what each may do there.
+        """
+        if not self.objects:
+            return
+        objects = self.objects
+        Identities(
+            "identities",
+            IdentitiesArgs(
+                context=self.context,
+                cluster_name=self._cluster.cluster_name,
+                rights={
+                    workload: objects.statements({user: users[user] for user in workload.users})
+                    for workload in workloads(self._settings.config.environments)
+                },
+            ),
+            self._aws,
+        )
+
+    def pools(self, namespace: pulumi.Input[str]) -> None:
+        """GPU nodes, and the software on them in `namespace`."""
+        settings = self._settings
+        opts = pulumi.ResourceOptions.merge(
+            self._both, pulumi.ResourceOptions(depends_on=[self._gone])
+        )
+        zones = settings.network.zones
+        pools = GpuPools(
+            "gpu-pools",
+            GpuPoolsArgs(
+                context=self.context,
+                pools=settings.config.gpuPools,
+                cluster_name=self._cluster.cluster_name,
+                zones=zones,
+                subnets=dict(zip(zones, self._network.private, strict=True)),
+                node_role=self._cluster.node_role,
+                ami=settings.account.amiVersion,
+                instance_profile=self._karpenter.instance_profile if self._karpenter else None,
+                mail=settings.account.alarms,
+            ),
+            opts,
+        )
+        GpuSoftware(
+            "gpu-software",
+            GpuSoftwareArgs(
+                context=self.context,
+                pools=settings.config.gpuPools,
+                namespace=namespace,
+                images=self._references,
+            ),
+            # On destroy it goes first: its pods keep no node.
+            pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[pools])),
+        )
+
+    def ingress(self, domain: Domain, oidc: Oidc, consoles: Mapping[str, Console]) -> Ingress:
+        """The consoles under the stack's domain."""
+        return Ingress(
+            "ingress",
+            IngressArgs(
+                context=self.context,
+                domain=domain,
+                oidc=oidc,
+                vpc_id=self._network.vpc_id,
+                subnets=self._network.public,
+                nodes=self._cluster.security_group,
+                group=self._cluster.group_name,
+                consoles=consoles,
+            ),
+            self._aws,
+        )
+
+
+def minor(version: str) -> str:
+    """1.34 of v1.34.2."""
+    return ".".join(version.lstrip("v").split(".")[:2])
