@@ -18,6 +18,7 @@ import pytest
 
 from slipway import cluster, lineage, merging, paths, release, serving, training
 from slipway.endpoints import Cluster
+from slipway.errors import SlipwayError
 from slipway.forge import ForgeError, Gitea
 from slipway.release import Release
 
@@ -385,85 +386,98 @@ def test_rollback_brings_the_old_bento_back_and_it_stays(
     until(lambda: aliases(platform)["prod"] == back.version, 150, "@prod did not follow")
 
 
-def test_a_hand_edit_is_put_back_within_seconds() -> None:
-    query = ("-n", "prod", "get", "deployment", release.service(MODEL), "-o")
-
-    def replicas() -> int:
-        return int(cluster.kubectl(*query, "jsonpath={.spec.replicas}"))
-
-    before = replicas()
-    cluster.kubectl(
-        "-n", "prod", "scale", f"deployment/{release.service(MODEL)}", f"--replicas={before + 2}"
-    )
-    until(lambda: replicas() == before, 20, "the edit stayed")
+def test_a_hand_edit_is_refused_where_people_depend_on_it() -> None:
+    """In dev it is put back (test_2); in prod the API server does not take it at all."""
+    deployment = f"deployment/{release.service(MODEL)}"
+    with pytest.raises(SlipwayError, match="are made by"):
+        cluster.kubectl("-n", "prod", "scale", deployment, "--replicas=3")
 
 
 # --- what the API server refuses --------------------------------------------------------------
 
 
-def a_pod(platform: Cluster, env: str) -> dict[str, Any]:
-    """A pod as the environment's release has it, under a name of its own."""
+CONTROLLERS = "system:serviceaccount:kube-system"
+
+
+def running(platform: Cluster, env: str, kind: str) -> dict[str, Any]:
+    """A pod, or a ReplicaSet, as the environment's release has it, under a name of its own."""
     selector = f"app.kubernetes.io/name={release.service(MODEL)}"
-    found = platform.items(f"/api/v1/namespaces/{env}/pods", labelSelector=selector)[0]
+    group = "/api/v1" if kind == "pods" else "/apis/apps/v1"
+    items = platform.items(f"{group}/namespaces/{env}/{kind}", labelSelector=selector)
+    found = next(item for item in items if item["spec"].get("replicas", 1))
     meta, spec = found["metadata"], found["spec"]
     for key in ("nodeName", "tolerations", "priority", "preemptionPolicy"):
         spec.pop(key, None)
     kept = {key: meta[key] for key in ("labels", "annotations") if key in meta}
     return {
-        "apiVersion": "v1",
-        "kind": "Pod",
+        "apiVersion": "v1" if kind == "pods" else "apps/v1",
+        "kind": "Pod" if kind == "pods" else "ReplicaSet",
         "metadata": {"name": "admission", "namespace": env, **kept},
         "spec": spec,
     }
 
 
-def a_tag(pod: dict[str, Any]) -> None:
-    for container in pod["spec"]["containers"]:
+def tried(platform: Cluster, item: dict[str, Any], kind: str, who: str = "") -> httpx.Response:
+    """The API server's answer to somebody who would make it; nothing is made."""
+    group = "/api/v1" if kind == "pods" else "/apis/apps/v1"
+    headers = {"Impersonate-User": who, "Impersonate-Group": "system:masters"} if who else {}
+    where = f"{group}/namespaces/{item['metadata']['namespace']}/{kind}?dryRun=All"
+    return platform.send("POST", where, json=item, headers=headers)
+
+
+def a_tag(item: dict[str, Any]) -> None:
+    for container in item["spec"]["containers"]:
         container["image"] = container["image"].partition("@")[0] + ":latest"
 
 
-def another_registry(pod: dict[str, Any]) -> None:
-    for container in pod["spec"]["containers"]:
+def another_registry(item: dict[str, Any]) -> None:
+    for container in item["spec"]["containers"]:
         container["image"] = f"registry.example/x@sha256:{'0' * 64}"
 
 
-def another_bento(pod: dict[str, Any]) -> None:
-    """Everywhere where the pod names its bento."""
-    text = json.dumps(pod)
-    digest = pod["metadata"]["annotations"]["slipway.dev/bento"].removeprefix("sha256:")
-    pod.update(json.loads(text.replace(digest, "0" * 64)))
+def privileged(item: dict[str, Any]) -> None:
+    item["spec"]["containers"][0]["securityContext"] = {"privileged": True}
 
 
-def no_bento(pod: dict[str, Any]) -> None:
-    pod["metadata"]["annotations"] = {}
-    for container in pod["spec"]["containers"]:
-        container["env"] = [e for e in container["env"] if e["name"] != "SLIPWAY_BENTO_DIGEST"]
+def another_bento(item: dict[str, Any]) -> None:
+    """Everywhere where it names its bento."""
+    digest = item["spec"]["template"]["metadata"]["annotations"]["slipway.dev/bento"]
+    item.update(json.loads(json.dumps(item).replace(digest[7:], "0" * 64)))
 
 
-def privileged(pod: dict[str, Any]) -> None:
-    pod["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+@pytest.mark.parametrize("env", ["staging", "prod"])
+def test_the_api_server_admits_what_is_released_made_by_who_makes_it(
+    platform: Cluster, env: str
+) -> None:
+    pod = running(platform, env, "pods")
+    by_hand = tried(platform, pod, "pods")
+    assert by_hand.status_code in (403, 422)
+    assert "are made by" in by_hand.json()["message"]
+    made = tried(platform, pod, "pods", f"{CONTROLLERS}:replicaset-controller")
+    assert made.status_code == 201, made.text
+    replicas = running(platform, env, "replicasets")
+    made = tried(platform, replicas, "replicasets", f"{CONTROLLERS}:deployment-controller")
+    assert made.status_code == 201, made.text
 
 
 @pytest.mark.parametrize("env", ["staging", "prod"])
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("kind", "change", "said"),
     [
-        (a_tag, "digest"),
-        (another_registry, "registr"),
-        (another_bento, "release"),
-        (no_bento, "bento"),
-        (privileged, "PodSecurity"),
+        ("pods", a_tag, "named by digest"),
+        ("pods", another_registry, "images come from"),
+        ("pods", privileged, "PodSecurity"),
+        ("replicasets", another_bento, "stands in no release"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_the_api_server_refuses(
-    platform: Cluster, env: str, change: Callable[[dict[str, Any]], None], said: str
+    platform: Cluster, env: str, kind: str, change: Callable[[dict[str, Any]], None], said: str
 ) -> None:
-    pod = a_pod(platform, env)
-    where = f"/api/v1/namespaces/{env}/pods?dryRun=All"
-    assert platform.send("POST", where, json=pod).status_code == 201
-    change(pod)
-    answer = platform.send("POST", where, json=pod)
+    item = running(platform, env, kind)
+    change(item)
+    maker = "replicaset-controller" if kind == "pods" else "deployment-controller"
+    answer = tried(platform, item, kind, f"{CONTROLLERS}:{maker}")
     assert answer.status_code in (403, 422), answer.text
     assert said in answer.json()["message"]
 
