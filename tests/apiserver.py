@@ -76,6 +76,7 @@ def start_apiserver(folder: Path, *controllers: str) -> Iterator[Path]:
             "--bind-address=127.0.0.1",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--authorization-mode=RBAC",
+            "--allow-privileged=true",  # as on every cluster; Pod Security says who may
             f"--token-auth-file={folder / 'tokens.csv'}",
             "--service-account-issuer=https://test",
             f"--service-account-key-file={key}",

@@ -37,8 +37,5 @@ def kubectl(kubeconfig: Path) -> Kubectl:
         assert done.returncode == 0, done.stderr
         return done
 
-    local = program.of_stack(program.LOCAL)
-    run("apply", "--server-side", "--force-conflicts", objects=local.all(*FIRST))
-    definitions = local.all("CustomResourceDefinition")
-    run("wait", "--for=condition=Established", "--timeout=60s", objects=definitions)
+    program.make(run, program.of_stack(program.LOCAL).all(*FIRST))
     return run

@@ -109,6 +109,13 @@ class Program(pulumi.runtime.Mocks):
             yield where["namespace"], where["name"], manifest["spec"]["template"]["spec"]
 
 
+def make(kubectl: Kubectl, objects: list[dict[str, Any]]) -> None:
+    """Applies objects of FIRST, so that others can be."""
+    kubectl("apply", "--server-side", "--force-conflicts", objects=objects)
+    if definitions := [m for m in objects if m["kind"] == "CustomResourceDefinition"]:
+        kubectl("wait", "--for=condition=Established", "--timeout=60s", objects=definitions)
+
+
 def containers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 

@@ -36,9 +36,13 @@ def training() -> Any:
 
 
 @pytest.fixture(scope="module")
-def sample(training: Any) -> pd.DataFrame:
-    tables = [rows.iloc[::80] for _, rows in training.ingest()]
-    return pd.concat(tables, ignore_index=True)
+def months(training: Any) -> dict[str, pd.DataFrame]:
+    return dict(training.ingest())
+
+
+@pytest.fixture(scope="module")
+def sample(months: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([rows.iloc[::80] for rows in months.values()], ignore_index=True)
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +107,11 @@ def test_cancelled_flights_have_no_target(training: Any, sample: pd.DataFrame) -
     assert (unknown == sample["arrival_delay_minutes"].isna()).all()
 
 
-def test_all_flights_of_the_year_are_ingested_in_twelve_months(training: Any) -> None:
-    rows = {name: len(table) for name, table in training.ingest()}
-    assert len(rows) == 12
-    assert sum(rows.values()) == 336_776
+def test_all_flights_of_the_year_are_ingested_in_twelve_months(
+    months: dict[str, pd.DataFrame],
+) -> None:
+    assert len(months) == 12
+    assert sum(map(len, months.values())) == 336_776
 
 
 def test_onnx_agrees_with_scikit_learn(training: Any, model: Any, sample: pd.DataFrame) -> None:

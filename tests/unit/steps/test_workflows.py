@@ -3,6 +3,7 @@ than its step needs."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def test_the_committed_yaml_is_what_the_source_generates(file: Path) -> None:
     assert file.read_text() == RENDERED[file], "run: python -m workflows"
 
 
+@functools.cache
 def spec(name: str) -> dict[str, Any]:
     (content,) = (text for file, text in RENDERED.items() if file.stem == name)
     return yaml.safe_load(content)["spec"]
