@@ -49,6 +49,8 @@ class ClusterArgs:
     account: Account
     subnets: Sequence[pulumi.Input[str]]
     """Private ones, one a zone."""
+    ways: Sequence[pulumi.Resource]
+    """What nodes reach the rest of the world by."""
 
 
 class Cluster(AwsComponent):
@@ -111,7 +113,7 @@ class Cluster(AwsComponent):
             update_config={"max_unavailable": 1},
             node_repair_config={"enabled": True},
             tags=args.context.tagged("platform"),
-            opts=self.child(*early, *attached),
+            opts=self.child(*args.ways, *early, *attached),
         )
         self.group_name = group.resources[0].autoscaling_groups[0].name
         late = [self._addon(cluster, addon, group) for addon in AFTER_NODES]

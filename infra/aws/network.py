@@ -39,12 +39,16 @@ class NetworkArgs:
 
 
 class Network(AwsComponent):
-    """`vpc_id`, and the ids of the `private`, `public` and `isolated` subnets, a zone each."""
+    """`vpc_id`, and the ids of the `private`, `public` and `isolated` subnets, a zone each.
+
+    `ways`: routes and endpoints, without which nodes do not join, nor say that they are leaving.
+    """
 
     vpc_id: pulumi.Output[str]
     private: list[pulumi.Output[str]]
     public: list[pulumi.Output[str]]
     isolated: list[pulumi.Output[str]]
+    ways: list[pulumi.Resource]
 
     def __init__(
         self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None
@@ -77,6 +81,7 @@ class Network(AwsComponent):
         self.public, self.private, self.isolated = (
             [subnet.id for subnet in group] for group in (public, private, isolated)
         )
+        self.ways = []
         tables = self._ways_out(public, private)
         self._endpoints(private, tables)
         self._flow_log()
@@ -101,9 +106,11 @@ class Network(AwsComponent):
         return RouteTable(name, vpc_id=self.vpc_id, tags=tags, opts=self.child())
 
     def _join(self, name: str, table: RouteTable, subnet: Subnet) -> RouteTableAssociation:
-        return RouteTableAssociation(
+        joined = RouteTableAssociation(
             name, route_table_id=table.id, subnet_id=subnet.id, opts=self.child()
         )
+        self.ways.append(joined)
+        return joined
 
     def _ways_out(self, public: list[Subnet], private: list[Subnet]) -> list[RouteTable]:
         """The private route tables: to the internet through NAT, one a zone or one for all."""
@@ -141,13 +148,14 @@ class Network(AwsComponent):
         tables: list[RouteTable] = []
         for i, subnet in enumerate(private):
             own = self._table(f"private-{i}")
-            Route(
+            out = Route(
                 f"private-{i}-out",
                 route_table_id=own.id,
                 destination_cidr_block=ANYWHERE,
                 nat_gateway_id=gateways[i % len(gateways)].id,
                 opts=self.child(),
             )
+            self.ways.append(out)
             self._join(f"private-{i}", own, subnet)
             tables.append(own)
         return tables
@@ -156,7 +164,7 @@ class Network(AwsComponent):
         def service(name: str) -> str:
             return f"com.amazonaws.{self.context.region}.{name}"
 
-        VpcEndpoint(
+        gateway = VpcEndpoint(
             "s3",
             vpc_id=self.vpc_id,
             service_name=service("s3"),
@@ -172,7 +180,7 @@ class Network(AwsComponent):
             tags=self.context.tagged("endpoints"),
             opts=self.child(),
         )
-        SecurityGroupIngressRule(
+        access = SecurityGroupIngressRule(
             "endpoints",
             security_group_id=group.id,
             description="Nodes and pods",
@@ -183,7 +191,7 @@ class Network(AwsComponent):
             tags=self.context.tagged("endpoints"),
             opts=self.child(),
         )
-        for name in ENDPOINTS:
+        interfaces = [
             VpcEndpoint(
                 name,
                 vpc_id=self.vpc_id,
@@ -195,6 +203,9 @@ class Network(AwsComponent):
                 tags=self.context.tagged(name),
                 opts=self.child(),
             )
+            for name in ENDPOINTS
+        ]
+        self.ways += [gateway, access, *interfaces]
 
     def _flow_log(self) -> None:
         """Connections that were refused: what an incident is understood by."""

@@ -15,7 +15,7 @@ from slipway.errors import SlipwayError
 Condition = Mapping[str, Mapping[str, "str | Sequence[str]"]]
 VERSION = "2012-10-17"
 POD_IDENTITY = "pods.eks.amazonaws.com"
-ACTION = re.compile(r"[a-z0-9-]+:[A-Za-z0-9]+\*?")
+ACTION = re.compile(r"[a-z0-9-]+:([A-Za-z0-9]+\*?|\*)")
 
 
 @dataclass(frozen=True)

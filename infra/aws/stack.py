@@ -115,9 +115,9 @@ class Cloud:
                 version=minor(toolchain.tool("kubernetes").version),
                 account=settings.account,
                 subnets=self._network.private,
+                ways=self._network.ways,
             ),
-            # Nodes without a way out do not join, and cannot say that they are leaving.
-            self._after(self._network),
+            self._aws,
         )
         kubernetes = k8s.Provider(
             "kubernetes",
@@ -165,10 +165,6 @@ class Cloud:
         pulumi.export("cluster", self._cluster.cluster_name)
         pulumi.export("registry", self.registry.address)
 
-    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
-        after = pulumi.ResourceOptions(depends_on=list(resources))
-        return pulumi.ResourceOptions.merge(self._aws, after)
-
     def _make_karpenter(self) -> Karpenter:
         cluster = self._cluster
         return Karpenter(
@@ -182,9 +178,7 @@ class Cloud:
                 image=self._references["karpenter"],
                 manifests=toolchain.files("karpenter") / "pkg" / "apis" / "crds",
             ),
-            pulumi.ResourceOptions.merge(
-                self._both, pulumi.ResourceOptions(depends_on=cluster.serving)
-            ),
+            self._both,
         )
 
     def stores(self) -> list[tuple[Peer, list[Elsewhere]]]:

@@ -1,0 +1,126 @@
+"""The stacks on AWS as the engine would see them, each run once against mocks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import pulumi.runtime
+from pulumi.runtime.mocks import MockMonitor
+
+from tests.manifests import program
+from tests.manifests.program import Program, Registered
+
+STACKS = ("dev", "staging", "prod")
+
+
+@dataclass(frozen=True)
+class Made(Registered):
+    """A resource as it is registered, and what it hangs on (URNs)."""
+
+    urn: str
+    parent: str
+    provider: str
+    protect: bool
+    dependencies: frozenset[str]
+    refers: dict[str, frozenset[str]]
+    """Property to the resources that its value comes from."""
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """What other resources' inputs hold to name it."""
+        known = (self.outputs.get(key) for key in ("arn", "id", "url", "name"))
+        return frozenset({f"{self.name}-id", *(k for k in known if isinstance(k, str))})
+
+
+@dataclass(frozen=True)
+class Stack:
+    program: Program
+    resources: tuple[Made, ...]
+
+    def of(self, *tokens: str) -> Iterator[Made]:
+        """Resources whose type ends so, e.g. `s3/bucket:Bucket`, or `:NodePool`."""
+        return (r for r in self.resources if r.token.endswith(tokens))
+
+    def one(self, token: str, name: str) -> Made:
+        [found] = [r for r in self.of(token) if r.name == name]
+        return found
+
+    @functools.cached_property
+    def by_urn(self) -> dict[str, Made]:
+        return {r.urn: r for r in self.resources}
+
+    @functools.cached_property
+    def _children(self) -> dict[str, set[str]]:
+        children: dict[str, set[str]] = {}
+        for resource in self.resources:
+            children.setdefault(resource.parent, set()).add(resource.urn)
+        return children
+
+    def needs(self, resource: Made) -> frozenset[str]:
+        """Everything that is made before this resource, and removed after it."""
+        seen: set[str] = set()
+        todo = [resource.urn]
+        while todo:
+            made = self.by_urn.get(todo.pop())
+            if made is None:
+                continue
+            ahead = {*made.dependencies, made.parent, made.provider.rpartition("::")[0]} - seen
+            seen |= ahead
+            todo += ahead
+        return frozenset(seen - {resource.urn, ""})
+
+    def goes_before(self, first: Made, then: Made) -> bool:
+        """Whether a destroy has removed `first` before it begins with `then`."""
+        return then.urn in self.needs(first)
+
+
+@functools.cache
+def stack(name: str) -> Stack:
+    """The stack of environments/Pulumi.<name>.yaml. Not to be changed: tests share it."""
+    requests: list[tuple[str, Any]] = []
+    register = MockMonitor.RegisterResource
+    monitors: list[MockMonitor] = []
+
+    def recorded(self: MockMonitor, request: Any) -> Any:
+        urn = self.make_urn(request.parent, request.type, request.name)
+        requests.append((urn, request))
+        monitors[:] = [self]
+        return register(self, request)
+
+    with mock.patch.object(MockMonitor, "RegisterResource", recorded):
+        file = program.ROOT / "environments" / f"Pulumi.{name}.yaml"
+        ran = program.run(program.settings(file), name)
+    known = {(r.token, r.name): r for r in ran.resources}
+    [monitor] = monitors
+    made = [_made(urn, request, known, monitor) for urn, request in requests if _is_ours(request)]
+    return Stack(ran, tuple(made))
+
+
+def _is_ours(request: Any) -> bool:
+    return request.type != "pulumi:pulumi:Stack"
+
+
+def _made(
+    urn: str, request: Any, known: dict[tuple[str, str], Registered], monitor: MockMonitor
+) -> Made:
+    plain = known[request.type, request.name]
+    inputs = pulumi.runtime.rpc.deserialize_properties(request.object)
+    state = monitor.resources[urn].state
+    return Made(
+        token=plain.token,
+        name=plain.name,
+        inputs={k: pulumi.runtime.rpc.unwrap_rpc_secret(v) for k, v in inputs.items()},
+        secret=plain.secret,
+        urn=urn,
+        parent=request.parent,
+        provider=request.provider,
+        protect=request.protect,
+        dependencies=frozenset(request.dependencies),
+        refers={k: frozenset(v.urns) for k, v in request.propertyDependencies.items()},
+        outputs={k: pulumi.runtime.rpc.unwrap_rpc_secret(v) for k, v in state.items()},
+    )

@@ -1,0 +1,218 @@
+"""Parts of a stack on AWS by themselves: policies, pools, the wait at the end, the checker."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any
+
+import boto3
+import pulumi
+import pytest
+from botocore.stub import Stubber
+
+from infra.aws import families, gpu_pools
+from infra.aws.component import Context
+from infra.aws.config import Network, Pool
+from infra.aws.gpu_software import plugin_config
+from infra.aws.policy import Statement, document, is_wide
+from infra.aws.teardown import GoneProvider
+from slipway.errors import SlipwayError
+from tests.unit.aws import models
+
+CONTEXT = Context("slipway-dev", "111111111111", "eu-central-1", {"owner": "a"}, protected=False)
+POOL: dict[str, Any] = {"name": "inference", "families": ["g6"], "max": 4, "budget": 2000}
+
+
+def pool(**changed: Any) -> Pool:
+    return Pool.model_validate({**POOL, **changed})
+
+
+# Policies
+
+
+@pytest.mark.parametrize(
+    ("resource", "wide"),
+    [
+        ("*", True),
+        ("arn:aws:ec2:eu-central-1:*:instance/*", True),
+        ("arn:aws:s3:::slipway-dev-bentos/*", False),
+        ("arn:aws:s3:::*", True),
+        ("arn:aws:ssm:eu-central-1::parameter/aws/service/*", False),
+    ],
+)
+def test_what_a_wildcard_is(resource: str, wide: bool) -> None:
+    assert is_wide(resource) is wide
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (Statement("A", ["s3:*"], ["arn:aws:s3:::b/*"]), "s3:. needs a reason"),
+        (Statement("A", ["ec2:RunInstances"], ["*"]), "needs a reason"),
+        (Statement("A", ["sqs:SendMessage"], ["arn:aws:sqs:r:1:q"], reason="x"), "without a wild"),
+        (Statement("A", ["SendMessage"], ["arn:aws:sqs:r:1:q"]), "is no action"),
+    ],
+)
+def test_policies_that_are_refused(statement: Statement, message: str) -> None:
+    async def resolve() -> None:
+        await document([statement]).future()
+
+    pulumi.runtime.set_mocks(_Nothing())
+    with pytest.raises(SlipwayError, match=message):
+        asyncio.new_event_loop().run_until_complete(resolve())
+
+
+class _Nothing(pulumi.runtime.Mocks):
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        return "", {}
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        return {}
+
+
+# Pools
+
+
+def test_four_lines_make_a_pool() -> None:
+    [made] = gpu_pools.node_pools(pool(), ["eu-central-1a"])
+    spec = made["spec"]
+    assert spec["limits"] == {"nodes": "4", "nvidia.com/gpu": "32"}
+    assert spec["disruption"]["consolidationPolicy"] == "WhenEmpty"
+    inner = spec["template"]["spec"]
+    assert inner["taints"] == [{"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"}]
+    assert inner["expireAfter"] == "336h"
+
+
+def test_a_minimum_is_a_pool_that_stays() -> None:
+    follows, floor = gpu_pools.node_pools(pool(min=1), ["eu-central-1a"])
+    assert follows["spec"]["limits"]["nodes"] == "3"
+    assert "replicas" not in follows["spec"]
+    assert (floor["spec"]["replicas"], floor["spec"]["limits"]) == (1, {"nodes": "1"})
+    [alone] = gpu_pools.node_pools(pool(min=4), ["eu-central-1a"])
+    assert alone["metadata"]["name"] == "inference-floor"
+
+
+def test_a_block_is_bought_by_its_reservation() -> None:
+    block = pool(purchase="capacity-block", reservations=["cr-0a"])
+    made = gpu_pools.node_class(block, CONTEXT, ami="v20251108", profile="nodes")
+    assert made["spec"]["capacityReservationSelectorTerms"] == [{"id": "cr-0a"}]
+    [follows] = gpu_pools.node_pools(block, ["eu-central-1a"])
+    requirements = {
+        r["key"]: r["values"] for r in follows["spec"]["template"]["spec"]["requirements"]
+    }
+    assert requirements["karpenter.sh/capacity-type"] == ["reserved"]
+
+
+def test_gpus_are_shared_by_turns_or_in_parts() -> None:
+    whole = pool()
+    assert gpu_pools.user_data(whole) is None
+    assert "sharing" not in plugin_config(whole)
+    turns = pool(sharing={"by": "time-slicing", "replicas": 4})
+    [resource] = plugin_config(turns)["sharing"]["timeSlicing"]["resources"]
+    assert resource == {"name": "nvidia.com/gpu", "replicas": 4}
+    parts = pool(families=["p4d"], budget=20000, sharing={"by": "mig", "profile": "2g.10gb"})
+    assert "2g.10gb,2g.10gb,2g.10gb --default" in (gpu_pools.user_data(parts) or "")
+    assert plugin_config(parts)["flags"] == {"migStrategy": "single"}
+    encoded = base64.b64encode((gpu_pools.user_data(parts) or "").encode())
+    assert encoded.isascii()
+
+
+def test_a_network_is_carved_the_same_at_every_size() -> None:
+    for prefix in range(16, 21):
+        zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
+        network = Network(cidr=f"10.16.0.0/{prefix}", zones=zones)
+        blocks = [*network.private, *network.public, *network.isolated]
+        assert len(set(blocks)) == 9
+
+
+def test_efa_is_where_aws_has_it() -> None:
+    assert families.with_efa(["g6"], ["xlarge", "8xlarge"]) == ["g6.8xlarge"]
+    for family in families.catalogue().families.values():
+        assert set(family.efa) <= set(family.sizes)
+
+
+# The wait at the end of a destroy
+
+
+def answers(*machines: str) -> Stubber:
+    client = boto3.client("ec2", "eu-central-1", aws_access_key_id="a", aws_secret_access_key="b")
+    stub = Stubber(client)
+    for names in (*machines, ""):
+        instances = [{"InstanceId": name} for name in names.split()]
+        stub.add_response("describe_instances", {"Reservations": [{"Instances": instances}]})
+        stub.add_response("describe_volumes", {"Volumes": []})
+        stub.add_response("describe_network_interfaces", {"NetworkInterfaces": []})
+    stub.activate()
+    return stub
+
+
+def test_a_destroy_waits_for_machines_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    stub = answers("i-1 i-2", "i-2")
+    GoneProvider().wait("slipway-dev", stub.client)
+    stub.assert_no_pending_responses()
+    assert slept == [10, 10]
+
+
+def test_what_does_not_go_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GoneProvider, "wait_seconds", 0)
+    with pytest.raises(RuntimeError, match="still there: i-7\n  fix: "):
+        GoneProvider().wait("slipway-dev", answers("i-7").client)
+
+
+def test_an_edit_of_the_file_replaces_nothing() -> None:
+    state = {"cluster": "a", "region": "b", "role": "c", "__provider": "1"}
+    changed = GoneProvider().diff("", state, {**state, "__provider": "2"}).changes
+    assert changed is False
+    assert GoneProvider().diff("", state, {**state, "cluster": "d"}).changes is True
+
+
+# The checker itself
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs", "problem"),
+    [
+        (
+            "aws:eks/nodeGroup:NodeGroup",
+            {"clusterName": "a", "nodegroupName": "b", "nodeRoleArn": "c", "subnetIds": ["d"]}
+            | {"amiType": "AL2023_NVIDIA"},
+            "amiType: 'AL2023_NVIDIA' is none of",
+        ),
+        (
+            "aws:kms/key:Key",
+            {"discription": "x"},
+            "kms/key.discription: AWS has no such property",
+        ),
+        ("aws:kms/alias:Alias", {"name": "alias/a b", "targetKeyId": "k"}, "not as AWS wants it"),
+        ("aws:iam/role:Role", {"name": "a"}, "AWS needs AssumeRolePolicyDocument"),
+        ("aws:sns/topic:Topic", {"name": "a"}, "no counterpart on AWS is named"),
+        ("aws:rds/instance:Instance", {"instanceClass": "db.m7x.large"}, "no class of machines"),
+    ],
+)
+def test_mistakes_that_aws_would_refuse(token: str, inputs: dict[str, Any], problem: str) -> None:
+    assert [p for p in models.problems(token, inputs) if problem in p]
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ({"Effect": "allow", "Action": "s3:GetObject", "Resource": "*"}, "neither Allow nor Deny"),
+        ({"Effect": "Allow", "Action": "s3:GetObjects", "Resource": "*"}, "no such call"),
+        ({"Effect": "Allow", "Action": "s4:GetObject", "Resource": "*"}, "no service s4"),
+        ({"Effect": "Allow", "Action": "s3:GetObject"}, "neither Resource nor Principal"),
+        ({"Effect": "Allow", "Action": "s3:GetObject", "Resource": "bentos"}, "is no ARN"),
+        ({"Effect": "Allow", "Action": [], "Resource": "*"}, "nothing is allowed"),
+        ({"Effect": "Allow", "Actions": "s3:GetObject", "Resource": "*"}, "no such key"),
+        (
+            {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+            | {"Condition": {"StringEqual": {"a": "b"}}},
+            "no operator StringEqual",
+        ),
+    ],
+)
+def test_mistakes_in_a_policy(statement: dict[str, Any], problem: str) -> None:
+    text = models.json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    assert [p for p in models.policy_problems(text) if problem in p]

@@ -1,0 +1,385 @@
+"""The stacks on AWS, whole: what each says of tags, access, order and its stores."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import ipaddress
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infra.aws import families
+from infra.aws.stack import minor
+from slipway import toolchain
+from tests.unit.aws import models
+from tests.unit.aws.stacks import STACKS, Made, Stack, stack
+
+TAGS = {"slipway:stack", "environment", "owner", "cost-centre", "managed-by", "Name"}
+# Made by the cluster's own controllers, and in no state: nothing may be removed that they need.
+MADE_BY_CLUSTER = (":NodePool", ":EC2NodeClass", ":StatefulSet", ":PersistentVolumeClaim")
+
+
+@pytest.fixture(scope="module", params=STACKS)
+def made(request: pytest.FixtureRequest) -> Stack:
+    return stack(request.param)
+
+
+@pytest.fixture(scope="module")
+def prod() -> Stack:
+    return stack("prod")
+
+
+def takes_tags(token: str) -> bool:
+    module, _, name = token.removeprefix("aws:").partition(":")
+    package, _, file = module.partition("/")
+    python = "".join(f"_{c.lower()}" if c.isupper() else c for c in file)
+    resource = getattr(importlib.import_module(f"pulumi_aws.{package}.{python}"), name)
+    return "tags" in inspect.signature(resource._internal_init).parameters
+
+
+def statements(resource: Made) -> list[dict[str, Any]]:
+    key = "assumeRolePolicy" if "assumeRolePolicy" in resource.inputs else "policy"
+    return json.loads(resource.inputs[key])["Statement"]
+
+
+def roles_that(made: Stack, action: str, resource: str) -> set[str]:
+    """Workloads (namespace-account) whose role allows `action` on `resource`."""
+
+    def covers(patterns: list[str]) -> bool:
+        return any(
+            p == resource or (p.endswith("*") and resource.startswith(p[:-1])) for p in patterns
+        )
+
+    return {
+        policy.name
+        for policy in made.of("rolePolicy:RolePolicy")
+        for s in statements(policy)
+        if action in s["Action"] and covers(s["Resource"])
+    }
+
+
+def test_every_resource_says_whose_it_is(made: Stack) -> None:
+    for resource in made.resources:
+        if resource.token.startswith("aws:") and takes_tags(resource.token):
+            assert resource.inputs.get("tags", {}).keys() >= TAGS, resource.urn
+    for machines in made.of(":EC2NodeClass"):
+        assert machines.inputs["spec"]["tags"].keys() >= TAGS
+    for template in made.of(":LaunchTemplate"):
+        kinds = {t["resourceType"]: t["tags"].keys() for t in template.inputs["tagSpecifications"]}
+        assert set(kinds) == {"instance", "volume", "network-interface"}
+        assert all(keys >= TAGS for keys in kinds.values())
+    driver = json.loads(made.one(":Addon", "aws-ebs-csi-driver").inputs["configurationValues"])
+    assert driver["controller"]["extraVolumeTags"].keys() >= TAGS - {"Name"}
+
+
+def test_aws_knows_everything_that_is_said(made: Stack) -> None:
+    found = [f"{r.name}: {p}" for r in made.resources for p in models.problems(r.token, r.inputs)]
+    assert found == []
+
+
+def test_names_are_unique(made: Stack) -> None:
+    assert len(made.by_urn) == len(made.resources)
+
+
+# Network and cluster
+
+
+def test_subnets_fill_the_network_without_overlap(made: Stack) -> None:
+    [vpc] = made.of("vpc:Vpc")
+    whole = ipaddress.ip_network(vpc.inputs["cidrBlock"])
+    blocks = [ipaddress.ip_network(s.inputs["cidrBlock"]) for s in made.of(":Subnet")]
+    assert len(blocks) == 9
+    assert all(block.subnet_of(whole) for block in blocks)
+    assert not [(a, b) for a in blocks for b in blocks if a is not b and a.overlaps(b)]
+    zones = [s.inputs["availabilityZone"] for s in made.of(":Subnet")]
+    assert {zones.count(zone) for zone in zones} == {3}
+
+
+def test_karpenter_and_load_balancers_find_their_subnets(made: Stack) -> None:
+    cluster = made.one("eks/cluster:Cluster", "cluster")
+    for subnet in made.of(":Subnet"):
+        tags = subnet.inputs["tags"]
+        kind = subnet.name.split("-")[0]
+        assert ("kubernetes.io/role/elb" in tags) == (kind == "public")
+        assert ("kubernetes.io/role/internal-elb" in tags) == (kind == "private")
+        discovered = tags.get("karpenter.sh/discovery")
+        assert discovered == (cluster.inputs["name"] if kind == "private" else None)
+
+
+def test_a_database_has_no_way_out(made: Stack) -> None:
+    isolated = {f"{s.name}-id" for s in made.of(":Subnet") if s.name.startswith("isolated")}
+    joined = {a.inputs["subnetId"] for a in made.of(":RouteTableAssociation")}
+    assert not isolated & joined
+    [group] = made.of(":SubnetGroup")
+    assert set(group.inputs["subnetIds"]) == isolated
+
+
+def test_images_and_artifacts_cost_no_nat(made: Stack) -> None:
+    names = {
+        e.inputs["serviceName"].split(".", 3)[3]: e.inputs["vpcEndpointType"]
+        for e in made.of(":VpcEndpoint")
+    }
+    assert names["s3"] == "Gateway"
+    assert {names[n] for n in ("ecr.api", "ecr.dkr", "sts", "eks-auth")} == {"Interface"}
+
+
+def test_nat_is_in_every_zone_where_production_is() -> None:
+    assert len(list(stack("prod").of(":NatGateway"))) == 3
+    assert len(list(stack("dev").of(":NatGateway"))) == 1
+
+
+def test_the_control_plane(made: Stack) -> None:
+    cluster = made.one("eks/cluster:Cluster", "cluster").inputs
+    assert cluster["version"] == minor(toolchain.tool("kubernetes").version) == "1.34"
+    assert cluster["vpcConfig"]["endpointPrivateAccess"] is True
+    assert cluster["vpcConfig"]["endpointPublicAccess"] is False
+    assert cluster["encryptionConfig"]["resources"] == ["secrets"]
+    assert len(cluster["enabledClusterLogTypes"]) == 5
+    assert cluster["accessConfig"]["authenticationMode"] == "API"
+    assert cluster["accessConfig"]["bootstrapClusterCreatorAdminPermissions"] is False
+    admins = {e.inputs["principalArn"] for e in made.of(":AccessEntry")}
+    assert {e.inputs["principalArn"] for e in made.of(":AccessPolicyAssociation")} == admins
+
+
+def test_pods_do_not_reach_the_nodes_role(made: Stack) -> None:
+    for template in made.of(":LaunchTemplate"):
+        options = template.inputs["metadataOptions"]
+        assert (options["httpTokens"], options["httpPutResponseHopLimit"]) == ("required", 1)
+    for machines in made.of(":EC2NodeClass"):
+        options = machines.inputs["spec"]["metadataOptions"]
+        assert (options["httpTokens"], options["httpPutResponseHopLimit"]) == ("required", 1)
+
+
+# Stores
+
+
+def test_objects_are_kept_closed_and_encrypted(made: Stack) -> None:
+    buckets = [b.name for b in made.of("s3/bucket:Bucket")]
+    assert set(buckets) == {
+        *("data", "bentos", "evidence", "predictions", "labels", "mlflow", "workflows")
+    }
+    for name in buckets:
+        closed = made.one(":BucketPublicAccessBlock", name).inputs
+        assert [v for k, v in closed.items() if k != "bucket"] == [True] * 4
+        versions = made.one(":BucketVersioning", name).inputs["versioningConfiguration"]
+        assert versions == {"status": "Enabled"}
+        encryption = made.one(":BucketServerSideEncryptionConfiguration", name)
+        [rule] = encryption.inputs["rules"]
+        assert rule["applyServerSideEncryptionByDefault"]["sseAlgorithm"] == "aws:kms"
+        [deny] = statements(made.one(":BucketPolicy", name))
+        assert deny["Effect"] == "Deny"
+        assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_only_what_nobody_would_miss_expires(made: Stack) -> None:
+    expiring = {
+        c.name
+        for c in made.of(":BucketLifecycleConfiguration")
+        for rule in c.inputs["rules"]
+        if "expiration" in rule
+    }
+    assert expiring == {"workflows"}
+
+
+def test_production_outlives_a_zone_and_a_mistake() -> None:
+    for name in STACKS:
+        server = stack(name).one(":Instance", "database")
+        protected = name == "prod"
+        assert server.inputs["multiAz"] is protected
+        assert server.inputs["deletionProtection"] is protected
+        assert server.inputs["storageEncrypted"] is True
+        assert server.inputs["publiclyAccessible"] is False
+        assert server.inputs["backupRetentionPeriod"] >= 7
+        assert "password" in server.secret
+        kept = [server, *stack(name).of("s3/bucket:Bucket", "ecr/repository:Repository")]
+        assert {r.protect for r in kept} == {protected}
+        assert stack(name).one("eks/cluster:Cluster", "cluster").inputs["deletionProtection"] is (
+            protected
+        )
+
+
+def test_images_are_written_once_scanned_and_pulled_by_other_stacks() -> None:
+    dev = stack("dev")
+    for repository in dev.of("ecr/repository:Repository"):
+        assert repository.inputs["imageTagMutability"] == "IMMUTABLE"
+        assert repository.inputs["imageScanningConfiguration"] == {"scanOnPush": True}
+        [pull] = statements(dev.one(":RepositoryPolicy", repository.name))
+        assert pull["Principal"] == {
+            "AWS": ["arn:aws:iam::222222222222:root", "arn:aws:iam::333333333333:root"]
+        }
+        assert not [a for a in pull["Action"] if "Put" in a or "Delete" in a]
+    assert not list(stack("prod").of(":RepositoryPolicy"))
+
+
+# Identities
+
+
+def test_a_role_is_one_workloads(made: Stack) -> None:
+    pairs = [
+        (a.inputs["namespace"], a.inputs["serviceAccount"], a.inputs["roleArn"])
+        for a in made.of(":PodIdentityAssociation")
+    ]
+    assert len({role for *_, role in pairs}) == len(pairs)
+    assert len({(n, a) for n, a, _ in pairs}) == len(pairs)
+    for role in made.of("iam/role:Role"):
+        [trusted] = statements(role)
+        assert trusted["Principal"].keys() == {"Service"}
+        tagged = trusted["Principal"]["Service"] == "pods.eks.amazonaws.com"
+        assert ("sts:TagSession" in trusted["Action"]) is tagged
+
+
+def test_who_reads_the_artifacts_of_production(prod: Stack) -> None:
+    bucket = "arn:aws:s3:::slipway-prod-333333333333-"
+    pipelines = {"pipelines-workflow", "pipelines-evidence", "pipelines-dispatcher"}
+    read = "s3:GetObject"
+    assert roles_that(prod, read, f"{bucket}bentos/sha256/0") == {"prod-model", *pipelines}
+    assert roles_that(prod, read, f"{bucket}mlflow/0") == {"mlflow-default"}
+    assert roles_that(prod, read, f"{bucket}labels/0") == {"pipelines-labels", *pipelines}
+    assert roles_that(prod, read, f"{bucket}predictions/prod/0") == pipelines
+    assert roles_that(prod, "s3:PutObject", f"{bucket}predictions/prod/0") == {"prod-model"}
+    assert roles_that(prod, "s3:PutObject", f"{bucket}bentos/sha256/0") == pipelines
+    # What is named by its digest is removed by nobody.
+    assert not roles_that(prod, "s3:DeleteObject", f"{bucket}bentos/sha256/0")
+    assert not roles_that(prod, "s3:DeleteObject", f"{bucket}evidence/sha256/0")
+    # No other account's stack reads any of it: buckets are opened to nobody.
+    for policy in prod.of(":BucketPolicy"):
+        assert {s["Effect"] for s in statements(policy)} == {"Deny"}
+
+
+def test_nobody_decrypts_but_with_the_key_of_the_objects(prod: Stack) -> None:
+    key = prod.one("kms/key:Key", "objects")
+    for policy in prod.of("rolePolicy:RolePolicy"):
+        for statement in statements(policy):
+            if any(a.startswith("kms:") for a in statement["Action"]):
+                assert statement["Resource"] == [key.outputs["arn"]]
+
+
+def test_nothing_has_a_key_to_s3(made: Stack) -> None:
+    secrets = [m for m in made.program.all("Secret") if m["metadata"]["name"] == "object-store"]
+    assert len(secrets) == 2
+    for secret in secrets:
+        assert set(secret["data"]) == {"AWS_DEFAULT_REGION", "SLIPWAY_BUCKET_PREFIX"}
+    assert not [s for s in made.program.all("Secret") if s["metadata"]["name"] == "argo-artifacts"]
+
+
+# Order
+
+
+def alive_for(made: Stack) -> Iterator[Made]:
+    """What nodes, volumes and network interfaces of the cluster need to leave well."""
+    yield from made.of("eks/nodeGroup:NodeGroup", "eks/addon:Addon", ":NatGateway", ":Route")
+    yield from (r for r in made.of(":RolePolicyAttachment", ":AccessPolicyAssociation"))
+    yield from (r for r in made.of(":Deployment") if r.name == "karpenter")
+    karpenter = ("karpenter",)
+    yield from (r for r in made.of(":PodIdentityAssociation") if r.name in karpenter)
+    yield from (r for r in made.of(":ClusterRoleBinding", ":RolePolicy") if r.name in karpenter)
+
+
+def test_what_the_cluster_made_goes_before_what_it_needs(made: Stack) -> None:
+    [gone] = made.of(":Gone")
+    on_cluster = [r for r in made.resources if r.token.endswith((":Namespace", *MADE_BY_CLUSTER))]
+    assert on_cluster
+    for resource in on_cluster:
+        assert made.goes_before(resource, gone), resource.urn
+    for needed in alive_for(made):
+        if needed.name.startswith("gpu-"):
+            assert made.goes_before(needed, gone)
+        else:
+            assert made.goes_before(gone, needed), needed.urn
+
+
+def test_everything_on_the_cluster_goes_before_the_wait(made: Stack) -> None:
+    [gone] = made.of(":Gone")
+    outlives = {"karpenter"}
+    for resource in made.resources:
+        parent = resource.parent.rpartition("::")[2]
+        if resource.token.startswith("kubernetes:") and parent not in outlives:
+            assert made.goes_before(resource, gone), resource.urn
+
+
+def test_the_network_goes_last(made: Stack) -> None:
+    [vpc] = made.of("vpc:Vpc")
+    for resource in made.of("eks/cluster:Cluster", ":NodeGroup", ":Instance", ":LoadBalancer"):
+        assert made.goes_before(resource, vpc), resource.urn
+    for pool in made.of(":NodePool"):
+        machines = [m for m in made.of(":EC2NodeClass") if made.goes_before(pool, m)]
+        assert len(machines) == 1
+    # No load balancer is made behind Pulumi's back.
+    services = made.program.all("Service")
+    assert not [s for s in services if s["spec"].get("type") == "LoadBalancer"]
+    assert not made.program.all("Ingress")
+
+
+# GPU nodes and consoles
+
+
+def test_pools_are_karpenters_or_managed_groups() -> None:
+    for name in ("dev", "prod"):
+        assert list(stack(name).of(":NodePool"))
+        assert [g.name for g in stack(name).of(":NodeGroup")] == ["platform"]
+    staging = stack("staging")
+    assert not list(staging.of(":NodePool", ":EC2NodeClass"))
+    group = staging.one(":NodeGroup", "gpu-inference").inputs
+    assert group["amiType"] == "AL2023_x86_64_NVIDIA"
+    assert group["scalingConfig"] == {"minSize": 0, "maxSize": 3, "desiredSize": 0}
+    assert [t["effect"] for t in group["taints"]] == ["NO_SCHEDULE"]
+
+
+def test_every_machine_of_a_pool_is_one_of_awss(made: Stack) -> None:
+    known = models.values("ec2", "InstanceType")
+    for pool in made.of(":NodePool"):
+        requirements = pool.inputs["spec"]["template"]["spec"]["requirements"]
+        [types] = [r["values"] for r in requirements if r["key"].endswith("/instance-type")]
+        assert types
+        assert set(types) <= known
+    assert set(families.sizes(list(families.catalogue().families))) <= known
+
+
+def test_each_pool_has_its_device_plugin(prod: Stack) -> None:
+    names = {m["metadata"]["name"]: m for m in prod.program.all("DaemonSet")}
+    for pool in ("inference", "shared", "training"):
+        spec = names[f"nvidia-device-plugin-{pool}"]["spec"]["template"]["spec"]
+        assert spec["nodeSelector"]["slipway/pool"] == pool
+        assert spec["tolerations"] == [{"operator": "Exists"}]
+    assert {"dcgm-exporter", "efa-device-plugin"} <= names.keys()
+
+
+def test_nobody_reaches_a_console_without_a_login(prod: Stack) -> None:
+    rules = list(prod.of(":ListenerRule"))
+    assert {r.name for r in rules} == {"argocd", "mlflow", "argo"}
+    for rule in rules:
+        first, then = rule.inputs["actions"]
+        assert (first["type"], first["order"]) == ("authenticate-oidc", 1)
+        assert (then["type"], then["order"]) == ("forward", 2)
+    [listener] = prod.of(":Listener")
+    assert listener.inputs["protocol"] == "HTTPS"
+    assert [a["type"] for a in listener.inputs["defaultActions"]] == ["fixed-response"]
+    opened = {
+        r.inputs["fromPort"]: r.inputs["referencedSecurityGroupId"]
+        for r in prod.of(":SecurityGroupIngressRule")
+        if r.name.startswith("nodes-")
+    }
+    assert opened == {30080: "consoles-id", 30500: "consoles-id", 30746: "consoles-id"}
+    ports = {p.get("nodePort") for s in prod.program.all("Service") for p in s["spec"]["ports"]}
+    assert ports - {None} == set(opened)
+    assert "actions" in rules[0].secret
+    assert not list(stack("dev").of(":LoadBalancer"))
+
+
+def test_pods_reach_the_stores_and_no_other_addresses(made: Stack) -> None:
+    outside = {
+        (rule["to"][0]["ipBlock"]["cidr"], port["port"])
+        for policy in made.program.all("NetworkPolicy")
+        for rule in policy["spec"].get("egress", [])
+        for port in rule["ports"]
+        if rule.get("to") and "ipBlock" in rule["to"][0]
+    }
+    subnets = {s.inputs["cidrBlock"] for s in made.of(":Subnet") if s.name.startswith("isolated")}
+    assert outside == {
+        ("0.0.0.0/0", 443),
+        ("169.254.170.23/32", 80),
+        *((cidr, 5432) for cidr in subnets),
+    }
