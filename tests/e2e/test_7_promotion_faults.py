@@ -6,12 +6,12 @@ import base64
 import hashlib
 import hmac
 import json
-import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +135,24 @@ NAMES = (
 )
 
 
+@contextmanager
+def administrator(platform: Cluster) -> Iterator[Any]:
+    """The store as its administrator: the pipelines may not delete what a digest names."""
+    keys = platform.secret("storage", "minio")
+    with platform.service("storage", "minio") as url:
+        yield boto3.client(
+            "s3",
+            endpoint_url=url,
+            aws_access_key_id=keys["username"],
+            aws_secret_access_key=keys["password"],
+            region_name="us-east-1",
+        )
+
+
 @pytest.fixture(scope="module")
 def opened() -> Iterator[dict[str, tuple[Case, PullRequest]]]:
     platform = Cluster.connect()
-    with platform.forge() as forge, platform.s3() as s3:
+    with platform.forge() as forge, administrator(platform) as s3:
         kept: list[str] = []
 
         def put(content: bytes) -> str:
@@ -253,16 +267,7 @@ def test_of_two_that_change_one_release_the_second_is_judged_anew(
 def damaged(platform: Cluster, bucket: str, digest: str, content: bytes | None) -> Iterator[None]:
     """The object has other content, or None is there, for the time of the body."""
     key = digest.replace(":", "/")
-    with platform.s3() as own, platform.service("storage", "minio") as url:
-        # The pipelines themselves may not delete what is named by its digest.
-        root = platform.secret("storage", "minio")
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=url,
-            aws_access_key_id=root["username"],
-            aws_secret_access_key=root["password"],
-            region_name=own.meta.region_name,
-        )
+    with administrator(platform) as s3:
         before = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
         if content is None:
             s3.delete_object(Bucket=bucket, Key=key)
@@ -389,7 +394,7 @@ def test_events_are_taken_from_the_forge_alone_and_once(platform: Cluster, forge
     about = {
         "base": {"ref": "main"},
         "head": {"sha": closed.sha},
-        "updated_at": secrets.token_hex(4),
+        "updated_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "merged": False,
     }
     event = {"action": "edited", "number": closed.number, "pull_request": about}
