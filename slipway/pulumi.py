@@ -21,6 +21,7 @@ PROJECT = "slipway"
 # What the engine needs on any cluster, and whose manifests the program applies.
 TOOLS = ("pulumi", "pulumi-language-python")
 MANIFESTS = ("argo-cd", "argo-workflows")
+MANIFESTS_ON_AWS = (*MANIFESTS, "karpenter")
 # Where the language host and the helpers that it starts are found.
 LANGUAGE_HOST = paths.REPOSITORY / "toolchain" / "pulumi-language-python"
 WITH_CONFIG = {*("up", "update", "preview", "refresh", "destroy", "config", "watch", "import")}
@@ -37,6 +38,11 @@ def is_embedded(stack: str) -> bool:
     if named and Path(named).resolve() != paths.kubeconfig().resolve():
         return False
     return _committed(stack)["config"].get("slipway:cluster") == "embedded"
+
+
+def _is_on_aws(stack: str) -> bool:
+    """Whether Slipway makes the stack's cluster, on AWS."""
+    return _committed(stack)["config"].get("slipway:cluster") == "eks"
 
 
 def _committed(stack: str) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def _stack_file(stack: str) -> Path:
     Pulumi would write the salt into the committed file, where every machine would change it.
     """
     document = _committed(stack)
-    if not is_embedded(stack):
+    if not is_embedded(stack) and not _is_on_aws(stack):
         document["config"] |= {"slipway:cluster": "kubeconfig", "slipway:nodePorts": False}
     file = _home() / f"Pulumi.{stack}.yaml"
     file.write_text(yaml.safe_dump({"encryptionsalt": _salt(stack), **document}, sort_keys=False))
@@ -134,6 +140,8 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
     _unlock(stack)
     added = ["--stack", stack] if command in WITH_STACK else []
     if command in WITH_CONFIG:
+        if _is_on_aws(stack):
+            toolchain.fetch(MANIFESTS_ON_AWS)
         added += ["--config-file", str(_stack_file(stack))]
     if command == "stack" and "rm" in words:
         added.append("--preserve-config")  # Pulumi would remove the committed file
@@ -144,6 +152,9 @@ def run(stack: str, *arguments: str) -> int:
     """Runs `pulumi ARGUMENTS --stack STACK` on this terminal; returns its exit code."""
     merged = {**os.environ, **environment()}
     command = _command(stack, arguments)
+    if "--stack" in command and _is_on_aws(stack):
+        # Only Pulumi itself has AWS's plugin.
+        merged["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "false"
     return subprocess.run(command, cwd=paths.REPOSITORY, env=merged).returncode
 
 

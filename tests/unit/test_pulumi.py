@@ -145,6 +145,18 @@ def test_a_kubeconfig_of_the_user_s_turns_the_embedded_cluster_off(
     assert committed(checkout).read_text() == before
 
 
+def test_a_stack_on_aws_stays_there_and_gets_the_manifests_that_it_applies(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = committed(checkout).read_text().replace("embedded", "eks")
+    committed(checkout).write_text(text)
+    fetched: list[str] = []
+    monkeypatch.setattr(pulumi.toolchain, "fetch", fetched.extend)
+    monkeypatch.setenv("KUBECONFIG", str(checkout.parent / "kind.yaml"))
+    assert merged()["config"]["slipway:cluster"] == "eks"
+    assert fetched == [*pulumi.MANIFESTS, "karpenter"]
+
+
 @pytest.mark.parametrize("value", ["", "ours"])
 def test_our_own_kubeconfig_does_not(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", value and str(paths.kubeconfig()))
@@ -187,13 +199,11 @@ def test_configuration_is_changed_in_the_file_itself(checkout: Path, word: str) 
     assert calls(checkout) == []
 
 
-def test_what_the_program_takes_from_the_toolchain_is_built_on_any_cluster() -> None:
-    """Where the cluster is not ours, `make up` builds these and no more."""
+def test_what_the_program_takes_from_the_toolchain_is_fetched_on_any_cluster() -> None:
     sources = "".join(f.read_text() for f in INFRA.rglob("*.py"))
     taken = set(re.findall(r'toolchain\.(?:files|binary)\("([\w-]+)"', sources))
-    assert taken
-    assert taken < set(pulumi.TOOLS)
-    assert set(pulumi.TOOLS) <= set(toolchain.tools())
+    assert taken == set(pulumi.MANIFESTS_ON_AWS)
+    assert {*pulumi.TOOLS, *taken} <= set(toolchain.tools())
 
 
 def test_the_exit_code_is_the_engine_s(checkout: Path) -> None:
