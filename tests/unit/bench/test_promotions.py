@@ -159,7 +159,7 @@ def test_callers_that_may_not_ask_are_noticed(tmp_path: Path) -> None:
         pytest.raises(SlipwayError, match="not on this machine"),
         watching("http://192.0.2.1/", tmp_path / "body.json"),
     ):
-        time.sleep(3)
+        time.sleep(6)
 
 
 # --- rounds -----------------------------------------------------------------------------------

@@ -19,13 +19,10 @@ from slipway.forge import ForgeError, PullRequest
 from slipway.repository import Repository
 from tests import samples
 
-SERVED = gates.Soak(
-    first=datetime.now(UTC),
-    last=None,
-    predictions=1,
-    labelled=0,
-    brier=None,
-)
+
+def served(*_: object) -> gates.Soak:
+    """One prediction, just now."""
+    return gates.Soak(first=datetime.now(UTC), last=None, predictions=1, labelled=0, brier=None)
 
 
 def run(*arguments: str) -> Result:
@@ -61,7 +58,7 @@ def whole(connected: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     policies["policies/promotion/staging.yaml"] = asked.encode()
     connected.forge.put("0c" * 20, policies)
-    monkeypatch.setattr("slipway.sources.Platform.soak", lambda *_: SERVED)
+    monkeypatch.setattr("slipway.sources.Platform.soak", served)
     aliases(connected, 3)
     return connected
 
