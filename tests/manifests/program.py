@@ -19,6 +19,7 @@ from unittest import mock
 import pulumi
 import pytest
 import yaml
+from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
 from pulumi.runtime.stack import run_pulumi_func
 
@@ -68,6 +69,10 @@ class Registered:
 class Program(pulumi.runtime.Mocks):
     resources: list[Registered] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
+    requests: list[tuple[str, Any]] = field(default_factory=list)
+    """What the engine is asked to register, by URN, with all that a resource hangs on."""
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it answers, by URN."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         secret = frozenset(key for key, value in args.inputs.items() if is_rpc_secret(value))
@@ -141,6 +146,15 @@ def run(config: Mapping[str, str], stack: str = "local") -> Program:
     def exported(name: str, value: Any) -> None:
         pulumi.Output.from_input(value).apply(lambda v: program.outputs.__setitem__(name, v))
 
+    register = MockMonitor.RegisterResource
+
+    def recorded(monitor: MockMonitor, request: Any) -> Any:
+        answer = register(monitor, request)
+        if answer.urn in monitor.resources:  # all but the stack itself
+            program.requests.append((answer.urn, request))
+            program.states[answer.urn] = monitor.resources[answer.urn].state
+        return answer
+
     def main() -> None:
         with (
             mock.patch("slipway.images.references", _references),
@@ -150,7 +164,8 @@ def run(config: Mapping[str, str], stack: str = "local") -> Program:
             runpy.run_path(str(ROOT / "infra"), run_name="__main__")
 
     try:
-        asyncio.get_event_loop().run_until_complete(run_pulumi_func(main))
+        with mock.patch.object(MockMonitor, "RegisterResource", recorded):
+            asyncio.get_event_loop().run_until_complete(run_pulumi_func(main))
     finally:
         sys.path[:] = path
     return program

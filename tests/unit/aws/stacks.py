@@ -6,10 +6,8 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import pulumi.runtime
-from pulumi.runtime.mocks import MockMonitor
 
 from tests.manifests import program
 from tests.manifests.program import Program, Registered
@@ -82,35 +80,17 @@ class Stack:
 @functools.cache
 def stack(name: str) -> Stack:
     """The stack of environments/Pulumi.<name>.yaml. Not to be changed: tests share it."""
-    requests: list[tuple[str, Any]] = []
-    register = MockMonitor.RegisterResource
-    monitors: list[MockMonitor] = []
-
-    def recorded(self: MockMonitor, request: Any) -> Any:
-        urn = self.make_urn(request.parent, request.type, request.name)
-        requests.append((urn, request))
-        monitors[:] = [self]
-        return register(self, request)
-
-    with mock.patch.object(MockMonitor, "RegisterResource", recorded):
-        file = program.ROOT / "environments" / f"Pulumi.{name}.yaml"
-        ran = program.run(program.settings(file), name)
+    ran = program.of_stack(program.ROOT / "environments" / f"Pulumi.{name}.yaml")
     known = {(r.token, r.name): r for r in ran.resources}
-    [monitor] = monitors
-    made = [_made(urn, request, known, monitor) for urn, request in requests if _is_ours(request)]
+    made = (_made(urn, request, known, ran.states[urn]) for urn, request in ran.requests)
     return Stack(ran, tuple(made))
 
 
-def _is_ours(request: Any) -> bool:
-    return request.type != "pulumi:pulumi:Stack"
-
-
 def _made(
-    urn: str, request: Any, known: dict[tuple[str, str], Registered], monitor: MockMonitor
+    urn: str, request: Any, known: dict[tuple[str, str], Registered], state: dict[str, Any]
 ) -> Made:
     plain = known[request.type, request.name]
     inputs = pulumi.runtime.rpc.deserialize_properties(request.object)
-    state = monitor.resources[urn].state
     return Made(
         token=plain.token,
         name=plain.name,
