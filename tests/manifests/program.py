@@ -21,6 +21,7 @@ import pytest
 import yaml
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.rpc import is_rpc_secret, unwrap_rpc_secret
+from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_pulumi_func
 
 from slipway import toolchain
@@ -141,6 +142,9 @@ def run(config: Mapping[str, str], stack: str = "local") -> Program:
     asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.set_mocks(program, project="slipway", stack=stack, preview=False)
     pulumi.runtime.set_all_config(dict(config), [])
+    # Pulumi keeps what failed in the same process before, and raises it again.
+    SETTINGS.rpc_manager.clear()
+    SETTINGS.outputs.clear()
     path = list(sys.path)
 
     def exported(name: str, value: Any) -> None:
