@@ -126,10 +126,10 @@ def _run(*command: str | Path, check: bool = True, **options: object) -> str:
     return done.stdout
 
 
-def kubectl(*arguments: str, check: bool = True) -> str:
+def kubectl(*arguments: str, check: bool = True, **options: object) -> str:
     """Runs kubectl on the embedded cluster and returns what it prints."""
     config = f"--kubeconfig={paths.kubeconfig()}"
-    return _run(toolchain.binary("kubectl"), config, *arguments, check=check)
+    return _run(toolchain.binary("kubectl"), config, *arguments, check=check, **options)
 
 
 def configure() -> None:
@@ -269,6 +269,12 @@ def up(progress: Callable[[str], None] = lambda _: None) -> None:
     progress("waiting for the node")
     ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"
     _wait(lambda: kubectl("get", "nodes", "-o", ready, check=False) == "True", "node", 180)
+
+
+def prefetch() -> None:
+    """Begins to pull large images; whoever needs one finds it there, or waits the shorter."""
+    job = Template((TEMPLATES / "prefetch.yaml").read_text())
+    kubectl("apply", "-f", "-", input=job.substitute(images.references(embedded=True)))
 
 
 def is_up() -> bool:

@@ -179,6 +179,7 @@ def _cluster(report: Report) -> None:
         cluster.start_process("registry")
         images.push(progress=_news(say, "pushed before"))
         cluster.up(progress=say)
+        cluster.prefetch()
 
 
 # --- the platform -----------------------------------------------------------------------------

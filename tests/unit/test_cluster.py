@@ -187,6 +187,21 @@ def test_supervised_processes(configured: Path) -> None:
         )
 
 
+def test_large_images_are_pulled_by_a_job_that_removes_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = {name: f"localhost/{name}@sha256:{'0' * 64}" for name in images.images()}
+    monkeypatch.setattr(images, "references", lambda embedded: ours)
+    given: list[str] = []
+    monkeypatch.setattr(cluster, "kubectl", lambda *_, input: given.append(input))
+    cluster.prefetch()
+    spec = yaml.safe_load(given[0])["spec"]
+    assert spec["ttlSecondsAfterFinished"] == 0
+    pod = spec["template"]["spec"]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["image"] == ours[container["name"]]
+
+
 # --- whose machine it is ----------------------------------------------------------------------
 
 
