@@ -17,7 +17,7 @@ from slipway import paths
 from slipway.errors import SlipwayError
 from slipway.forge import Gitea, GitHub, from_environment
 from slipway.release import service
-from slipway.store import Store
+from slipway.store import PREFIX, Store
 
 BENTO_HEADER = "x-slipway-bento"
 PREDICTION_HEADER = "x-slipway-prediction"
@@ -52,8 +52,8 @@ def kubeconfig() -> Path:
 class _Given(Store):
     """A store whose client does not come from the environment."""
 
-    def __init__(self, client: Any) -> None:
-        self.__dict__["_s3"] = client
+    def __init__(self, client: Any, prefix: str) -> None:
+        self.__dict__.update(_s3=client, _prefix=prefix)
 
 
 class Cluster:
@@ -243,16 +243,17 @@ class Cluster:
 
     @contextmanager
     def store(self, rights_of: str = "object-store") -> Generator[Store, None, None]:
-        """The object store, with the pipelines' rights or those of another Secret beside them."""
-        with self.s3(rights_of) as client:
-            yield _Given(client)
+        """The object store, with the pipelines' rights or those of another Secret beside them.
 
-    @contextmanager
-    def s3(self, rights_of: str = "object-store") -> Generator[Any, None, None]:
-        """The object store as boto3 knows it, with the rights of a Secret in pipelines."""
+        On S3 nobody's keys are in a Secret: whoever asks has credentials for AWS of his own.
+        """
         import boto3  # pyright: ignore[reportMissingTypeStubs]
 
         keys = self.secret("pipelines", "object-store")
+        prefix, region = keys.get(PREFIX, ""), keys["AWS_DEFAULT_REGION"]
+        if "AWS_ENDPOINT_URL" not in keys:
+            yield _Given(cast(Any, boto3).client("s3", region_name=region), prefix)
+            return
         rights = keys if rights_of == "object-store" else self.secret("pipelines", rights_of)
         access = rights.get("AWS_ACCESS_KEY_ID") or rights["accesskey"]
         private = rights.get("AWS_SECRET_ACCESS_KEY") or rights["secretkey"]
@@ -261,20 +262,21 @@ class Cluster:
         name, _, rest = host.partition(".")
         in_cluster = rest.endswith((".svc", ".svc.cluster.local"))
 
-        def client(url: str) -> Any:
-            return cast(Any, boto3).client(
+        def at(url: str) -> Store:
+            client = cast(Any, boto3).client(
                 "s3",
                 endpoint_url=url,
                 aws_access_key_id=access,
                 aws_secret_access_key=private,
-                region_name=keys["AWS_DEFAULT_REGION"],
+                region_name=region,
             )
+            return _Given(client, prefix)
 
         if not in_cluster:
-            yield client(inside)
+            yield at(inside)
             return
         with self.service(rest.partition(".")[0], name) as url:
-            yield client(url)
+            yield at(url)
 
     @contextmanager
     def mlflow(self) -> Generator[str, None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ from slipway import digests
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
 
-Bucket = Literal["data", "bentos", "evidence", "predictions", "labels"]
+Bucket = Literal["data", "bentos", "evidence", "predictions", "labels", "workflows"]
+# What buckets' names begin with on S3, where they are all of AWS's. Whatever is written down
+# (release files, evidence) names buckets without it.
+PREFIX = "SLIPWAY_BUCKET_PREFIX"
 
 
 class StoreError(SlipwayError):
@@ -46,6 +50,14 @@ class Store:
     """S3 at AWS_ENDPOINT_URL with the credentials of the environment; AWS itself without them."""
 
     @cached_property
+    def _prefix(self) -> str:
+        return os.environ.get(PREFIX, "")
+
+    def _bucket(self, name: Bucket) -> str:
+        """What the store calls it."""
+        return f"{self._prefix}{name}"
+
+    @cached_property
     def _s3(self) -> Any:
         import boto3  # half a second, which steps that store nothing need not wait
         from botocore.config import Config
@@ -67,7 +79,10 @@ class Store:
         with _answering(uri(bucket, digest)):
             if not self._intact(bucket, digest, len(data)):
                 self._s3.put_object(
-                    Bucket=bucket, Key=_key(digest), Body=data, ChecksumAlgorithm="SHA256"
+                    Bucket=self._bucket(bucket),
+                    Key=_key(digest),
+                    Body=data,
+                    ChecksumAlgorithm="SHA256",
                 )
         return digest
 
@@ -87,7 +102,7 @@ class Store:
     def get(self, bucket: Bucket, digest: Digest) -> bytes:
         """The object's content, verified. Raises `Missing`, `Corrupt` or `Unreachable`."""
         with _answering(uri(bucket, digest)):
-            data: bytes = self._s3.get_object(Bucket=bucket, Key=_key(digest))["Body"].read()
+            data: bytes = self._object(bucket, _key(digest))
         if (found := digests.of(data)) != digest:
             raise Corrupt(
                 f"{uri(bucket, digest)}: corrupt: its content has the digest {found}",
@@ -103,24 +118,31 @@ class Store:
     def names(self, bucket: Bucket, prefix: str) -> list[str]:
         """Keys that begin with `prefix`, in their order: of objects that no digest names."""
         with _answering(f"s3://{bucket}/{prefix}"):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            pages = self._s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket(bucket), Prefix=prefix
+            )
             return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def read(self, bucket: Bucket, key: str) -> bytes:
         """The content of such an object."""
         with _answering(f"s3://{bucket}/{key}"):
-            return self._s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return self._object(bucket, key)
 
     def write(self, bucket: Bucket, key: str, data: bytes) -> None:
         """Stores such an object, in place of one that was there."""
         with _answering(f"s3://{bucket}/{key}"):
-            self._s3.put_object(Bucket=bucket, Key=key, Body=data)
+            self._s3.put_object(Bucket=self._bucket(bucket), Key=key, Body=data)
+
+    def _object(self, bucket: Bucket, key: str) -> bytes:
+        return self._s3.get_object(Bucket=self._bucket(bucket), Key=key)["Body"].read()
 
     def _head(self, bucket: Bucket, digest: Digest) -> Any:
         from botocore.exceptions import ClientError
 
         try:
-            return self._s3.head_object(Bucket=bucket, Key=_key(digest), ChecksumMode="ENABLED")
+            return self._s3.head_object(
+                Bucket=self._bucket(bucket), Key=_key(digest), ChecksumMode="ENABLED"
+            )
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 404:
                 return None
@@ -158,7 +180,8 @@ def _answering(where: str) -> Generator[None]:
             raise Unreachable(f"{where}: the store answered {status} ({code})") from None
         raise StoreError(
             f"{where}: the store refused: {code}",
-            fix="see the credentials in AWS_ACCESS_KEY_ID and what they may do",
+            fix="see the credentials in AWS_ACCESS_KEY_ID, on AWS the pod's role, and what they "
+            "may do",
         ) from None
     except BotoCoreError as error:
         raise Unreachable(

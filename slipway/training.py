@@ -254,7 +254,7 @@ def _log(cluster: Cluster, workflow: str, node: str, lines: int) -> str | None:
             return cluster.log(NAMESPACE, pod["metadata"]["name"], "main", lines)
     for artifact in parts(nodes.get(node), "outputs", "artifacts"):
         if artifact["name"] == "main-logs" and (key := part(artifact, "s3", "key")):
-            with cluster.s3("argo-artifacts") as s3:
-                text = s3.get_object(Bucket="workflows", Key=key)["Body"].read().decode()
+            with cluster.store("argo-artifacts") as store:
+                text = store.read("workflows", key).decode()
             return "\n".join(text.splitlines()[-lines:])
     return None

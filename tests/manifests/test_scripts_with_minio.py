@@ -22,10 +22,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from slipway import predictions, soak
 from slipway.chart import CHART
-from slipway.store import Store
+from slipway.store import Missing, Store, uri
 from tests.apiserver import binary, free_ports
 
 pytestmark = pytest.mark.apiserver
+# As on S3, where buckets' names are everybody's.
+BUCKETS = "slipway-dev-111111111111-"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("AWS_ACCESS_KEY_ID", "root-user")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "root-password")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("SLIPWAY_BUCKET_PREFIX", BUCKETS)
         command = [binary("minio"), "server", folder / "data", *addresses]
         process = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
         try:
@@ -47,7 +50,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             deadline = time.monotonic() + 120
             while True:
                 try:
-                    client.create_bucket(Bucket="bentos")
+                    client.create_bucket(Bucket=f"{BUCKETS}bentos")
                     break
                 except (BotoCoreError, ClientError):
                     assert time.monotonic() < deadline, (folder / "log").read_text()
@@ -92,9 +95,9 @@ def test_takes_only_what_the_digest_names(
 ) -> None:
     key = f"sha256/{DIGEST}"
     if stored is None:
-        store.delete_object(Bucket="bentos", Key=key)
+        store.delete_object(Bucket=f"{BUCKETS}bentos", Key=key)
     else:
-        store.put_object(Bucket="bentos", Key=key, Body=stored)
+        store.put_object(Bucket=f"{BUCKETS}bentos", Key=key, Body=stored)
     script = runpy.run_path(str(CHART / "files" / "fetch_bento.py"))
     arguments = (f"s3://bentos/{key}", f"sha256:{DIGEST}", str(len(BENTO)), str(tmp_path))
     assert script["main"](*arguments) == code
@@ -102,10 +105,21 @@ def test_takes_only_what_the_digest_names(
     assert [entry.name for entry in tmp_path.iterdir()] == ([] if code else ["bento.yaml"])
 
 
+def test_what_is_written_down_names_no_prefix(store: Any) -> None:
+    ours = Store()
+    digest = ours.put("bentos", BENTO)
+    assert ours.get("bentos", digest) == BENTO
+    assert uri("bentos", digest) == f"s3://bentos/sha256/{DIGEST}"
+    with pytest.raises(Missing, match=r"s3://labels/sha256/.*: no such bucket"):
+        ours.get("labels", digest)
+    held = store.head_object(Bucket=f"{BUCKETS}bentos", Key=f"sha256/{DIGEST}")
+    assert held["ContentLength"] == len(BENTO)
+
+
 @pytest.mark.slow
 def test_what_the_sidecar_ships_is_what_soak_reads(store: Any, tmp_path: Path) -> None:
     for bucket in ("predictions", "labels"):
-        store.create_bucket(Bucket=bucket)
+        store.create_bucket(Bucket=f"{BUCKETS}{bucket}")
     ids = [f"{1767225600_000 + 1000 * number:012x}{number:016x}" for number in range(3)]
     log = tmp_path / "log.jsonl"
     prefix = f"s3://predictions/dev/toy/{DIGEST}"

@@ -3,6 +3,8 @@
 Usage: fetch_bento.py s3://BUCKET/KEY sha256:HEX SIZE FOLDER
            [--evidence s3://BUCKET/sha256/HEX --model NAME --environment ENV --keys FILE]
 
+The bucket's real name begins with SLIPWAY_BUCKET_PREFIX, where that is set.
+
 With --evidence nothing is fetched before the evidence is verified: its digest, its signature by a
 key in FILE (PEM), and that it is about this bento, as this model, in this environment.
 
@@ -44,6 +46,7 @@ class Refused(Exception):
 def download(client, uri, out, size=None):
     """Writes the object to `out` and returns its sha256 in hex; goes on where a try broke off."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
+    bucket = os.environ.get("SLIPWAY_BUCKET_PREFIX", "") + bucket
     digest, done = hashlib.sha256(), 0
     for left in reversed(range(TRIES)):
         try:

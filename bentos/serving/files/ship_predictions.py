@@ -2,6 +2,8 @@
 
 Usage: ship_predictions.py LOG s3://BUCKET/PREFIX POD MAXIMUM_BYTES
 
+The bucket's real name begins with SLIPWAY_BUCKET_PREFIX, where that is set.
+
 Whoever writes opens LOG for each line, so a segment is LOG renamed. Its object is
 PREFIX/<time of its first line>-POD-<predictions in it>.jsonl: a listing tells how many were served,
 and when. While the store is away segments wait beside LOG; beyond MAXIMUM_BYTES the oldest goes,
@@ -35,12 +37,12 @@ class Store:
         import botocore.session
         from botocore.httpsession import URLLib3Session
 
-        session = botocore.session.get_session()
-        self.credentials = session.get_credentials()
-        self.region = session.get_config_variable("region")
+        self.session = botocore.session.get_session()
+        self.region = self.session.get_config_variable("region")
         aws = f"https://s3.{self.region}.amazonaws.com"
         names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
         self.endpoint = next((os.environ[name] for name in names if name in os.environ), aws)
+        self.prefix = os.environ.get("SLIPWAY_BUCKET_PREFIX", "")
         self.http = URLLib3Session(timeout=(3, 10))
 
     def put(self, uri, body):
@@ -50,10 +52,13 @@ class Store:
         from botocore.exceptions import BotoCoreError
 
         try:
-            url = f"{self.endpoint}/{uri.removeprefix('s3://')}"
+            url = f"{self.endpoint}/{self.prefix}{uri.removeprefix('s3://')}"
             request = AWSRequest("PUT", url, data=body)
-            keys = self.credentials.get_frozen_credentials()
-            S3SigV4Auth(keys, "s3", self.region).add_auth(request)
+            # Those of a role change while the pod lives.
+            keys = self.session.get_credentials()
+            if keys is None:
+                raise OSError("neither a key nor a role to write with")
+            S3SigV4Auth(keys.get_frozen_credentials(), "s3", self.region).add_auth(request)
             answer = self.http.send(request.prepare())
         except BotoCoreError as error:
             raise OSError(str(error)) from error
