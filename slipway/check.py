@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 from pydantic import ValidationError, create_model
 
@@ -32,13 +32,53 @@ from slipway.release import ENVIRONMENTS, Release, Strict
 from slipway.repository import Changed, Repository
 from slipway.sources import Source
 
+if TYPE_CHECKING:
+    from slipway.cost import Estimate, Line, Prices
+
 FOLDER = "environments"
 # What judges a release, or decides how it is served, does not change together with it.
 APART = ("policies/", "slipway/", "workflows/", ".github/", "bentos/serving/")
+# What reads a stack's file, and what AWS asks for what is in it.
+PROGRAM, PRICES = "infra/", "infra/prices.yaml"
 # Of a forger's file only so much is read.
 MAXIMUM_BYTES, MAXIMUM_DEPTH = 64 * 1024, 20
 # A rollback goes to one of these; an earlier one is found by the bento that it names.
 FORMER = 20
+
+
+class Amounts(Strict):
+    """Money a month: at least, at most; `what` says of what."""
+
+    floor: float
+    ceiling: float
+    what: str = ""
+
+
+class MoneyLine(Strict):
+    """A part of a stack whose cost the change touches; None where it was not, or is no more."""
+
+    name: str
+    before: Amounts | None
+    after: Amounts | None
+
+
+class StackCost(Strict):
+    """What a change does to the monthly cost of a stack, by the base's price table.
+
+    `lines` are the parts that differ; `before` and `after` are the whole stack's.
+    """
+
+    stack: str
+    currency: str
+    prices: date
+    lines: list[MoneyLine]
+    before: Amounts | None
+    after: Amounts | None
+
+    @property
+    def total(self) -> MoneyLine:
+        """The whole stack."""
+        return MoneyLine(name="total", before=self.before, after=self.after)
 
 
 class Problem(Strict):
@@ -95,7 +135,8 @@ class ReleaseVerdict(Strict):
 class Verdict(Strict):
     """All that was found about one change. Commits are 40 hex digits; `head` is "" when in memory.
 
-    `unreachable`: what did not answer, so that asking again may find more.
+    `unreachable`: what did not answer, so that asking again may find more. `costs` are of stacks on
+    AWS whose file changes.
     """
 
     base: str
@@ -105,6 +146,7 @@ class Verdict(Strict):
     problems: list[Problem]
     notes: list[str]
     unreachable: list[str]
+    costs: tuple[StackCost, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -432,6 +474,7 @@ class _Change:
         self._inside = {c.path: (c, _place(c.path)) for c in inside}
         self._problems: list[Problem] = []
         self._notes: list[str] = []
+        self._costs: list[StackCost] = []
 
     def verdict(self) -> Verdict:
         """The whole verdict."""
@@ -449,6 +492,7 @@ class _Change:
             problems=self._problems,
             notes=self._notes,
             unreachable=self._judge.unreachable,
+            costs=tuple(self._costs),
         )
 
     # Files
@@ -463,6 +507,8 @@ class _Change:
             self._notes.append(f"{path} changes settings of every model in {place.environment}")
         elif _is(place, "stack"):
             self._notes.append(f"{path} changes a stack: see `pulumi preview`")
+            if all(problem.path != path for problem in self._problems):
+                self._price(path)
 
     def _check(self, change: Changed, place: _Place | None) -> None:
         path = change.path
@@ -472,6 +518,7 @@ class _Change:
             raise BadInput("a link, not a file", file=path, fix="commit a plain file")
         if place.what == "stack":
             self._document(path)
+            self._configured(path)
         elif place.what == "values":
             _check_values(
                 self._document(path), self._repository.read(self._judge.base, _CHART), path
@@ -499,6 +546,64 @@ class _Change:
 
     def _reporting(self, path: str) -> _Reporting:
         return _Reporting(self._problems, path)
+
+    # Stacks
+
+    def _configured(self, path: str) -> None:
+        """`BadInput` unless the program takes a stack's file."""
+        from slipway import cost
+
+        content = self._repository.read(self._head, path) or b""
+        try:
+            cost.stack_config(content, _stack(path))
+        except BadInput:
+            # Where the program changes too, it is another one that will have to take the file.
+            if not any(changed.startswith(PROGRAM) for changed in self._changed):
+                raise
+
+    def _price(self, path: str) -> None:
+        """Adds what the change of a stack's file does to its monthly cost."""
+        from slipway import cost
+
+        text = self._repository.read(self._judge.base, PRICES)
+        if text is None:
+            return
+        try:
+            table = cost.parse_prices(text, PRICES)
+            # The base may have moved on: only what this change does is its own.
+            before, after = (self._estimate(c, path, table) for c in (self._forks[0], self._head))
+        except SlipwayError as error:
+            self._notes.append(f"what it does to the cost is not known: {error}")
+            return
+        for alarm in after.alarms if after else ():
+            share = f"{alarm.spent / alarm.budget:.0%} of its budget of {alarm.budget:,.2f}"
+            self._notes.append(f"{alarm.name}: {share} {table.currency} a month ({alarm.why})")
+        lines = cost.changes(before, after)
+        if not lines:
+            return
+        self._costs.append(
+            StackCost(
+                stack=_stack(path),
+                currency=table.currency,
+                prices=table.date,
+                lines=[
+                    MoneyLine(name=c.name, before=_amounts(c.before), after=_amounts(c.after))
+                    for c in lines
+                ],
+                before=_amounts(before),
+                after=_amounts(after),
+            )
+        )
+
+    def _estimate(self, commit: str, path: str, table: Prices) -> Estimate | None:
+        """What a stack costs at a commit; None where it has no file, or is not on AWS."""
+        from slipway import cost
+
+        content = self._repository.read(commit, path)
+        if content is None:
+            return None
+        _document(content, path)
+        return cost.estimate(cost.stack_config(content, _stack(path)), _stack(path), table)
 
     # Releases
 
@@ -621,6 +726,17 @@ def _place(path: str) -> _Place | None:
         case _:
             pass
     return None
+
+
+def _stack(path: str) -> str:
+    return PurePosixPath(path).name.removeprefix("Pulumi.").removesuffix(".yaml")
+
+
+def _amounts(of: Line | Estimate | None) -> Amounts | None:
+    what = getattr(of, "what", "")
+    return (
+        Amounts(floor=round(of.floor, 2), ceiling=round(of.ceiling, 2), what=what) if of else None
+    )
 
 
 def _is(place: _Place | None, what: _What) -> TypeGuard[_Place]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slipway.check import Difference, ReleaseVerdict, Verdict
+from slipway.check import Amounts, Difference, MoneyLine, ReleaseVerdict, StackCost, Verdict
 from slipway.evidence import Bin, Estimate, Evidence, Slice, Test
 from slipway.gates import Finding
 
@@ -74,6 +74,8 @@ def markdown(
     parts = [f"## {plain(verdict.headline)}", *_problems(verdict), *_failures(verdict)]
     for found in verdict.releases:
         parts += _release(verdict, found, compare_url, (plots or {}).get(found.path, ""))
+    for cost in verdict.costs:
+        parts += _cost(cost)
     parts += [f"> {plain(note)}" for note in verdict.notes]
     parts += _gates(verdict)
     if verdict.releases or verdict.problems:
@@ -346,6 +348,52 @@ def _lineage(found: ReleaseVerdict) -> str:
     return _folded("Lineage", f"| | |\n|---|---|\n{rows}")
 
 
+# Money
+
+
+def _money_title(cost: StackCost) -> str:
+    total = cost.total
+    floor, ceiling = (f"{_moved(total, which):+,.2f}" for which in ("floor", "ceiling"))
+    return f"Stack {cost.stack}: {floor} at least, {ceiling} at most, in {cost.currency} a month"
+
+
+def _moved(line: MoneyLine, which: str) -> float:
+    before, after = (getattr(side, which) if side else 0.0 for side in (line.before, line.after))
+    return after - before
+
+
+def _amount(side: Amounts | None, which: str) -> str:
+    return f"{getattr(side, which):,.2f}" if side else "–"
+
+
+def _money_rows(cost: StackCost) -> Iterable[tuple[str, ...]]:
+    """What, before and after in words, and floor and ceiling before, after and their difference."""
+    for line in (*cost.lines, cost.total):
+        was, now = (side.what if side else "" for side in (line.before, line.after))
+        what = now if was == now else f"{was or 'nothing'} → {now or 'nothing'}"
+        amounts = [
+            text
+            for which in ("floor", "ceiling")
+            for text in (
+                _amount(line.before, which),
+                _amount(line.after, which),
+                f"{_moved(line, which):+,.2f}",
+            )
+        ]
+        yield (line.name, what, *amounts)
+
+
+MONEY = ("", "", "floor before", "after", "", "ceiling before", "after", "")
+
+
+def _cost(cost: StackCost) -> Iterable[str]:
+    yield f"### {plain(_money_title(cost))}"
+    rows = [f"| {' | '.join(plain(cell) for cell in row)} |" for row in _money_rows(cost)]
+    head = [f"| {' | '.join(MONEY)} |", "|---|---|--:|--:|--:|--:|--:|--:|"]
+    yield "\n".join([*head, *rows])
+    yield f"By the base's prices of {cost.prices}, without traffic, stored objects and requests."
+
+
 def _folded(summary: str, text: str) -> str:
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
@@ -401,6 +449,8 @@ def text(verdict: Verdict) -> RenderableType:
                 before, after = (_shortened(v) or "-" for v in (d.before, d.after))
                 changed.add_row(Text(d.what), Text(before), "→", Text(after))
             parts.append(changed)
+    for cost in verdict.costs:
+        parts += [Text(), Text(_money_title(cost), style="bold"), _money(cost)]
     gates = Table(box=None, show_header=False, pad_edge=False)
     for about, f in verdict.findings:
         style = {"fail": "red", "waived": "yellow", "pass": ""}.get(f.state, "dim")
@@ -410,6 +460,18 @@ def text(verdict: Verdict) -> RenderableType:
         parts += [Text(), gates]
     parts += [Text(f"note: {note}", style="dim") for note in verdict.notes]
     return Group(*parts)
+
+
+def _money(cost: StackCost) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(MONEY):
+        table.add_column(name, justify="left" if index < 2 else "right")
+    for row in _money_rows(cost):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
 
 
 def _compared(found: ReleaseVerdict) -> list[RenderableType]:

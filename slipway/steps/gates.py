@@ -158,7 +158,9 @@ class Gates:
     def _comment(self, pull: PullRequest, verdict: Verdict) -> bool:
         """Brings the comment up to date; whether there was anything new to say."""
         said = self._said(pull)
-        if not said and not (verdict.releases or verdict.findings or verdict.problems):
+        if not said and not (
+            verdict.releases or verdict.findings or verdict.problems or verdict.costs
+        ):
             return False
         text = report.markdown(verdict, compare_url=self._forge.compare_url)
         # Plots take seconds and an upload, so what the text says tells whether it was said before.

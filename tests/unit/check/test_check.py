@@ -310,6 +310,97 @@ def test_a_release_in_memory_is_judged_as_its_pull_request_would_be(place: Place
     assert found.releases == committed.releases
 
 
+# Money
+
+POOL = "environments/Pulumi.dev.yaml"
+MONEY = CHANGES / "valid" / "pool"
+PRICES = paths.REPOSITORY / "tests" / "fixtures" / "prices" / "valid" / "small.yaml"
+
+
+@pytest.fixture
+def priced(place: Place) -> Place:
+    """A base with a price table, and a stack with one pool."""
+    stack = (
+        (MONEY / POOL).read_bytes().replace(b"families: [g6]", b"families: [g6], sizes: [xlarge]")
+    )
+    place.write("main", {POOL: stack, "infra/prices.yaml": PRICES.read_bytes()}, "A stack")
+    return place
+
+
+def changed(place: Place, old: bytes, new: bytes) -> dict[str, bytes | None]:
+    content = place.read(POOL)
+    assert old in content
+    return {POOL: content.replace(old, new)}
+
+
+def test_a_change_of_a_pool_says_what_it_costs(priced: Place) -> None:
+    verdict = priced.propose(changed(priced, b"max: 4", b"min: 1, max: 6"))
+    assert (verdict.exit_code, verdict.problems) == (0, [])
+    [cost] = verdict.costs
+    assert (cost.stack, cost.currency, str(cost.prices)) == ("dev", "USD", "2026-01-02")
+    [pool] = cost.lines
+    assert pool.name == "pool inference"
+    assert pool.before is not None
+    assert pool.after is not None
+    # An hour of one is 1 USD, a month has 730, and each has a disk of 200 GiB for 20.
+    assert (pool.before.floor, pool.before.ceiling) == (0, 4 * 750)
+    assert (pool.after.floor, pool.after.ceiling) == (750, 6 * 750)
+    assert cost.before is not None
+    assert cost.after is not None
+    assert cost.after.floor - cost.before.floor == pytest.approx(750)
+    assert cost.after.ceiling - cost.before.ceiling == pytest.approx(1500)
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_a_stack_that_comes_or_goes_costs_all_of_it(priced: Place) -> None:
+    [gone] = priced.propose({POOL: None}).costs
+    assert gone.after is None
+    assert {line.name for line in gone.lines} >= {"cluster", "nodes", "pool inference", "network"}
+    priced.delete_branch("head")
+    more = {"environments/Pulumi.more.yaml": priced.read(POOL)}
+    [come] = priced.propose(more).costs
+    assert (come.stack, come.before) == ("more", None)
+    assert come.after == gone.before
+
+
+def test_prices_that_come_with_a_change_are_not_used(priced: Place) -> None:
+    cheap = PRICES.read_bytes().replace(b"g6.xlarge: 1", b"g6.xlarge: 0.01")
+    made = changed(priced, b"max: 4", b"max: 5") | {"infra/prices.yaml": cheap}
+    [cost] = priced.propose(made).costs
+    assert cost.lines[0].after is not None
+    assert cost.lines[0].after.ceiling == 5 * 750
+
+
+def test_what_the_base_has_gained_is_not_the_change_s(priced: Place) -> None:
+    made = changed(priced, b"max: 4", b"max: 5")
+    priced.write("head", made, "Propose")
+    priced.write("main", changed(priced, b"max: 4", b"max: 9"), "Meanwhile")
+    [cost] = priced.check().costs
+    assert cost.lines[0].before is not None
+    assert cost.lines[0].before.ceiling == 4 * 750
+
+
+def test_what_cannot_be_priced_is_said_and_stops_nothing(priced: Place) -> None:
+    verdict = priced.propose(changed(priced, b"sizes: [xlarge]", b"sizes: [48xlarge]"))
+    assert (verdict.exit_code, verdict.costs) == (0, ())
+    assert "infra/prices.yaml: machines: no price of g6.48xlarge" in verdict.notes[1]
+
+
+def test_a_program_that_changes_too_decides_by_itself(priced: Place) -> None:
+    made = changed(priced, b"families: [g6]", b"families: [g99]")
+    families: dict[str, bytes | None] = {"infra/aws/families.yaml": b"families: {g99: {}}\n"}
+    verdict = priced.propose(made | families)
+    assert (verdict.exit_code, verdict.costs) == (0, ())
+    assert "no family 'g99'" in verdict.notes[1]
+
+
+def test_a_floor_beyond_its_budget_is_noted(priced: Place) -> None:
+    verdict = priced.propose(
+        changed(priced, b"max: 4, budget: 2000", b"min: 1, max: 4, budget: 700")
+    )
+    assert "pool inference: 107% of its budget of 700.00 USD a month" in verdict.notes[1]
+
+
 # Bad input
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 import struct
-from typing import Any
+from datetime import date
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from slipway import evidence, report
-from slipway.check import Problem, ReleaseVerdict, Verdict
+from slipway.check import Amounts, MoneyLine, Problem, ReleaseVerdict, StackCost, Verdict
 from slipway.evidence import Bin, Drift, Estimate, Fairness, Slice
 from slipway.gates import Finding
 from tests import samples
@@ -206,7 +208,6 @@ def test_removal_rollback_rollout_and_a_first_release_say_so() -> None:
 
 
 def test_the_terminal_and_the_program_get_the_same_verdict() -> None:
-    from rich.console import Console
 
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(report.text(verdict(findings=[Finding("x", "fail", "[red]not markup[/]", "do")])))
@@ -238,3 +239,33 @@ def test_estimates_say_their_interval() -> None:
     said = markdown(verdict(evidence=samples.document(evaluation=samples.evaluation())))
     assert "0.7000 [0.6000, 0.8000]" in said
     assert Estimate(value=1, low=0, high=2)
+
+
+def test_money_in_every_format() -> None:
+    line = MoneyLine(
+        name="pool inference",
+        before=None,
+        after=Amounts(floor=0, ceiling=3000.5, what="0–4 nodes of g6 | spot"),
+    )
+    cost = StackCost(
+        stack="dev",
+        currency="USD",
+        prices=date(2026, 1, 2),
+        lines=[line],
+        before=Amounts(floor=10, ceiling=20),
+        after=Amounts(floor=10, ceiling=3020.5),
+    )
+    found = verdict().model_copy(update={"costs": (cost,)})
+    said = report.markdown(found)
+    assert "### Stack dev: +0.00 at least, +3,000.50 at most, in USD a month" in said
+    row = (
+        "| pool inference | nothing → 0–4 nodes of g6 \\| spot | – | 0.00 | +0.00 | – | 3,000.50 | "
+    )
+    assert row in said
+    assert "| total |  | 10.00 | 10.00 | +0.00 | 20.00 | 3,020.50 | +3,000.50 |" in said
+    assert "prices of 2026-01-02" in said
+    shown = Console(file=io.StringIO(), width=200)
+    shown.print(report.text(found))
+    terminal = cast("io.StringIO", shown.file).getvalue()
+    assert "Stack dev: +0.00 at least, +3,000.50 at most" in terminal
+    assert report.document(found)["costs"][0]["after"]["ceiling"] == 3020.5
