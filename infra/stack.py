@@ -72,8 +72,10 @@ def build() -> None:
     references = _references(config)
     if config.cluster == "eks":
         # Heavy, and of no use to a stack that is elsewhere.
+        from infra.aws import price
         from infra.aws.stack import Cloud
 
+        price.tell(config, pulumi.get_stack())
         cloud = Cloud(config, pulumi.get_stack(), references, BUCKETS)
         Stack(config, references, cloud.platform, cloud).register()
         return

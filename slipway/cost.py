@@ -23,11 +23,11 @@ from pydantic import Field
 from slipway import documents, paths
 from slipway.errors import BadInput, did_you_mean
 from slipway.release import Strict, parse_yaml
-from slipway.usage import Usage
 
 if TYPE_CHECKING:
     from infra.aws.config import Account, Pool
     from infra.config import StackConfig
+    from slipway.usage import Usage
 
 PRICES = paths.REPOSITORY / "infra" / "prices.yaml"
 STACKS = "environments"
@@ -206,6 +206,17 @@ def estimate(config: StackConfig, stack: str, table: Prices) -> Estimate | None:
     if config.cluster != "eks" or account is None:
         return None
     return Estimate(stack, account.region, tuple(_lines(config, account, table)))
+
+
+def told(found: Estimate, table: Prices) -> str:
+    """An estimate in a line."""
+    amounts = f"{found.floor:,.2f} to {found.ceiling:,.2f} {table.currency}"
+    line = (
+        f"stack {found.stack}: {amounts} a month, by prices of {table.date} in {table.region}; "
+        f"slipway cost --stack {found.stack} has the parts"
+    )
+    over = (f"; {a.name}: {a.spent / a.budget:.0%} of its budget at least" for a in found.alarms)
+    return line + "".join(over)
 
 
 def _lines(config: StackConfig, account: Account, table: Prices) -> Iterator[Line]:

@@ -19,13 +19,11 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UnknownValueError
 
-from infra import config
 from policies.infrastructure import limits
 from policies.infrastructure.limits import Limits
 from policies.infrastructure.resources import UNKNOWN, Resource, Stack
 from policies.infrastructure.rule import Rule, StackRule
 from policies.infrastructure.rules import RULES
-from slipway import cost
 from slipway.errors import SlipwayError
 
 NAME = "slipway-infrastructure"
@@ -36,37 +34,10 @@ def serve() -> None:
     environments = json.loads(pulumi.Config("slipway").get("environments") or "[]")
     try:
         found = limits.load(environments, frozenset(RULES))
-        told = price()
     except SlipwayError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
-    PolicyPack(NAME, [*(policy(rule, found) for rule in RULES.values()), telling(told)])
-
-
-def price() -> str:
-    """What the stack costs a month, in a line; "" where Slipway does not make its cluster."""
-    configured = config.load(pulumi.runtime.config.CONFIG.get(), pulumi.get_stack())
-    table = cost.prices()
-    estimate = cost.estimate(configured, pulumi.get_stack(), table)
-    if estimate is None:
-        return ""
-    told = (
-        f"{estimate.floor:,.2f} to {estimate.ceiling:,.2f} {table.currency} a month, by prices of "
-        f"{table.date} in {table.region}; slipway cost --stack {estimate.stack} has the parts"
-    )
-    over = (f"; {a.name}: {a.spent / a.budget:.0%} of its budget at least" for a in estimate.alarms)
-    return told + "".join(over)
-
-
-def telling(price: str) -> StackValidationPolicy:
-    """Says what the stack costs, and stops nothing."""
-
-    def tell(args: StackValidationArgs, report: ReportViolation) -> None:
-        if price:
-            report(price, None)
-
-    what = "What a stack costs is known before it is had"
-    return StackValidationPolicy("monthly-cost", what, tell, EnforcementLevel.ADVISORY)
+    PolicyPack(NAME, [policy(rule, found) for rule in RULES.values()])
 
 
 def policy(

@@ -33,6 +33,13 @@ POD = """
         }},
     )
 """
+PRICED = """
+    from infra import config
+    from infra.aws import price
+
+    values = pulumi.runtime.config.CONFIG.get()
+    price.tell(config.load(values, pulumi.get_stack()), pulumi.get_stack())
+"""
 GOOD = POD.format(image=f"r/x@sha256:{'a' * 64}")
 BAD = POD.format(image="r/x:latest")
 
@@ -89,12 +96,13 @@ def test_an_environment_that_is_none(hosting: Stack) -> None:
 
 
 @pytest.mark.parametrize("hosting", [["dev"]], indirect=True)
-def test_a_stack_on_aws_tells_what_it_costs(hosting: Stack) -> None:
+def test_a_preview_says_what_the_stack_costs_and_what_changes(hosting: Stack) -> None:
     configure(hosting, AWS)
-    hosting.program("")
-    said = hosting.pulumi("preview", "--policy-pack", PACK)
-    assert "[advisory]  monthly-cost" in said
-    assert re.search(r"\d+\.\d\d to [\d,]+\.\d\d USD a month, by prices of ", said)
-    configure(hosting, {**AWS, "slipway:gpuPool": []})
-    said = hosting.pulumi("preview", "--policy-pack", PACK, fails=True)
-    assert "did you mean 'gpuPools'" in said
+    hosting.program(PRICED)
+    said = hosting.pulumi("preview")
+    assert re.search(r"stack test: [\d,]+\.\d\d to [\d,]+\.\d\d USD a month, by prices of ", said)
+    hosting.up()
+    assert "a month" not in hosting.up()
+    [pool] = AWS["slipway:gpuPools"]
+    configure(hosting, {**AWS, "slipway:gpuPools": [{**pool, "max": pool["max"] + 1}]})
+    assert re.search(r'~ ceiling: "[\d.]+" => "[\d.]+"', hosting.pulumi("preview", "--diff"))

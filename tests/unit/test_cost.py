@@ -170,6 +170,30 @@ def test_those_committed_are_priced(stack: str) -> None:
     assert not [a for a in found.alarms if a.state == "over"]
 
 
+def test_a_preview_says_it_and_the_state_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pulumi
+
+    from infra.aws import price
+
+    said: list[str] = []
+    kept: dict[str, Any] = {}
+    monkeypatch.setattr(cost, "PRICES", SMALL)
+    monkeypatch.setattr(pulumi.log, "info", said.append)
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
+    monkeypatch.setattr(pulumi, "export", kept.__setitem__)
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    found = cost.Estimate("dev", "us-east-1", tuple(lines().values()))
+    price.tell(cost.stack_config(text(), "dev"), "dev")
+    assert said == [cost.told(found, table())]
+    assert said[0].startswith(f"stack dev: {found.floor:,.2f} to {found.ceiling:,.2f} USD a month")
+    assert kept == {
+        "monthlyUSD": {"floor": f"{found.floor:.2f}", "ceiling": f"{found.ceiling:.2f}"}
+    }
+    pools = [{"name": "dear", "families": ["p4d"], "max": 1, "budget": 20000}]
+    price.tell(cost.stack_config(text(**{"slipway:gpuPools": pools}), "dev"), "dev")
+    assert "no price of p4d" in said[1]
+
+
 # --- differences ------------------------------------------------------------------------------
 
 
