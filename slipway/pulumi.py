@@ -14,17 +14,20 @@ from typing import Any
 import psutil
 import yaml
 
-from slipway import paths, toolchain
+from slipway import images, paths, toolchain
 from slipway.errors import BadInput, SlipwayError, did_you_mean
 
 PROJECT = "slipway"
 # What the engine needs on any cluster, and whose manifests the program applies.
 TOOLS = ("pulumi", "pulumi-language-python")
 MANIFESTS = ("argo-cd", "argo-workflows")
-MANIFESTS_ON_AWS = (*MANIFESTS, "karpenter")
+MANIFESTS_ON_AWS = (*MANIFESTS, "karpenter", "kueue")
+# What a stack of simulated GPUs runs, which nothing else does: tools, and images of that name.
+SIMULATION = ("karpenter-kwok", "kueue", "kwok")
 # Where the language host and the helpers that it starts are found.
 LANGUAGE_HOST = paths.REPOSITORY / "toolchain" / "pulumi-language-python"
 WITH_CONFIG = {*("up", "update", "preview", "refresh", "destroy", "config", "watch", "import")}
+RUNS_PROGRAM = {"up", "update", "preview", "watch"}
 WITH_STACK = {*WITH_CONFIG, *("about", "cancel", "console", "logs", "stack", "state")}
 
 
@@ -34,15 +37,55 @@ def is_embedded(stack: str) -> bool:
     Raises:
         BadInput: there is no such stack, or its file is malformed.
     """
+    return not _other_cluster() and _cluster_of(stack) == "embedded"
+
+
+def _other_cluster() -> str | None:
+    """The KUBECONFIG that names another cluster than Slipway's."""
     named = os.environ.get("KUBECONFIG")
-    if named and Path(named).resolve() != paths.kubeconfig().resolve():
-        return False
-    return _committed(stack)["config"].get("slipway:cluster") == "embedded"
+    ours = not named or Path(named).resolve() == paths.kubeconfig().resolve()
+    return None if ours else named
+
+
+def _cluster_of(stack: str) -> str | None:
+    return _committed(stack)["config"].get("slipway:cluster")
 
 
 def _is_on_aws(stack: str) -> bool:
     """Whether Slipway makes the stack's cluster, on AWS."""
-    return _committed(stack)["config"].get("slipway:cluster") == "eks"
+    return _cluster_of(stack) == "eks"
+
+
+def _is_simulated(stack: str) -> bool:
+    """Whether the stack is GPU nodes beside the platform on the cluster that Slipway starts.
+
+    Raises:
+        BadInput: KUBECONFIG names another, whose nodes are somebody's.
+    """
+    if _cluster_of(stack) != "simulated":
+        return False
+    if other := _other_cluster():
+        what = f"simulated nodes are for the embedded cluster, and KUBECONFIG is {other}"
+        raise BadInput(what, field="KUBECONFIG", fix="unset KUBECONFIG")
+    return True
+
+
+def _provide_simulation() -> None:
+    """Builds and pushes what simulated GPUs need, and tells what takes time."""
+
+    def tell(name: str, what: str) -> None:
+        if what not in ("cached", "pushed before"):
+            print(f"{name}: {what}", file=sys.stderr, flush=True)
+
+    toolchain.build(SIMULATION, progress=tell)
+    images.build(SIMULATION, progress=tell)
+    images.push(names=SIMULATION, progress=tell)
+
+
+def on_aws() -> list[str]:
+    """Names of the stacks that are on AWS."""
+    files = (paths.REPOSITORY / "environments").glob("Pulumi.*.yaml")
+    return [name for name in sorted(f.name.split(".")[1] for f in files) if _is_on_aws(name)]
 
 
 def _committed(stack: str) -> dict[str, Any]:
@@ -96,7 +139,7 @@ def _stack_file(stack: str) -> Path:
     Pulumi would write the salt into the committed file, where every machine would change it.
     """
     document = _committed(stack)
-    if not is_embedded(stack) and not _is_on_aws(stack):
+    if not (is_embedded(stack) or _is_on_aws(stack) or _is_simulated(stack)):
         document["config"] |= {"slipway:cluster": "kubeconfig", "slipway:nodePorts": False}
     file = _home() / f"Pulumi.{stack}.yaml"
     file.write_text(yaml.safe_dump({"encryptionsalt": _salt(stack), **document}, sort_keys=False))
@@ -142,6 +185,8 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
     if command in WITH_CONFIG:
         if _is_on_aws(stack):
             toolchain.fetch(MANIFESTS_ON_AWS)
+        if command in RUNS_PROGRAM and _is_simulated(stack):
+            _provide_simulation()
         added += ["--config-file", str(_stack_file(stack))]
     if command == "stack" and "rm" in words:
         added.append("--preserve-config")  # Pulumi would remove the committed file

@@ -32,6 +32,7 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
     rest.disk: ("disk",),
     command.no_op_up: ("up",),
     command.pulumi_up: ("pulumi-up",),
+    command.preview: ("preview",),
     repository.repository: ("check", "check-large", "status-large"),
     push.push: ("push",),
     promotion.promotion: ("promotion", "failed", "revert", "gates", "polling"),
@@ -41,6 +42,8 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
 }
 # It takes the platform to its limits, so somebody has to name it; one name gives all its figures.
 ON_REQUEST = {scale.scale}
+# They ask nothing of the platform.
+WITHOUT_PLATFORM = {command.installs, command.preview}
 
 
 def check_names(names: Collection[str]) -> None:
@@ -50,8 +53,15 @@ def check_names(names: Collection[str]) -> None:
             raise BadInput(f"no figure {name!r}", field="FIGURE", fix=did_you_mean(name, TARGETS))
 
 
+def platform(names: Collection[str]) -> Cluster | None:
+    """The platform to measure; None where the named figures need none."""
+    alone = (given for m, given in MEASUREMENTS.items() if m in WITHOUT_PLATFORM)
+    without = {name for given in alone for name in given}
+    return None if names and without.issuperset(names) else Cluster.connect()
+
+
 def measure(
-    platform: Cluster,
+    platform: Cluster | None,
     names: Collection[str],
     say: Callable[[str, str], None],
     **sizes: int | None,

@@ -31,6 +31,7 @@ TARGETS = {
     "up-cached": Target("make up, toolchain cached", "s", 4 * 60),
     "up": Target("slipway up, already running", "s", 5),
     "pulumi-up": Target("pulumi up, nothing to change", "s", 10),
+    "preview": Target("pulumi preview of a stack on AWS, mocked", "s", 10),
     "memory": Target("platform at rest, memory", "GiB", 2.5),
     "cpu": Target("platform at rest, processor", "cores", 0.3),
     "disk": Target("disk at rest", "GB", 10),

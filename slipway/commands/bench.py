@@ -12,7 +12,6 @@ from rich.table import Table
 from slipway import bench
 from slipway.bench.figures import TARGETS, Figure
 from slipway.commands import Output, err, out, say, show_json
-from slipway.endpoints import Cluster
 from slipway.errors import FAILED
 
 _NAMES = ", ".join(TARGETS)
@@ -57,7 +56,9 @@ def command(
             if not err.is_terminal:
                 say(f"{figure}: {news}")
 
-        found = list(bench.measure(Cluster.connect(), names, tell, rounds=rounds, models=models))
+        found = list(
+            bench.measure(bench.platform(names), names, tell, rounds=rounds, models=models)
+        )
     content = bench.document(found)
     place = file or bench.default_file()
     bench.write(place, content)

@@ -84,6 +84,8 @@ class Program(pulumi.runtime.Mocks):
             outputs["result"] = password(args.name, int(args.inputs["length"]))
         if args.typ.endswith(":SigningKey"):
             outputs |= {"private": password(args.name, 64), "public": "a public key"}
+        if args.typ.endswith(":ServingCertificate"):
+            outputs |= {"certificate": "a certificate", "key": password(args.name, 64)}
         return f"{args.name}-id", outputs | mocks.outputs(args.typ, args.name, inputs)
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
@@ -184,3 +186,9 @@ def _files(tool: str) -> Path:
 
 def _references(embedded: bool) -> dict[str, str]:
     return IMAGES if embedded else {k: v for k, v in NAMES.items() if v}
+
+
+if __name__ == "__main__":
+    # As `pulumi preview` would: `python -m tests.manifests.program STACK` says what it registered.
+    found = of_stack(ROOT / "environments" / f"Pulumi.{sys.argv[1]}.yaml")
+    print(f"{len(found.requests)} resources")

@@ -398,3 +398,21 @@ def test_a_service_that_hangs_up_is_no_result(monkeypatch: pytest.MonkeyPatch) -
 def test_no_good_answer_is_no_result() -> None:
     with pytest.raises(SlipwayError, match="500"):
         load_module.Tally(0, 1, errors={"500": 9}).document()
+
+
+def test_a_preview_on_aws_needs_no_platform(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command.toolchain, "fetch", lambda _names: None)
+    monkeypatch.setattr(command.pulumi, "on_aws", lambda: ["dev", "prod"])
+    seconds = iter((20.0, 2.0, 3.0))
+    monkeypatch.setattr(command, "_run", lambda *_: (next(seconds), "9 resources"))
+    assert bench.platform(["preview", "up-cold"]) is None
+    [found] = command.preview(None, lambda _: None)
+    # The first run compiled the SDK.
+    assert (found.value, found.details) == (3, {"dev": 2, "prod": 3})
+    assert "stack prod, the slowest of 2" in found.how
+    monkeypatch.setattr(paths, "state", lambda: tmp_path)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with pytest.raises(SlipwayError, match="no cluster"):
+        bench.platform(["preview", "memory"])
