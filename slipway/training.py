@@ -89,7 +89,7 @@ def submit(
             },
         },
     }
-    return _workflow(cluster.create(f"{API}/workflows", body))
+    return read(cluster.create(f"{API}/workflows", body))
 
 
 def newest(cluster: Cluster, labels: Mapping[str, str]) -> list[Workflow]:
@@ -97,7 +97,7 @@ def newest(cluster: Cluster, labels: Mapping[str, str]) -> list[Workflow]:
     selector = ",".join(f"slipway.dev/{key}={value}" for key, value in labels.items())
     found = cluster.items(f"{API}/workflows", labelSelector=selector)
     found.sort(key=lambda item: item["metadata"]["creationTimestamp"], reverse=True)
-    return [_workflow(item) for item in found]
+    return [read(item) for item in found]
 
 
 def start(
@@ -138,7 +138,7 @@ def follow(cluster: Cluster, name: str, *, every_s: float = 1.0) -> Iterator[Wor
         found = cluster.find(f"{API}/workflows/{name}")
         if found is None:
             raise SlipwayError(f"workflow {name} is gone", fix="start it again")
-        workflow = _workflow(found)
+        workflow = read(found)
         yield workflow
         if workflow.ended:
             return
@@ -196,7 +196,8 @@ def proposal(forge: Forge, model: str, environment: str, commit: str) -> PullReq
     return None
 
 
-def _workflow(item: Any) -> Workflow:
+def read(item: Any) -> Workflow:
+    """A Workflow as the cluster has it."""
     nodes = _nodes(item)
     attempts = {c for n in nodes.values() if n["type"] == "Retry" for c in parts(n, "children")}
     steps = [

@@ -63,6 +63,7 @@ def step(
     revision: str = COMMIT,
     secrets: Sequence[str] = (STORE,),
     memory: str = "1Gi",
+    gpus: int | None = None,
     seconds: int = 1200,
     verifies: bool = False,
     signs: bool = False,
@@ -123,7 +124,11 @@ def step(
             *(SecretEnvFrom(name=secret) for secret in secrets),
         ],
         resources=Resources(
-            cpu_request="50m", cpu_limit=2, memory_request="256Mi", memory_limit=memory
+            cpu_request="50m",
+            cpu_limit=2,
+            memory_request="256Mi",
+            memory_limit=memory,
+            gpus=gpus,
         ),
         security_context=SecurityContext(
             allow_privilege_escalation=False,

@@ -25,6 +25,8 @@ FLAGS = {
     "train": ("data", "commit"),
     "evaluate": ("data", "commit", "model-digest", "run", "validation"),
     "package": ("evaluation",),
+    "experiment": ("data", "commit", "search", "number"),
+    "collect": ("commit", "search", "real"),
     "rebuild": ("data",),
     "rescore": ("environment", "evaluation"),
     "select": ("environment", "from-environment"),

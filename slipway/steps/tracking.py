@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from slipway.digests import Digest
@@ -20,6 +22,12 @@ MODEL = "slipway.model_digest"
 BENTO = "slipway.bento_digest"
 EVIDENCE = "slipway.evidence_digest"
 IMAGE = "slipway.training_image"
+# On the run of an experiment: of which search it is, and its number there. The run above all of
+# them has `WHOLE` for a number.
+SEARCH = "slipway.search"
+NUMBER = "slipway.experiment"
+WHOLE = "all"
+PARENT = "mlflow.parentRunId"
 
 
 def client() -> MlflowClient:
@@ -63,6 +71,52 @@ def trained(mlflow: MlflowClient, model: str, inputs: Digest) -> Run | None:
         max_results=1,
     )
     return runs[0] if runs else None
+
+
+def experiments(
+    mlflow: MlflowClient, model: str, search: str, number: str | None = None
+) -> list[Run]:
+    """The finished runs of a search, in order of time; those of one number where it is given."""
+    only = f"= '{number}'" if number else f"!= '{WHOLE}'"
+    found: list[Run] = []
+    page: str | None = None
+    while page != "":
+        some: Any = mlflow.search_runs(
+            [experiment(mlflow, model)],
+            f"tags.`{SEARCH}` = '{search}' and tags.`{NUMBER}` {only} "
+            "and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time ASC"],
+            page_token=page,
+        )
+        found += some
+        page = some.token or ""
+    return found
+
+
+def log_experiment(
+    mlflow: MlflowClient,
+    model: str,
+    name: str,
+    tags: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    began: float,
+) -> str:
+    """A run that is finished as soon as it is seen; its id. `began` in seconds since 1970."""
+    from mlflow.entities import Metric, Param
+
+    start, now = int(began * 1000), int(time.time() * 1000)
+    run = mlflow.create_run(
+        experiment(mlflow, model), start_time=start, run_name=name, tags=dict(tags)
+    )
+    run_id = str(run.info.run_id)
+    mlflow.log_batch(
+        run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items()],
+        params=[Param(key, str(value)) for key, value in parameters.items()],
+    )
+    mlflow.set_terminated(run_id, "FINISHED")
+    return run_id
 
 
 def version(mlflow: MlflowClient, model: str, digest: Digest) -> int | None:

@@ -14,7 +14,9 @@ from slipway.steps.__main__ import FLAGS, TRANSIENT, TRUSTED
 from workflows.__main__ import render
 
 RENDERED = render()
-NAMES = ("train", "promote", "reproduce")
+NAMES = ("train", "promote", "reproduce", "experiments")
+# Those whose steps follow one another.
+CHAINS = NAMES[:3]
 
 
 @pytest.mark.parametrize("file", RENDERED, ids=lambda f: f.stem)
@@ -39,16 +41,22 @@ def flags(template: dict[str, Any]) -> dict[str, str]:
     return dict(arg.removeprefix("--").split("=", 1) for arg in template["container"]["args"])
 
 
+def program(name: str, template: str) -> str:
+    """The step that a template runs."""
+    return steps(name)[template]["container"]["command"][-1]
+
+
 def test_every_step_is_in_some_workflow() -> None:
-    assert {step for _, step in EVERY} == set(FLAGS)
+    assert {program(name, step) for name, step in EVERY} == set(FLAGS)
 
 
 @pytest.mark.parametrize(("name", "step"), EVERY)
 def test_each_template_gives_its_step_the_flags_that_it_takes(name: str, step: str) -> None:
-    assert set(flags(steps(name)[step])) == {"model", "output-dir", *FLAGS[step]}
+    wanted = FLAGS[program(name, step)]
+    assert set(flags(steps(name)[step])) == {"model", "output-dir", *wanted}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHAINS)
 def test_each_step_follows_the_one_before(name: str) -> None:
     (tasks,) = (t["dag"]["tasks"] for t in spec(name)["templates"] if "dag" in t)
     for before, task in zip([None, *tasks], tasks, strict=False):
@@ -101,7 +109,7 @@ def test_a_training_is_not_a_dry_run_and_runs_on_the_platforms_image() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_trains_waits_for_its_turn(name: str) -> None:
-    assert ("synchronization" in spec(name)) is (name != "promote")
+    assert ("synchronization" in spec(name)) is (name in ("train", "reproduce"))
 
 
 @pytest.mark.parametrize(("name", "step"), EVERY)
@@ -121,3 +129,43 @@ def test_only_what_may_pass_is_tried_again(name: str, step: str) -> None:
     assert f"'{TRANSIENT}'" in expression
     assert "'1'" not in expression
     assert "'2'" not in expression
+
+
+# --- experiments ------------------------------------------------------------------------------
+
+
+def test_on_cpu_an_experiment_waits_for_its_turn_and_is_in_no_queue() -> None:
+    cpu = steps("experiments")["cpu"]
+    (turn,) = cpu["synchronization"]["semaphores"]
+    assert turn["configMapKeyRef"] == {"name": "limits", "key": "training"}
+    assert "metadata" not in cpu
+    assert "nodeSelector" not in cpu
+
+
+@pytest.mark.parametrize("name", ["gpu", "gang"])
+def test_on_gpus_an_experiment_is_in_a_queue_and_in_a_pool(name: str) -> None:
+    template = steps("experiments")[name]
+    labels = template["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "{{workflow.parameters.team}}"
+    assert labels["kueue.x-k8s.io/priority-class"] == "{{workflow.parameters.priority}}"
+    assert template["nodeSelector"] == {"slipway/pool": "{{workflow.parameters.pool}}"}
+    assert template["container"]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    (toleration,) = template["tolerations"]
+    assert toleration["key"] == "nvidia.com/gpu"
+    # What is played leaves no outputs; a step that had some would wait for them for ever.
+    assert "outputs" not in template
+    # A preempted one is an error to Argo, and begun again whenever that is.
+    retry = template["retryStrategy"]
+    assert "maxDuration" not in retry["backoff"]
+    assert retry["limit"] == 1000
+
+
+def test_only_a_gang_is_a_group_of_pods() -> None:
+    gpu, gang = (steps("experiments")[name]["metadata"] for name in ("gpu", "gang"))
+    group, total = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
+    assert group not in gpu["labels"]
+    assert total not in gpu["annotations"]
+    assert gang["annotations"][total] == "{{workflow.parameters.workers}}"
+    # The workers of one experiment are one group: their number is in its name.
+    number = flags(steps("experiments")["gang"])["number"]
+    assert gang["labels"][group] == f"{{{{workflow.name}}}}-{number}"
