@@ -16,7 +16,7 @@ import httpx
 import psutil
 
 from slipway import paths
-from slipway.bench import command, prediction, promotion, push, repository, rest, scale, train
+from slipway.bench import command, gpus, prediction, promotion, push, repository, rest, scale, train
 from slipway.bench.figures import TARGETS, Figure
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError, did_you_mean
@@ -39,9 +39,11 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
     train.train: ("training", "step-overhead"),
     prediction.prediction: ("throughput", "p99", "in-cluster"),
     scale.scale: ("scale", "scale-memory", "scale-push"),
+    gpus.gpus: ("gpus", "gpus-rate", "gpus-scheduler", "gpus-idle"),
 }
-# It takes the platform to its limits, so somebody has to name it; one name gives all its figures.
-ON_REQUEST = {scale.scale}
+# They take the platform to its limits, or need a stack of their own, so somebody has to name them;
+# one name gives all its figures.
+ON_REQUEST = {scale.scale, gpus.gpus}
 # They ask nothing of the platform.
 WITHOUT_PLATFORM = {command.installs, command.preview}
 

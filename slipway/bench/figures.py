@@ -52,6 +52,10 @@ TARGETS = {
     "scale": Target("ApplicationSet of many files to all synced", "s", None),
     "scale-memory": Target("Argo CD's controller meanwhile, peak", "MiB", None),
     "scale-push": Target("one file among many, push to synced", "s", None),
+    "gpus": Target("experiments on simulated GPUs until all run", "s", 60),
+    "gpus-rate": Target("pods/s by Kueue, on ready nodes", "/s", None),
+    "gpus-scheduler": Target("pods/s by kube-scheduler alone", "/s", None),
+    "gpus-idle": Target("idle GPU nodes, until none is left", "s", None),
 }
 
 

@@ -22,7 +22,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="FIGURE",
-            help=f"Some of {_NAMES}; default: all but scale.",
+            help=f"Some of {_NAMES}; default: all but scale and gpus.",
             show_default=False,
         ),
     ] = None,
