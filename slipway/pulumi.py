@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,27 @@ def _salt(stack: str) -> str:
     ]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a stack's state on this machine knows: ids and ARNs, and of which types."""
+
+    ids: frozenset[str]
+    types: frozenset[str]
+
+
+def known(stack: str) -> Known:
+    """What the state has of a stack; nothing where it has none."""
+    state = _home() / "state" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    document = json.loads(state.read_text()) if state.exists() else {}
+    latest: Any = document.get("checkpoint", {}).get("latest") or {}
+    resources: list[Any] = latest.get("resources") or []
+    names = [n for r in resources for n in (r.get("id"), (r.get("outputs") or {}).get("arn"))]
+    return Known(
+        frozenset(name for name in names if isinstance(name, str)),
+        frozenset(str(r["type"]) for r in resources),
+    )
+
+
 def _unlock(stack: str) -> None:
     """Drops locks whose process is gone (a killed update leaves one); a living one stays."""
     for lock in (_home() / "state" / ".pulumi" / "locks").glob(f"**/{stack}/*.json"):
@@ -188,14 +210,41 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
         if command in RUNS_PROGRAM and _is_simulated(stack):
             _provide_simulation()
         added += ["--config-file", str(_stack_file(stack))]
+    if command in ("up", "preview") and _interrupted(stack).exists():
+        added.append("--refresh")
     if command == "stack" and "rm" in words:
         added.append("--preserve-config")  # Pulumi would remove the committed file
     return [str(toolchain.binary("pulumi")), *arguments, *added]
 
 
+def _interrupted(stack: str) -> Path:
+    """Exists while a stack is destroyed, and after that was killed: the state is out of date."""
+    return _home() / f"destroying-{stack}"
+
+
 def run(stack: str, *arguments: str) -> int:
     """Runs `pulumi ARGUMENTS --stack STACK` on this terminal; returns its exit code."""
-    merged = {**os.environ, **environment()}
+    if arguments[:1] == ("destroy",) and not _is_on_aws(stack):
+        _interrupted(stack).parent.mkdir(parents=True, exist_ok=True)
+        _interrupted(stack).touch()
+        # Writing the state after each of some hundred objects would take longer than removing
+        # them. One that is gone already is removed without an error, so nothing hangs on it.
+        code = _run(stack, arguments, {"PULUMI_SKIP_CHECKPOINTS": "true"})
+    else:
+        code = _run(stack, arguments, {})
+    _settle(stack, arguments, code)
+    return code
+
+
+def _settle(stack: str, arguments: tuple[str, ...], code: int) -> None:
+    """Forgets that a destroy was interrupted, once the state is right again."""
+    ended = arguments[:1] == ("destroy",) and code >= 0  # less: killed, and nothing was written
+    if ended or (arguments[:1] == ("up",) and code == 0):
+        _interrupted(stack).unlink(missing_ok=True)
+
+
+def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
+    merged = {**os.environ, **environment(), **more}
     command = _command(stack, arguments)
     if "--stack" in command and _is_on_aws(stack):
         # Only Pulumi itself has AWS's plugin.
@@ -223,6 +272,7 @@ def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None
             out.write(line)
             out.flush()
             on_line(line.rstrip())
+    _settle(stack, arguments, engine.returncode)
     return engine.returncode
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,45 @@ def test_a_stack_on_aws_stays_there_and_gets_the_manifests_that_it_applies(
     monkeypatch.setattr(pulumi.toolchain, "fetch", fetched.extend)
     monkeypatch.setenv("KUBECONFIG", str(checkout.parent / "kind.yaml"))
     assert merged()["config"]["slipway:cluster"] == "eks"
-    assert fetched == [*pulumi.MANIFESTS, "karpenter"]
+    assert fetched == [*pulumi.MANIFESTS, "karpenter", "kueue"]
+
+
+@pytest.fixture
+def simulated(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stack is one of simulated GPUs; what has been built and pushed for it."""
+    text = committed(checkout).read_text().replace("embedded", "simulated")
+    committed(checkout).write_text(text)
+    done: list[str] = []
+
+    def note(what: str) -> Callable[..., None]:
+        def act(names: Iterable[str], **_: object) -> None:
+            done.extend(f"{what} {name}" for name in names)
+
+        return act
+
+    monkeypatch.setattr(pulumi.toolchain, "build", note("build"))
+    monkeypatch.setattr(pulumi.images, "build", note("image"))
+    monkeypatch.setattr(pulumi.images, "push", note("push"))
+    return done
+
+
+@pytest.mark.parametrize("command", ["up", "preview", "destroy", "refresh"])
+def test_what_simulated_gpus_need_is_built_when_the_program_runs(
+    simulated: list[str], command: str
+) -> None:
+    assert not pulumi.is_embedded("local")
+    assert merged((command,))["config"]["slipway:cluster"] == "simulated"
+    wanted = [f"{what} {name}" for what in ("build", "image", "push") for name in pulumi.SIMULATION]
+    assert simulated == (wanted if command in ("up", "preview") else [])
+
+
+def test_nodes_are_simulated_on_the_embedded_cluster_alone(
+    simulated: list[str], checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(checkout.parent / "kind.yaml"))
+    with pytest.raises(BadInput, match=r"KUBECONFIG: simulated nodes .*\n  fix: unset KUBECONFIG"):
+        merged(("destroy",))
+    assert simulated == []
 
 
 @pytest.mark.parametrize("value", ["", "ours"])
@@ -202,8 +241,29 @@ def test_configuration_is_changed_in_the_file_itself(checkout: Path, word: str) 
 def test_what_the_program_takes_from_the_toolchain_is_fetched_on_any_cluster() -> None:
     sources = "".join(f.read_text() for f in INFRA.rglob("*.py"))
     taken = set(re.findall(r'toolchain\.(?:files|binary)\("([\w-]+)"', sources))
-    assert taken == set(pulumi.MANIFESTS_ON_AWS)
+    assert taken == {*pulumi.MANIFESTS_ON_AWS, *pulumi.SIMULATION}
     assert {*pulumi.TOOLS, *taken} <= set(toolchain.tools())
+
+
+def test_a_destroy_saves_its_state_once_and_one_that_was_killed_is_looked_after(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = checkout.parent / "bin" / "pulumi"
+    told = 'echo "$1 $PULUMI_SKIP_CHECKPOINTS" >>"$ENGINE_LOG.told"\n'
+    killed = '[ "$1" != destroy ] || kill -9 $$\n'
+    given = ENGINE.partition("\n")[2]
+    engine.write_text(f"#!/bin/sh\n{told}{given}")
+    assert pulumi.run("local", "destroy", "--yes") == 3
+    assert "--refresh" not in pulumi._command("local", ("up",))
+    engine.write_text(f"#!/bin/sh\n{told}{killed}{given.replace('exit 3', 'exit 0')}")
+    assert pulumi.run("local", "destroy", "--yes") < 0
+    assert "--refresh" in pulumi._command("local", ("preview",))
+    assert pulumi.run("local", "up") == 0
+    assert "--refresh" not in pulumi._command("local", ("up",))
+    said = (checkout.parent / "engine.log.told").read_text().splitlines()
+    assert [line for line in said if not line.startswith("stack")] == [
+        *("destroy true", "destroy true", "up "),
+    ]
 
 
 def test_the_exit_code_is_the_engine_s(checkout: Path) -> None:

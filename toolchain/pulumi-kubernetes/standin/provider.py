@@ -42,6 +42,12 @@ from .values import (
 )
 
 DEFAULT_TIMEOUT_S = 600.0
+# Kinds on whose account nothing else is made.
+CHILDLESS = {
+    *("ClusterRole", "ClusterRoleBinding", "ConfigMap", "NetworkPolicy", "PriorityClass", "Role"),
+    *("RoleBinding", "Secret", "ServiceAccount", "StorageClass", "ValidatingAdmissionPolicy"),
+    "ValidatingAdmissionPolicyBinding",
+}
 RETRY_S = 30.0  # how long a missing namespace or kind may take to appear
 
 Context = grpc.ServicerContext
@@ -460,7 +466,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         api_version, kind = _of_token(request.urn)
         namespace, _, name = request.id.rpartition("/")
         api_version, kind = state.get("apiVersion") or api_version, state.get("kind") or kind
-        policy = awaits.annotation(state, "deletionPropagationPolicy") or "foreground"
+        # What is waited for with its dependents waits for the garbage collector, too.
+        default = "background" if kind in CHILDLESS else "foreground"
+        policy = awaits.annotation(state, "deletionPropagationPolicy") or default
         cluster = self._api()
         try:
             path = cluster.path(api_version, kind, namespace or self._default_namespace, name)
