@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from infra.aws import config as eks
-from slipway.errors import from_validation
+from slipway.errors import did_you_mean, from_validation
 
 PROJECT = "slipway"
 CPU = Annotated[str, Field(pattern=r"^\d+m?$", description="cores, or thousandths with m")]
@@ -104,14 +104,23 @@ class Storage(_Model):
     gitea: Bytes = "2Gi"
 
 
-# What a stack says only where Slipway makes its cluster on AWS.
-EKS = {"aws", "network", "tags", "gpuPools", "karpenter", "stores", "domain", "oidc"}
+class Team(_Model):
+    """Who shares the GPUs: of each pool `gpus` are its own, and idle ones of others on loan."""
+
+    name: eks.Name
+    gpus: dict[str, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    borrow: bool = Field(default=True, description="use what other teams leave idle")
+
+
+# What a stack says only where Slipway makes its nodes: on AWS, or simulated ones.
+EKS = {"aws", "network", "tags", "gpuPools", "teams", "karpenter", "stores", "domain", "oidc"}
+SIMULATED = {"gpuPools", "teams"}
 
 
 class StackConfig(_Model):
     """environments/Pulumi.<stack>.yaml."""
 
-    cluster: Literal["embedded", "kubeconfig", "eks"] = "embedded"
+    cluster: Literal["embedded", "kubeconfig", "eks", "simulated"] = "embedded"
     environments: list[Environment] = Field(min_length=1)
     nodePorts: bool = False
     pollSeconds: int = Field(default=60, ge=10, le=3600)
@@ -126,6 +135,7 @@ class StackConfig(_Model):
     network: eks.Network | None = None
     tags: eks.Tags | None = None
     gpuPools: list[eks.Pool] = []
+    teams: list[Team] = []
     karpenter: bool = Field(default=True, description="false: GPU pools are managed node groups")
     stores: eks.Stores = eks.Stores()
     domain: eks.Domain | None = None
@@ -160,6 +170,8 @@ class StackConfig(_Model):
     @model_validator(mode="after")
     def _eks_has_what_it_needs(self) -> StackConfig:
         given = self.model_fields_set & EKS
+        if self.cluster == "simulated":
+            given -= SIMULATED
         if self.cluster != "eks":
             if given:
                 raise ValueError(f"{', '.join(sorted(given))}: for cluster: eks only; remove it")
@@ -171,6 +183,42 @@ class StackConfig(_Model):
             raise ValueError("cluster: eks hosts one environment: give each a stack of its own")
         if (self.domain is None) != (self.oidc is None):
             raise ValueError("domain and oidc need each other: consoles are reached after a login")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_simulated(self) -> StackConfig:
+        if self.cluster != "simulated":
+            return self
+        if not self.gpuPools:
+            raise ValueError("cluster: simulated is nothing but its gpuPools: name some")
+        for index, pool in enumerate(self.gpuPools):
+            if pool.purchase == "capacity-block":
+                fix = "take spot or on-demand"
+                raise ValueError(f"gpuPools.{index}: no simulation of capacity blocks: {fix}")
+            if pool.sharing.by != "none":
+                fix = "leave sharing out"
+                raise ValueError(f"gpuPools.{index}: no simulation of shared GPUs: {fix}")
+        return self
+
+    @model_validator(mode="after")
+    def _teams_fit(self) -> StackConfig:
+        names = [team.name for team in self.teams]
+        pools = {pool.name: pool for pool in self.gpuPools}
+        promised = dict.fromkeys(pools, 0)
+        for index, team in enumerate(self.teams):
+            if names.count(team.name) > 1:
+                raise ValueError(f"teams: {team.name} is named twice: give each a name of its own")
+            for name, gpus in team.gpus.items():
+                where = f"teams.{index}.gpus.{name}"
+                if name not in pools:
+                    raise ValueError(f"{where}: no such pool: {did_you_mean(name, pools)}")
+                promised[name] += gpus
+                if promised[name] > pools[name].gpus:
+                    raise ValueError(
+                        f"{where}: with it teams are promised {promised[name]} GPUs of "
+                        f"{pools[name].gpus} that {name} has at most: lower it, or raise the "
+                        "pool's max"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.config import Size, StackConfig, load
+from infra.platform import kueue
 from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import Applications, ApplicationsArgs
 from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
@@ -17,6 +18,7 @@ from infra.platform.component import Resources
 from infra.platform.environment import Environment, EnvironmentArgs
 from infra.platform.flows import flows
 from infra.platform.gitea import Gitea, GiteaArgs
+from infra.platform.kueue import Kueue, KueueArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
@@ -24,8 +26,10 @@ from infra.platform.namespaces import Level, Namespaces, NamespacesArgs
 from infra.platform.network import Network
 from infra.platform.pipelines import Pipelines, PipelinesArgs
 from infra.platform.postgres import Databases, DatabasesArgs, Postgres, PostgresArgs, Tables
+from infra.platform.queues import Queues, QueuesArgs
 from infra.platform.signing import Signing, SigningArgs
 from infra.platform.storage_class import StorageClass, StorageClassArgs
+from infra.simulation import stack as simulation
 from slipway import images, merging, paths, toolchain
 from slipway.errors import BadInput, did_you_mean
 
@@ -79,6 +83,9 @@ def build() -> None:
         cloud = Cloud(config, pulumi.get_stack(), references, BUCKETS)
         Stack(config, references, cloud.platform, cloud).register()
         return
+    if config.cluster == "simulated":
+        simulation.build(config, references)
+        return
     provider = k8s.Provider(
         "kubernetes",
         kubeconfig=str(paths.kubeconfig()) if config.embedded else None,
@@ -92,9 +99,15 @@ def build() -> None:
 
 def _references(config: StackConfig) -> dict[str, str]:
     """Image name to reference: the stack's own where it names one."""
-    known = {**images.references(embedded=config.embedded), **config.images}
+    simulated = config.cluster == "simulated"
+    ours = config.embedded or simulated
+    known = {**images.references(embedded=ours), **config.images}
     embedded_only = {"local-path-provisioner", "busybox", "metrics-server"}
     wanted = IMAGES if config.embedded else IMAGES - embedded_only
+    if simulated:
+        wanted = simulation.IMAGES
+    elif config.teams:
+        wanted = wanted | {kueue.NAME}
     if config.cluster == "eks":
         from infra.aws import stack as aws
 
@@ -142,6 +155,8 @@ class Stack:
         if config.gpuPools:
             # Device plugins talk to the kubelet through the node's disk.
             levels["gpu"] = "privileged"
+        if config.teams:
+            levels[kueue.NAMESPACE] = "restricted"
         self.names = Namespaces("namespaces", NamespacesArgs(levels), self._opts).names
         # Nothing waits for it: rules take hold when they come, and pods outlive their absence.
         Network(
@@ -151,6 +166,7 @@ class Stack:
                 config.environments,
                 consoles=self._consoles(),
                 provisioner=config.embedded,
+                queues=bool(config.teams),
                 stores=self._cloud.stores() if self._cloud else (),
             ),
             self._opts,
@@ -184,12 +200,37 @@ class Stack:
         """What only a stack on AWS has: GPU nodes, and consoles that the world can find."""
         if self.config.gpuPools:
             cloud.pools(self.names["gpu"])
+        if self.config.teams:
+            self._queues(cloud)
         if self.config.domain and self.config.oidc:
             from infra.aws.ingress import Console
 
             consoles = {c: Console(NODE_PORTS[c], health) for c, health in CONSOLES.items()}
             ingress = cloud.ingress(self.config.domain, self.config.oidc, consoles)
             pulumi.export("consoles", ingress.addresses)
+
+    def _queues(self, cloud: Cloud) -> None:
+        """Who of the teams may have how many GPUs."""
+        controller = Kueue(
+            "kueue",
+            KueueArgs(
+                namespace=self.names[kueue.NAMESPACE],
+                queued=self.names["pipelines"],
+                manifests=toolchain.files("kueue") / "config" / "components",
+                image=self.images["kueue"],
+            ),
+            self._opts,
+        )
+        Queues(
+            "queues",
+            QueuesArgs(
+                namespace=self.names["pipelines"],
+                pools=self.config.gpuPools,
+                teams=self.config.teams,
+                kubeconfig=cloud.kubeconfig,
+            ),
+            self._after(controller),
+        )
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         after = pulumi.ResourceOptions(depends_on=list(resources))

@@ -64,6 +64,12 @@ class Image:
         return sorted(set(found))
 
     @property
+    def only_for(self) -> str:
+        """The command that builds it when it is used, as of the programs in it; "": `make up`."""
+        owners = (toolchain.provider(program) for program in self.needs("bin"))
+        return next((owner.config.only_for for owner in owners if owner.config.only_for), "")
+
+    @property
     def base(self) -> str | None:
         """Name of our image that stands in for the Containerfile's official base."""
         return "base" if re.search(r"^ARG BASE=", self.text, re.M) else None
@@ -129,7 +135,8 @@ def images() -> dict[str, Image]:
 
 
 def _wanted(names: Iterable[str] | None) -> list[Image]:
-    chosen = list(images()) if names is None else list(names)
+    platform = (name for name, image in images().items() if not image.only_for)
+    chosen = list(platform if names is None else names)
     for name in chosen:
         if name not in images():
             raise BadInput(f"no image {name!r} in {FOLDER}", fix=did_you_mean(name, images()))
@@ -204,7 +211,7 @@ def build(
     """Builds what is missing, bases first; interrupted, it goes on where it was.
 
     Args:
-        names: images by name; all of them by default.
+        names: images by name; by default all that the platform needs.
         progress: called with (image, what happens to it), from several threads.
         jobs: images built at once.
 
@@ -476,7 +483,7 @@ def push(
 
     Args:
         registry: host[:port][/path]; without TLS if it is on this machine.
-        names: images by name; all of them by default.
+        names: images by name; by default all that the platform needs.
         progress: called with (image, what happens to it), from several threads.
 
     Returns:

@@ -159,6 +159,19 @@ def tool(name: str) -> Tool:
     return tools()[name]
 
 
+def provider(program: str) -> Tool:
+    """The tool whose folder provides a program.
+
+    Raises:
+        BadInput: none does.
+    """
+    found = next((t for t in tools().values() if program in t.binaries), None)
+    if found is None:
+        known = [b for t in tools().values() for b in t.binaries]
+        raise BadInput(f"no program {program!r} in {FOLDER}", fix=did_you_mean(program, known))
+    return found
+
+
 @functools.cache
 def binary(name: str) -> Path:
     """Absolute path of a program: an official one of the pinned version on PATH, or ours.
@@ -166,10 +179,7 @@ def binary(name: str) -> Path:
     Raises:
         SlipwayError: it has not been built.
     """
-    owner = next((t for t in tools().values() if name in t.binaries), None)
-    if owner is None:
-        known = [b for t in tools().values() for b in t.binaries]
-        raise BadInput(f"no program {name!r} in {FOLDER}", fix=did_you_mean(name, known))
+    owner = provider(name)
     official = _official(owner, name)
     if official:
         return official

@@ -19,7 +19,7 @@ Arn = Annotated[
     str, Field(pattern=r"^arn:aws(-[a-z]+)*:iam::\d{12}:(role|user)/[A-Za-z0-9_+=,.@/-]+$")
 ]
 AccountId = Annotated[str, Field(pattern=r"^\d{12}$")]
-Duration = Annotated[str, Field(pattern=r"^[1-9]\d*(m|h)$", description="e.g. 10m, 336h")]
+Duration = Annotated[str, Field(pattern=r"^[1-9]\d*(s|m|h)$", description="e.g. 30s, 10m, 336h")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
 Url = Annotated[str, Field(pattern=r"^https://[^\s/]+\.[^\s/]+(/\S*)?$")]
 
@@ -239,6 +239,19 @@ class Pool(_Model):
     def types(self) -> dict[str, families.Size]:
         """Instance type to what it is."""
         return families.sizes(self.families, self.sizes)
+
+    @property
+    def most(self) -> families.Size:
+        """The largest of its types."""
+        return max(self.types.values(), key=lambda size: (size.gpus, size.vcpus, size.memoryGiB))
+
+    @property
+    def gpus(self) -> int:
+        """What pods may ask for when there are as many nodes as there may be; shares count."""
+        shares = self.sharing.replicas or 1
+        if self.sharing.profile:
+            shares = 7 // int(self.sharing.profile[0])
+        return self.max * self.most.gpus * shares
 
 
 class Database(_Model):

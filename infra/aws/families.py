@@ -19,12 +19,15 @@ class _Model(BaseModel):
 
 class Gpu(_Model):
     name: str
+    product: str = Field(description="the label nvidia.com/gpu.product of nodes that have it")
     memoryGiB: int
     mig: list[str] = Field(default=[], description="profiles into which it can be divided")
 
 
 class Size(_Model):
     gpus: int = Field(gt=0)
+    vcpus: int = Field(gt=0)
+    memoryGiB: int = Field(gt=0)
     price: float = Field(gt=0, description="US dollars an hour, on demand")
 
 

@@ -16,25 +16,12 @@ from infra.aws.component import AwsComponent, Context
 from infra.aws.config import Pool
 from infra.aws.families import with_efa
 from infra.aws.network import DISCOVERY
+from infra.aws.node_pools import POOL_LABEL, labels, node_pools
 from infra.platform import upstream
 
-POOL_LABEL = "slipway/pool"
-GPU = "nvidia.com/gpu"
-MIG_CONFIG = "nvidia.com/mig.config"
-PURCHASE = {"on-demand": "on-demand", "spot": "spot", "capacity-block": "reserved"}
 ALARMS = (80, 100)
 # The most types that one managed node group takes.
 GROUP_TYPES = 20
-
-
-def labels(pool: Pool) -> dict[str, str]:
-    """Of a pool's nodes, beside those that AWS and NVIDIA's software set."""
-    sharing = {"slipway/gpu-sharing": pool.sharing.by}
-    return {POOL_LABEL: pool.name, "slipway/nodes": "gpu", **sharing}
-
-
-def taints(pool: Pool) -> list[dict[str, str]]:
-    return [{"key": t.key, "value": t.value, "effect": t.effect} for t in pool.taints]
 
 
 def user_data(pool: Pool) -> str | None:
@@ -114,65 +101,6 @@ def node_class(
                 if pool.reservations
                 else {}
             ),
-        },
-    }
-
-
-def node_pools(pool: Pool, zones: Sequence[str]) -> list[dict[str, Any]]:
-    """The NodePools: one that follows the pods and, for `min`, one that is always there.
-
-    Args:
-        zones: of the network; a pool may name fewer.
-    """
-    most = (pool.max - pool.min) * max(size.gpus for size in pool.types.values())
-    follows = {
-        "disruption": {
-            "consolidationPolicy": {
-                "empty": "WhenEmpty",
-                "underutilized": "WhenEmptyOrUnderutilized",
-            }[pool.consolidation.when],
-            "consolidateAfter": pool.consolidation.after,
-            "budgets": [{"nodes": "1"}],
-        },
-        "limits": {"nodes": str(pool.max - pool.min), GPU: str(most)},
-    }
-    stays = {"replicas": pool.min, "limits": {"nodes": str(pool.min)}}
-    made = [_node_pool(pool, zones, pool.name, follows)] if pool.max > pool.min else []
-    return [*made, _node_pool(pool, zones, f"{pool.name}-floor", stays)] if pool.min else made
-
-
-def _node_pool(
-    pool: Pool, zones: Sequence[str], name: str, spec: Mapping[str, Any]
-) -> dict[str, Any]:
-    def one_of(key: str, values: Sequence[str]) -> dict[str, Any]:
-        return {"key": key, "operator": "In", "values": list(values)}
-
-    return {
-        "apiVersion": "karpenter.sh/v1",
-        "kind": "NodePool",
-        "metadata": {"name": name, "annotations": {"slipway/budget-usd-month": f"{pool.budget:g}"}},
-        "spec": {
-            **spec,
-            "template": {
-                "metadata": {"labels": labels(pool)},
-                "spec": {
-                    "nodeClassRef": {
-                        "group": "karpenter.k8s.aws",
-                        "kind": "EC2NodeClass",
-                        "name": pool.name,
-                    },
-                    "requirements": [
-                        one_of("kubernetes.io/arch", ["amd64"]),
-                        one_of("karpenter.sh/capacity-type", [PURCHASE[pool.purchase]]),
-                        one_of("node.kubernetes.io/instance-type", sorted(pool.types)),
-                        one_of("topology.kubernetes.io/zone", pool.zones or zones),
-                    ],
-                    "taints": taints(pool),
-                    "expireAfter": pool.ttl,
-                    # A pod that does not end must not keep a node that is to go.
-                    "terminationGracePeriod": "1h",
-                },
-            },
         },
     }
 

@@ -11,7 +11,8 @@ import yaml
 
 from infra.aws.component import AwsComponent, Context
 from infra.aws.config import Pool
-from infra.aws.gpu_pools import POOL_LABEL, efa_types, labels
+from infra.aws.gpu_pools import efa_types
+from infra.aws.node_pools import POOL_LABEL, labels
 from infra.platform import pods, upstream
 
 NAMESPACE = "gpu"

@@ -24,11 +24,13 @@ from infra.aws.karpenter import Karpenter, KarpenterArgs
 from infra.aws.network import ANYWHERE, Network, NetworkArgs
 from infra.aws.objects import Objects, ObjectsArgs
 from infra.aws.registry import Registry, RegistryArgs
+from infra.aws.secrets import Secrets, SecretsArgs
 from infra.aws.teardown import Gone
 from infra.config import StackConfig
 from infra.platform import flows
 from infra.platform.minio import Rights
 from infra.platform.network import Elsewhere, Peer
+from infra.platform.secrets import Make
 from slipway import toolchain
 
 IMAGES_FILE = Path(__file__).with_name("images.yaml")
@@ -80,12 +82,13 @@ class Cloud:
         platform: options for everything on the cluster; it goes before anything that it needs.
         objects: S3; None where the platform runs MinIO.
         database: RDS; None where PostgreSQL is a pod.
-        minor: of the cluster's Kubernetes.
+        kubeconfig: of the cluster; it holds no secret.
     """
 
     platform: pulumi.ResourceOptions
     objects: Objects | None
     database: Database | None
+    kubeconfig: pulumi.Output[str]
 
     def __init__(
         self,
@@ -119,9 +122,10 @@ class Cloud:
             ),
             self._aws,
         )
+        self.kubeconfig = self._cluster.kubeconfig
         kubernetes = k8s.Provider(
             "kubernetes",
-            kubeconfig=self._cluster.kubeconfig,
+            kubeconfig=self.kubeconfig,
             enable_server_side_apply=True,
             enable_config_map_mutable=True,
             enable_secret_mutable=True,
@@ -191,6 +195,22 @@ class Cloud:
             subnets = self._settings.network.isolated
             result.append((flows.POSTGRES, [Elsewhere(cidr, (PORT,)) for cidr in subnets]))
         return result
+
+    def secrets(self, namespaces: Mapping[str, pulumi.Input[str]]) -> Make:
+        """What keeps secrets in Secrets Manager, and makes Secrets of them in `namespaces`."""
+        return Secrets(
+            "secrets",
+            SecretsArgs(
+                context=self.context,
+                cluster_name=self._cluster.cluster_name,
+                image=self._references["external-secrets"],
+                manifests=toolchain.files("external-secrets") / "config" / "crds" / "bases",
+                namespaces=namespaces,
+            ),
+            pulumi.ResourceOptions.merge(
+                self._both, pulumi.ResourceOptions(depends_on=[self._gone])
+            ),
+        ).keep
 
     def identities(self, users: Mapping[str, Rights]) -> None:
         """Roles for the workloads that use S3.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pulumi
 
+from infra.platform import kueue
 from infra.platform.network import Elsewhere, Flow, NetworkArgs, Peer
 from infra.platform.pods import NAME
 
@@ -25,6 +26,7 @@ REPO_SERVER = _pods("argocd", "argocd-repo-server")
 CONTROLLER = Peer("argo", "workflow-controller", {"app": "workflow-controller"})
 ARGO_SERVER = Peer("argo", "argo-server", {"app": "argo-server"})
 STEPS = Peer("pipelines", "steps")
+KUEUE = _pods(kueue.NAMESPACE, kueue.NAME)
 FLOWS = [
     Flow(_pods("storage", "postgres-databases"), POSTGRES, (5432,)),
     Flow(MINIO_SETUP, MINIO, (9000,)),
@@ -68,6 +70,7 @@ def flows(
     *,
     consoles: Sequence[str],
     provisioner: bool,
+    queues: bool = False,
     stores: Sequence[tuple[Peer, Sequence[Elsewhere]]] = (),
 ) -> NetworkArgs:
     """Every connection of a stack.
@@ -77,6 +80,7 @@ def flows(
         environments: those whose models fetch bentos.
         consoles: those that node ports lead to.
         provisioner: the embedded cluster's storage class needs the API.
+        queues: the API server asks Kueue about what names a queue.
         stores: MINIO or POSTGRES, and where it is, when it is no pod of ours.
     """
     moved = {store.key: places for store, places in stores}
@@ -92,7 +96,10 @@ def flows(
     return NetworkArgs(
         namespaces=namespaces,
         flows=[f for f in all_flows if f.target.key not in moved],
-        api_clients=[*API_CLIENTS, *storage_class],
-        from_outside=[CONSOLES[name] for name in consoles],
+        api_clients=[*API_CLIENTS, *storage_class, *([KUEUE] if queues else [])],
+        from_outside=[
+            *(CONSOLES[name] for name in consoles),
+            *([(KUEUE, kueue.WEBHOOKS)] if queues else []),
+        ],
         elsewhere=[(f.source, place) for f in all_flows for place in moved.get(f.target.key, ())],
     )

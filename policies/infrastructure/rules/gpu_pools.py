@@ -15,6 +15,8 @@ from policies.infrastructure.rules.instance_types import FAMILY, TYPE, requireme
 GPU = "nvidia.com/gpu"
 # What nodes of a pool are known by, on the bill too.
 POOL = "slipway/pool"
+# Whose nodes are simulated.
+SIMULATED = "KWOKNodeClass"
 # Families of AWS with NVIDIA's GPUs: g4dn, g5, g6e, gr6, p3, p4d, p5, p5en, p6-b200.
 _FAMILY = re.compile(r"^(g\d+|gr\d+|p\d+)[a-z]*(-[a-z0-9]+)?$")
 _UNITS = {"h": 60, "m": 1, "s": 1 / 60}
@@ -73,6 +75,8 @@ def gpu_pools_budgeted(stack: Stack, limits: Limits) -> Iterator[tuple[Resource,
     budgets = list(stack.on_aws("budgets/Budget"))
     classes = {str(c.get("metadata", "name")): c for c in stack.of_kind("EC2NodeClass")}
     for pool in filter(is_pool, stack.resources):
+        if pool.get("spec", "template", "spec", "nodeClassRef", "kind") == SIMULATED:
+            continue  # on nobody's bill
         labels = pool.get("spec", "template", "metadata", "labels")
         machines = str(pool.get("spec", "template", "spec", "nodeClassRef", "name"))
         tags = classes[machines].get("spec", "tags") if machines in classes else UNKNOWN

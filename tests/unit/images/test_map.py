@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway import images
+from slipway import images, pulumi
 from slipway.errors import BadInput
 
 FIXTURES = Path(__file__).parent
@@ -34,10 +34,16 @@ def test_the_map_itself_is_valid_and_complete() -> None:
     checked = images.image_map()
     assert set(checked) == {*images.images(), *images.SAME}
     assert [name for name, official in checked.items() if official is None] == [
+        "karpenter-kwok",
         "mlflow",
         "serving",
         "training",
     ]
+
+
+def test_what_only_simulated_gpus_need_is_not_built_for_the_platform() -> None:
+    names = {image.name for image in images._wanted(None)}
+    assert images.images().keys() - names == set(pulumi.SIMULATION)
 
 
 def test_official_references_are_for_clusters_that_are_not_ours() -> None:

@@ -1,0 +1,90 @@
+"""Karpenter's NodePools of GPU pools: the same on AWS and where machines are simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infra.aws.config import Pool
+
+POOL_LABEL = "slipway/pool"
+GPU = "nvidia.com/gpu"
+PURCHASE = {"on-demand": "on-demand", "spot": "spot", "capacity-block": "reserved"}
+
+
+def labels(pool: Pool) -> dict[str, str]:
+    """Of a pool's nodes, beside those that AWS and NVIDIA's software set."""
+    sharing = {"slipway/gpu-sharing": pool.sharing.by}
+    return {POOL_LABEL: pool.name, "slipway/nodes": "gpu", **sharing}
+
+
+def taints(pool: Pool) -> list[dict[str, str]]:
+    return [{"key": t.key, "value": t.value, "effect": t.effect} for t in pool.taints]
+
+
+def node_pools(
+    pool: Pool, zones: Sequence[str], machines: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """The NodePools: one that follows the pods and, for `min`, one that is always there.
+
+    Args:
+        zones: of the network; a pool may name fewer.
+        machines: group, kind and name of the node class; by default the pool's EC2NodeClass.
+    """
+    machines = machines or {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": pool.name}
+    most = (pool.max - pool.min) * pool.most.gpus
+    follows = {
+        "disruption": {
+            "consolidationPolicy": {
+                "empty": "WhenEmpty",
+                "underutilized": "WhenEmptyOrUnderutilized",
+            }[pool.consolidation.when],
+            "consolidateAfter": pool.consolidation.after,
+            # What is empty goes at once; pods that have to move do so node by node.
+            "budgets": [
+                {"nodes": "100%", "reasons": ["Empty"]},
+                {"nodes": "1", "reasons": ["Drifted", "Underutilized"]},
+            ],
+        },
+        "limits": {"nodes": str(pool.max - pool.min), GPU: str(most)},
+    }
+    stays = {"replicas": pool.min, "limits": {"nodes": str(pool.min)}}
+    made = [_node_pool(pool, zones, machines, pool.name, follows)] if pool.max > pool.min else []
+    floor = [_node_pool(pool, zones, machines, f"{pool.name}-floor", stays)] if pool.min else []
+    return made + floor
+
+
+def _node_pool(
+    pool: Pool,
+    zones: Sequence[str],
+    machines: Mapping[str, str],
+    name: str,
+    spec: Mapping[str, Any],
+) -> dict[str, Any]:
+    def one_of(key: str, values: Sequence[str]) -> dict[str, Any]:
+        return {"key": key, "operator": "In", "values": list(values)}
+
+    return {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodePool",
+        "metadata": {"name": name, "annotations": {"slipway/budget-usd-month": f"{pool.budget:g}"}},
+        "spec": {
+            **spec,
+            "template": {
+                "metadata": {"labels": labels(pool)},
+                "spec": {
+                    "nodeClassRef": dict(machines),
+                    "requirements": [
+                        one_of("kubernetes.io/arch", ["amd64"]),
+                        one_of("karpenter.sh/capacity-type", [PURCHASE[pool.purchase]]),
+                        one_of("node.kubernetes.io/instance-type", sorted(pool.types)),
+                        one_of("topology.kubernetes.io/zone", pool.zones or zones),
+                    ],
+                    "taints": taints(pool),
+                    "expireAfter": pool.ttl,
+                    # A pod that does not end must not keep a node that is to go.
+                    "terminationGracePeriod": "1h",
+                },
+            },
+        },
+    }
