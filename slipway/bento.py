@@ -2,6 +2,9 @@
 
 A second model is a second folder. Everything that is particular to a model stands in its
 `training.py` (functions, see `Training`), `service.py` and `model.yaml`.
+
+A model that others have trained has no `training.py`: its `model.yaml` says `kind: pretrained` and
+pins the weights. Such a folder is a `Pretrained`, and nothing here trains it.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar, cast
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,7 +22,7 @@ from pydantic_core import PydanticCustomError
 from slipway import digests, paths
 from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean, from_validation
-from slipway.release import ModelName, Strict, parse_yaml
+from slipway.release import Commit, ModelName, Strict, parse_yaml
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +31,17 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[np.float64]]
 
-REQUIRED = {
-    "model.yaml": "name, split, parameters and data validation (slipway/bento.py has the fields)",
-    "training.py": "functions ingest, target, features, fit, baselines, export, predict; SCHEMA",
+SERVED = {
     "service.py": "the BentoML service",
     "example.json": "a body for /predict, which readiness sends through the model",
     "README.md": "the model card",
 }
+REQUIRED = {
+    "model.yaml": "name, split, parameters and data validation (slipway/bento.py has the fields)",
+    "training.py": "functions ingest, target, features, fit, baselines, export, predict; SCHEMA",
+    **SERVED,
+}
+PRETRAINED = "pretrained"
 # The training environment: the same code on other libraries is another model.
 LOCK = paths.REPOSITORY / "requirements" / "training.txt"
 BENTOS = paths.REPOSITORY / "bentos"
@@ -106,13 +114,19 @@ class Validation(Strict):
     maximum_missing: dict[str, Share] = Field(default={})
 
 
-class ModelConfig(Strict):
-    """`model.yaml`."""
+class Described(Strict):
+    """What every `model.yaml` says."""
 
     name: ModelName
     description: Annotated[str, Field(min_length=10, max_length=200)]
     owner: Annotated[str, Field(min_length=1)]
     service: Annotated[str, Field(pattern=r"^[a-z_]+:[A-Za-z]+$")]
+
+
+class ModelConfig(Described):
+    """`model.yaml` of a model that is trained here."""
+
+    kind: Literal["trained"] = "trained"
     split: Split
     parameters: dict[str, Parameter]
     slices: list[str] = Field(default=[])
@@ -121,6 +135,47 @@ class ModelConfig(Strict):
     # A probability from here on is taken for a yes, where fairness is measured.
     decision_threshold: Share = 0.5
     validation: Validation = Validation()
+
+
+class Weights(Strict):
+    """Files that others have trained, as a commit of a repository on Hugging Face has them."""
+
+    repository: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+    revision: Commit
+    licence: Annotated[str, Field(min_length=2, description="SPDX identifier")]
+    files: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*(\.[\w-]+)+$")], Digest],
+        Field(min_length=1),
+    ]
+
+
+class PretrainedConfig(Described):
+    """`model.yaml` of a model that is fetched and not trained."""
+
+    kind: Literal["pretrained"]
+    weights: Weights
+    # The service's own settings, which it knows and checks.
+    engine: dict[str, Any] = Field(default={})
+
+
+Config = TypeVar("Config", bound=Described)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A checked folder of a model that is fetched and not trained."""
+
+    path: Path
+    config: PretrainedConfig
+
+    @property
+    def files(self) -> list[Path]:
+        """What is served beside the weights, which lie in `model/`."""
+        return [
+            *sorted(self.path.glob("*.py")),
+            self.path / "model.yaml",
+            self.path / "example.json",
+        ]
 
 
 class Folder:
@@ -170,19 +225,61 @@ class Folder:
 
 
 def load(path: Path) -> Folder:
-    """Checks the bento folder at `path`; `BadInput` names file, field and fix."""
+    """Checks the bento folder at `path`; `BadInput` names file, field and fix.
+
+    A folder whose model is pretrained is refused: there is nothing in it to train.
+    """
+    if is_pretrained(path):
+        raise BadInput(
+            f"{path.name} is pretrained, nothing is trained",
+            file=path / "model.yaml",
+            field="kind",
+            fix=f"fetch its pinned weights: slipway fetch {path.name} --to FOLDER",
+        )
+    return Folder(path, _checked(path, ModelConfig, REQUIRED))
+
+
+def load_pretrained(path: Path) -> Pretrained:
+    """Checks the folder of a model that is fetched; `BadInput` names file, field and fix."""
+    if not is_pretrained(path):
+        raise BadInput(
+            f"{path.name} is trained here, no weights are fetched",
+            file=path / "model.yaml",
+            field="kind",
+            fix=f"train it: slipway train {path.name}",
+        )
+    return Pretrained(path, _checked(path, PretrainedConfig, SERVED))
+
+
+def is_pretrained(path: Path) -> bool:
+    """Whether the folder's model.yaml says `kind: pretrained`; `BadInput` if there is none."""
+    file = _file(path, "model.yaml", REQUIRED["model.yaml"])
+    return says_pretrained(file.read_bytes(), file)
+
+
+def says_pretrained(text: bytes, file: Path | str) -> bool:
+    """The same of a model.yaml's text, wherever it comes from."""
+    return parse_yaml(text, file).get("kind") == PRETRAINED
+
+
+def _file(path: Path, name: str, what: str) -> Path:
     if not path.is_dir():
         known = [p.parent.name for p in path.parent.glob("*/model.yaml")]
         raise BadInput("no such bento folder", file=path, fix=did_you_mean(path.name, known))
-    for name, what in REQUIRED.items():
-        if not (path / name).is_file():
-            raise BadInput("missing file", file=path / name, fix=f"write it: {what}")
+    if not (path / name).is_file():
+        raise BadInput("missing file", file=path / name, fix=f"write it: {what}")
+    return path / name
+
+
+def _checked(path: Path, model: type[Config], required: Mapping[str, str]) -> Config:
+    for name, what in required.items():
+        _file(path, name, what)
     file = path / "model.yaml"
     document = parse_yaml(file.read_bytes(), file)
     try:
-        config = ModelConfig.model_validate(document)
+        config = model.model_validate(document)
     except ValidationError as error:
-        raise from_validation(error, ModelConfig, file) from None
+        raise from_validation(error, model, file) from None
     if config.name != path.name:
         raise BadInput(
             f"{config.name!r} in folder {path.name}",
@@ -190,7 +287,7 @@ def load(path: Path) -> Folder:
             field="name",
             fix=f"call it {path.name}, as the folder is called",
         )
-    return Folder(path, config)
+    return config
 
 
 def find(model: str) -> Folder:

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from slipway import release, training
+from slipway import bento, release, training
 from slipway.commands import Model, err, out, say
 from slipway.endpoints import Cluster
 from slipway.errors import SlipwayError
@@ -35,6 +35,12 @@ def command(
     cluster = Cluster.connect()
     with cluster.forge() as forge:
         revision = training.commit_of(forge, commit)
+        training.check_model(forge, model, revision)
+        settings = f"bentos/{model}/model.yaml"
+        if bento.says_pretrained(forge.read(settings, revision), settings):
+            say(f"{model} is pretrained: nothing is trained, its weights are pinned in {settings}")
+            say(f"fetch them: slipway fetch {model} --to FOLDER")
+            return
         workflow = begin(cluster, forge, model, revision, environment, say)
         if not wait:
             out.print(workflow.name)
@@ -62,7 +68,6 @@ def begin(
     say: Callable[[str], None],
 ) -> Workflow:
     """The workflow for these inputs: the one that runs, or a new one."""
-    training.check_model(forge, model, commit)
     found = training.find(cluster, model, commit, environment)
     if found and not found.ended:
         say(f"{found.name} trains {commit[:12]} already")
@@ -88,6 +93,7 @@ def train(
     Raises:
         SlipwayError: a step failed; the message has the end of its log.
     """
+    training.check_model(forge, model, commit)
     found = training.find(cluster, model, commit, environment)
     workflow = found or begin(cluster, forge, model, commit, environment, say)
     _check(cluster, _each(cluster, workflow, say))

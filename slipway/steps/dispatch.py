@@ -53,6 +53,9 @@ def dispatch(
     for path in sorted(file.parent for file in folders.glob("*/model.yaml")):
         present.add(path.name)
         try:
+            if bento.is_pretrained(path):
+                bento.load_pretrained(path)  # checked like the others, and never trained
+                continue
             folder = bento.load(path)
         except BadInput as error:
             problems.append(str(error))

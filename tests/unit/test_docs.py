@@ -47,6 +47,7 @@ EXECUTED = {
     "slipway train": ("tests/e2e/test_2_gitops.py", 'slipway("train"'),
     "slipway experiments": ("tests/e2e/test_5_gpus.py", 'document("experiments"'),
     "slipway new": ("tests/e2e/test_2_gitops.py", 'slipway("new"'),
+    "slipway fetch": ("tests/unit/test_weights.py", 'run("fetch", "toy"'),
     "slipway pulumi preview": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "preview"'),
     "slipway pulumi up": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "up"'),
     "slipway pulumi destroy": ("tests/e2e/test_5_gpus.py", 'run("pulumi", "destroy"'),
@@ -57,7 +58,7 @@ EXECUTED = {
     "slipway clean": ("tests/unit/test_toolchain.py", '["clean"]'),
 }
 # Programs that a reader has; what is said to them is checked by eye.
-OTHERS = {".", "cd", "git", "kubectl"}
+OTHERS = {".", "bentoml", "cd", "git", "kubectl"}
 
 
 @cache

@@ -133,6 +133,15 @@ def test_train_waits_and_fails_with_the_workflow(
     assert "no such image" in result.stderr
 
 
+def test_train_of_a_pretrained_model_says_what_there_is_instead(connected: Any) -> None:
+    connected.forge.put("f7" * 20, {"bentos/chat/model.yaml": b"kind: pretrained\n"})
+    result = run("train", "chat", "--commit", "f7" * 20)
+    assert result.exit_code == 0, result.output
+    assert "chat is pretrained: nothing is trained" in result.stderr
+    assert "slipway fetch chat" in result.stderr
+    assert connected.created == []
+
+
 def test_train_of_an_unknown_model(connected: Any) -> None:
     result = run("train", "other")
     assert result.exit_code == 2

@@ -9,11 +9,18 @@ from slipway.errors import BadInput
 FIXTURES = paths.REPOSITORY / "tests" / "fixtures" / "bentos"
 
 
+def whole(folder: Path) -> bento.Folder | bento.Pretrained:
+    """The folder, with all that is in it loaded."""
+    if bento.is_pretrained(folder):
+        return bento.load_pretrained(folder)
+    loaded = bento.load(folder)
+    assert loaded.training().SCHEMA is not None
+    return loaded
+
+
 @pytest.mark.parametrize("folder", sorted(FIXTURES.glob("valid/*/")), ids=lambda p: p.name)
 def test_valid_folders_load(folder: Path) -> None:
-    loaded = bento.load(folder)
-    assert loaded.config.name == folder.name
-    assert loaded.training().SCHEMA is not None
+    assert whole(folder).config.name == folder.name
 
 
 @pytest.mark.parametrize(
@@ -21,7 +28,7 @@ def test_valid_folders_load(folder: Path) -> None:
 )
 def test_invalid_folders_say_what_to_do(expected: Path) -> None:
     with pytest.raises(BadInput) as raised:
-        bento.load(expected.with_suffix("")).training()
+        whole(expected.with_suffix(""))
     for line in expected.read_text().splitlines():
         assert line in str(raised.value)
 
@@ -30,7 +37,14 @@ def test_every_bento_of_the_repository_is_valid() -> None:
     folders = [path.parent for path in bento.BENTOS.glob("*/model.yaml")]
     assert folders
     for folder in folders:
-        bento.load(folder).training()
+        whole(folder)
+
+
+def test_what_is_fetched_is_not_trained_and_the_other_way_round() -> None:
+    with pytest.raises(BadInput, match="slipway fetch qwen_chat"):
+        bento.find("qwen_chat")
+    with pytest.raises(BadInput, match="slipway train flight_delay"):
+        bento.load_pretrained(bento.BENTOS / "flight_delay")
 
 
 def test_an_unknown_model_is_compared_with_the_known_ones() -> None:

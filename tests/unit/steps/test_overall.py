@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,17 @@ def test_a_broken_folder_does_not_keep_the_others(api: Kubernetes, folders: Path
     broken.mkdir()
     (broken / "model.yaml").write_text("{}")
     with pytest.raises(BadInput, match="broken"):
+        run(api, folders)
+    assert len(api.workflows) == 1
+
+
+def test_a_pretrained_model_is_checked_and_not_trained(api: Kubernetes, folders: Path) -> None:
+    copy = folders / "qwen_chat"
+    shutil.copytree(paths.REPOSITORY / "bentos" / "qwen_chat", copy)
+    assert [name.split("-")[1] for name in run(api, folders)] == ["flight"]
+    assert set(api.memo) == {"flight_delay"}
+    (copy / "model.yaml").write_text("kind: pretrained\n")
+    with pytest.raises(BadInput, match="qwen_chat"):
         run(api, folders)
     assert len(api.workflows) == 1
 
