@@ -29,6 +29,7 @@ from infra.platform.postgres import Databases, DatabasesArgs, Postgres, Postgres
 from infra.platform.queues import Queues, QueuesArgs
 from infra.platform.signing import Signing, SigningArgs
 from infra.platform.storage_class import StorageClass, StorageClassArgs
+from infra.platform.volumes_gone import VolumesGone
 from infra.simulation import stack as simulation
 from slipway import images, merging, paths, toolchain
 from slipway.errors import BadInput, did_you_mean
@@ -55,6 +56,8 @@ IMAGES = {
     *("local-path-provisioner", "metrics-server", "minio", "mlflow", "postgres", "redis"),
     *("serving", "training"),
 }
+# Namespaces that hold claims of volumes.
+WITH_VOLUMES = ["storage", "forge"]
 PLATFORM = ["argocd", "argo", "storage", "mlflow", "forge", "pipelines"]
 ARGO_CD_SIZES = {
     "argocd-application-controller": "argocdController",
@@ -157,7 +160,13 @@ class Stack:
             levels["gpu"] = "privileged"
         if config.teams:
             levels[kueue.NAMESPACE] = "restricted"
-        self.names = Namespaces("namespaces", NamespacesArgs(levels), self._opts).names
+        late = WITH_VOLUMES if config.embedded else []
+        early: dict[str, Level] = {name: levels[name] for name in levels if name not in late}
+        namespaces = Namespaces("namespaces", NamespacesArgs(early), self._opts)
+        self.names = namespaces.names
+        base = self._cluster()
+        for name in late:
+            namespaces.add(name, levels[name], *base)
         # Nothing waits for it: rules take hold when they come, and pods outlive their absence.
         Network(
             "network",
@@ -171,7 +180,6 @@ class Stack:
             ),
             self._opts,
         )
-        base = self._cluster()
         postgres = self._postgres(base)
         store = self._objects(base)
         mlflow = self._mlflow(postgres, store)
@@ -271,7 +279,11 @@ class Stack:
             ),
             self._opts,
         )
-        return [storage]
+        # Claims go with their namespaces, and only then their volumes, by the provisioner's hand.
+        gone = VolumesGone(
+            "volumes-gone", WITH_VOLUMES, pulumi.ResourceOptions(depends_on=[storage])
+        )
+        return [storage, gone]
 
     def _postgres(self, base: list[pulumi.Resource]) -> Tables:
         if self._cloud and self._cloud.database:

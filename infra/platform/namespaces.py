@@ -22,7 +22,7 @@ class NamespacesArgs:
 
 
 class Namespaces(Component):
-    """`names`: each namespace's name, known once it exists."""
+    """`names`: each namespace's name, known once it exists; `add` makes one that has to wait."""
 
     names: dict[str, pulumi.Output[str]]
 
@@ -32,17 +32,21 @@ class Namespaces(Component):
         super().__init__("Namespaces", name, opts)
         self.names = {}
         for namespace, level in args.levels.items():
-            modes = ("enforce", "warn") if level == "restricted" else ("enforce",)
-            made = k8s.core.v1.Namespace(
-                namespace,
-                metadata=ObjectMetaArgs(
-                    name=namespace,
-                    labels={
-                        "app.kubernetes.io/part-of": "slipway",
-                        **{f"pod-security.kubernetes.io/{mode}": level for mode in modes},
-                    },
-                ),
-                opts=self.child(),
-            )
-            self.names[namespace] = made.metadata["name"]
+            self.add(namespace, level)
         self.register_outputs({"names": self.names})
+
+    def add(self, namespace: str, level: Level, *after: pulumi.Resource) -> None:
+        """Makes a namespace once `after` is there; it goes before that."""
+        modes = ("enforce", "warn") if level == "restricted" else ("enforce",)
+        made = k8s.core.v1.Namespace(
+            namespace,
+            metadata=ObjectMetaArgs(
+                name=namespace,
+                labels={
+                    "app.kubernetes.io/part-of": "slipway",
+                    **{f"pod-security.kubernetes.io/{mode}": level for mode in modes},
+                },
+            ),
+            opts=self.child(*after),
+        )
+        self.names[namespace] = made.metadata["name"]

@@ -20,8 +20,6 @@ from pulumi_kubernetes.core.v1 import (
     EnvVarArgs,
     EnvVarSourceArgs,
     HTTPGetActionArgs,
-    LifecycleArgs,
-    LifecycleHandlerArgs,
     PersistentVolumeClaimArgs,
     PersistentVolumeClaimSpecArgs,
     PersistentVolumeClaimVolumeSourceArgs,
@@ -36,7 +34,6 @@ from pulumi_kubernetes.core.v1 import (
     SecurityContextArgs,
     ServicePortArgs,
     ServiceSpecArgs,
-    SleepActionArgs,
     VolumeArgs,
     VolumeMountArgs,
     VolumeResourceRequirementsArgs,
@@ -126,14 +123,12 @@ def container(
     startup: ProbeArgs | None = None,
     readiness: ProbeArgs | None = None,
     liveness: ProbeArgs | None = None,
-    works_on_seconds: int | None = None,
 ) -> ContainerArgs:
     """A container without privileges whose file system is read-only but for its volumes.
 
     Args:
         mounts: path in the container to name of the volume; a path under /etc, /run or /scripts
             is mounted read-only.
-        works_on_seconds: how long it goes on once its pod is to end; less than the pod's grace.
     """
     return ContainerArgs(
         name=name,
@@ -154,11 +149,6 @@ def container(
         startup_probe=startup,
         readiness_probe=readiness,
         liveness_probe=liveness,
-        lifecycle=LifecycleArgs(
-            pre_stop=LifecycleHandlerArgs(sleep=SleepActionArgs(seconds=works_on_seconds))
-        )
-        if works_on_seconds
-        else None,
         # No CPU limit: it slows without protecting. Memory cannot be taken back, so it has one.
         resources=ResourceRequirementsArgs(
             requests={"cpu": resources.cpu, "memory": resources.memory},

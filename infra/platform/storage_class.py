@@ -84,8 +84,6 @@ class StorageClass(Component):
                             "CONFIG_MOUNT_PATH": "/etc/local-path/",
                         },
                         mounts={"/etc/local-path/": "config"},
-                        # On destroy the last claims have just gone: their volumes follow.
-                        works_on_seconds=15,
                     )
                 ],
                 volumes=[pods.volume("config", config_map=NAME)],
