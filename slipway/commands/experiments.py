@@ -80,7 +80,8 @@ def command(
         out.print(found.workflow.name)
         say(f"follow it: slipway experiments {model} --search {search} --wait")
     if found.workflow.ended:
-        say(summary(found))
+        if not wait:
+            say(summary(found))
         if found.workflow.phase != SUCCEEDED:
             raise SlipwayError(training.failure(cluster, found.workflow))
 

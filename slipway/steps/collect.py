@@ -42,13 +42,16 @@ def number(run: Run) -> int:
 
 
 def ranked(space: Search, runs: dict[int, Run]) -> list[dict[str, Any]]:
-    """Number, parameters as MLflow has them (text), metrics and run of each; the best first."""
+    """Number, parameters as MLflow has them (text), metrics and run of each; the best first.
+
+    Of the metrics the first is that by which they are compared.
+    """
     sign = -1 if space.larger_is_better else 1
     found = [
         {
             "number": number,
             "parameters": {name: run.data.params[name] for name in sorted(space.parameters)},
-            "metrics": dict(run.data.metrics),
+            "metrics": {space.metric: run.data.metrics[space.metric], **run.data.metrics},
             "run": str(run.info.run_id),
         }
         for number, run in runs.items()
