@@ -187,7 +187,9 @@ def _running(cluster: Cluster, applications: Mapping[str, Any], row: Row) -> Row
 
 def _with_proposals(forge: Forge, found: list[Row]) -> list[Row]:
     known = {(row.environment, row.model): row for row in found}
-    opened = [(p, release.proposes(p.head) or rolls_back(p.head)) for p in forge.pulls("open")]
+    opened = [
+        (p, release.proposes(p.head) or release.rolls_back(p.head)) for p in forge.pulls("open")
+    ]
     for pull, about in reversed(opened):
         if about is None or pull.fork or pull.base != "main":
             continue
@@ -197,16 +199,6 @@ def _with_proposals(forge: Forge, found: list[Row]) -> list[Row]:
         proposal = Proposal(pull.number, pull.url, pull.title, state)
         known[env, model] = replace(row, pull_requests=(*row.pull_requests, proposal))
     return sorted(known.values(), key=_order)
-
-
-def rolls_back(branch: str) -> tuple[str, str, int] | None:
-    """Environment, model and version that a rollback's branch goes back to; None for another."""
-    kind, _, rest = branch.partition("/")
-    env, _, proposed = rest.partition("-")
-    if kind != "rollback" or env not in ENVIRONMENTS:
-        return None
-    found = release.proposes(f"release/{proposed}")
-    return (env, found[1], found[2]) if found else None
 
 
 def _with_soak(cluster: Cluster, forge: Forge, say: Say, found: list[Row]) -> list[Row]:

@@ -453,6 +453,9 @@ def clean_remains() -> None:
     for _ in range(3):  # mounts may be stacked
         for place in _mounts():
             _run("umount", "--lazy", place, check=False)
+    # The kernel takes its time to remove what a namespace held; its other end goes at once.
+    for port in _ports():
+        _run("ip", "link", "delete", port, check=False)
     _remove_network_namespaces()
     if _is_ours():  # another Kubernetes calls its chains the same
         _remove_rules()
@@ -460,6 +463,40 @@ def clean_remains() -> None:
         _run("ip", "link", "delete", addresses().bridge, check=False)
     shutil.rmtree(RUN, ignore_errors=True)
     _remove_cgroups()
+
+
+def remains() -> dict[str, list[str]]:
+    """What a stopped cluster must not leave, by kind; of a running one, what it works with."""
+    bridge = Path("/sys/class/net") / addresses().bridge
+    return {
+        "process": [f"{process.pid} ({_name(process)})" for process in orphans()],
+        "mount": _mounts(),
+        "interface": [*_ports(), *([bridge.name] if bridge.exists() else [])],
+        "network namespace": [str(place) for place in _network_namespaces()],
+        "firewall rules": [
+            f"{family}: {saved.count(chr(10)) - kept.count(chr(10))} lines"
+            for family, saved, kept in (_rules() if _is_ours() else ())
+        ],
+        "folder": [str(RUN)] if RUN.exists() else [],
+        "control group": [str(root) for root in Path("/sys/fs/cgroup").glob("*/kubepods")],
+    }
+
+
+def _ports() -> list[str]:
+    """Interfaces of pods: what is plugged into the bridge."""
+    return [port.name for port in Path(f"/sys/class/net/{addresses().bridge}/brif").glob("*")]
+
+
+def lost_volumes() -> list[Path]:
+    """Folders of volumes that no cluster has; what a stopped one will have again is kept."""
+    folders = sorted((paths.data() / "volumes").glob("*"))
+    if not folders or (_initialised().exists() and not is_up()):
+        return []
+    if not _initialised().exists():
+        return folders
+    where = "{.items[*]['spec.hostPath.path','spec.local.path']}"
+    used = kubectl("get", "persistentvolumes", "-o", f"jsonpath={where}").split()
+    return [folder for folder in folders if str(folder) not in used]
 
 
 def _mounts(table: Path = Path("/proc/self/mounts")) -> list[str]:
@@ -475,14 +512,20 @@ def _mounts(table: Path = Path("/proc/self/mounts")) -> list[str]:
     return sorted(ours, reverse=True)
 
 
-def _remove_network_namespaces() -> None:
+def _network_namespaces() -> Iterator[Path]:
+    """Those of our pods, and those that nothing is in any more."""
     for place in Path("/run/netns").glob("cni-*"):
         shown = _run("nsenter", f"--net={place}", "ip", "-o", "-4", "addr", check=False)
         inside = re.findall(r"inet (\S+?)/", shown)
         ours = any(ipaddress.ip_address(ip) in addresses().pod_subnet for ip in inside)
         if ours or not shown:
-            _run("umount", "--lazy", place, check=False)
-            place.unlink(missing_ok=True)
+            yield place
+
+
+def _remove_network_namespaces() -> None:
+    for place in list(_network_namespaces()):
+        _run("umount", "--lazy", place, check=False)
+        place.unlink(missing_ok=True)
 
 
 def without_our_rules(saved: str) -> str:
@@ -491,13 +534,19 @@ def without_our_rules(saved: str) -> str:
     return "".join(f"{line}\n" for line in kept)
 
 
-def _remove_rules() -> None:
+def _rules() -> Iterator[tuple[str, str, str]]:
+    """Families of rules that hold chains of Kubernetes': what each says, and that without them."""
     for family in ("iptables", "ip6tables"):
         if not shutil.which(f"{family}-save"):
             continue
         saved = _run(f"{family}-save", check=False)
         if (kept := without_our_rules(saved)) != saved:
-            subprocess.run([f"{family}-restore"], input=kept, text=True)
+            yield family, saved, kept
+
+
+def _remove_rules() -> None:
+    for family, _, kept in _rules():
+        subprocess.run([f"{family}-restore"], input=kept, text=True)
 
 
 def _remove_cgroups() -> None:

@@ -185,11 +185,43 @@ class Resources(Strict):
     memory: Memory = "512Mi"
 
 
+class Gpu(Strict):
+    """GPUs of one replica, all on one node; of a pool's nodes, where it says which."""
+
+    count: Annotated[int, Field(ge=1, le=16)]
+    pool: Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
+
+
+class Autoscale(Strict):
+    """One replica more, up to `maximum`, where over `waiting` requests wait for each there is."""
+
+    maximum: Annotated[int, Field(ge=2, le=100)]
+    waiting: Annotated[int, Field(ge=1, le=1000)]
+
+
 class Rollout(Strict):
-    """How the release runs in its environment: the one part that environments differ in."""
+    """How the release runs in its environment: the one part that environments differ in.
+
+    `replicas` is the least there are where `autoscale` may make more.
+    """
 
     replicas: Annotated[int, Field(ge=1, le=100)] = 1
     resources: Resources = Resources()
+    gpu: Gpu | None = None
+    autoscale: Autoscale | None = None
+
+    @model_validator(mode="after")
+    def _scales_up_what_queues(self) -> Self:
+        if self.autoscale and self.autoscale.maximum <= self.replicas:
+            raise _refuse("autoscale.maximum is not above replicas: raise it, or drop autoscale")
+        if self.autoscale and not self.gpu:
+            raise _refuse("autoscale counts what waits for an engine on GPUs: say gpu too")
+        return self
+
+    @property
+    def most(self) -> int:
+        """Replicas that there may be."""
+        return self.autoscale.maximum if self.autoscale else self.replicas
 
 
 class Approvals(Strict):
@@ -260,20 +292,36 @@ def path(env: str, model: str) -> PurePosixPath:
     return PurePosixPath("environments", env, "models", f"{model}.yaml")
 
 
-def branch(model: str, version: int, env: str = ENVIRONMENTS[0]) -> str:
-    """The branch that proposes a version of a model to an environment."""
+def branch(model: str, version: int, env: str = ENVIRONMENTS[0], *, mark: str = "") -> str:
+    """The branch that proposes a version of a model to an environment.
+
+    Args:
+        mark: 8 hex digits that tell it from other proposals of the same version.
+    """
     to = "" if env == ENVIRONMENTS[0] else f"{env}-"
-    return f"release/{to}{model}-{version}"
+    return f"release/{to}{model}-{version}" + (f"-{mark}" if mark else "")
 
 
 def proposes(branch: str) -> tuple[str, str, int] | None:
     """Environment, model and version that a branch proposes; None when it is no such branch."""
     others = "|".join(ENVIRONMENTS[1:])
-    found = re.fullmatch(rf"release/(?:({others})-)?([a-z][a-z0-9_]*)-([0-9]+)", branch)
+    found = re.fullmatch(
+        rf"release/(?:({others})-)?([a-z][a-z0-9_]*)-([0-9]+)(?:-[0-9a-f]{{8}})?", branch
+    )
     if not found:
         return None
     env, model, version = found.groups()
     return env or ENVIRONMENTS[0], model, int(version)
+
+
+def rolls_back(branch: str) -> tuple[str, str, int] | None:
+    """Environment, model and version that a rollback's branch goes back to; None for another."""
+    kind, _, rest = branch.partition("/")
+    env, _, proposed = rest.partition("-")
+    if kind != "rollback" or env not in ENVIRONMENTS:
+        return None
+    found = proposes(f"release/{proposed}")
+    return (env, found[1], found[2]) if found else None
 
 
 # The parser in C, which most builds of PyYAML have, reads a thousand releases in a blink.

@@ -48,9 +48,9 @@ class Rollback:
     def path(self) -> str:
         return str(release.path(self.environment, self.model))
 
-    @property
-    def branch(self) -> str:
-        return f"rollback/{self.environment}-{self.model}-{self.target.version}"
+    def branch(self, main: str) -> str:
+        """From this commit of main on. A name is not used twice, see `propose.Proposal.branch`."""
+        return f"rollback/{self.environment}-{self.model}-{self.target.version}-{main[:8]}"
 
     @property
     def title(self) -> str:
@@ -186,15 +186,16 @@ def verify(plan: Rollback, store: Store, keys: Callable[[], Keys]) -> None:
 
 def propose(forge: Forge, repository: Repository, tip: str, plan: Rollback) -> PullRequest:
     """The open pull request that puts the file back, made unless it is there and would merge."""
-    opened = (p for p in forge.pulls("open") if p.head == plan.branch and not p.fork)
-    if found := next(opened, None):
+    wanted = (plan.environment, plan.model, plan.target.version)
+    opened = [p for p in forge.pulls("open") if not p.fork]
+    for found in [p for p in opened if release.rolls_back(p.head) == wanted]:
         if _is_good(repository, tip, plan, found):
             return found
         forge.close(found.number)
-    # What is left of a former rollback began at a main that has moved since.
-    forge.delete_branch(plan.branch)
-    forge.write(plan.branch, {plan.path: plan.former.content}, plan.title)
-    return forge.open(plan.branch, plan.title, plan.body)
+        forge.delete_branch(found.head)
+    branch = plan.branch(tip)
+    forge.write(branch, {plan.path: plan.former.content}, plan.title)
+    return forge.open(branch, plan.title, plan.body)
 
 
 def _is_good(repository: Repository, tip: str, plan: Rollback, pull: PullRequest) -> bool:

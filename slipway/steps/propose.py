@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from slipway import attestation, gates, paths, release
+from slipway import attestation, digests, gates, paths, release
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
@@ -36,9 +36,15 @@ class Proposal:
     def title(self) -> str:
         return f"Release {self.release.model} {self.release.version} to {self.environment}"
 
-    @property
-    def branch(self) -> str:
-        return release.branch(self.release.model, self.release.version, self.environment)
+    def branch(self, main: str) -> str:
+        """Of this content from this commit of main on, and of nothing else.
+
+        A forge may finish removing a branch long after it said so, and then close whatever pull
+        request has come by that name.
+        """
+        mark = digests.of_json([main, digests.of_files(self.files)])
+        new = self.release
+        return release.branch(new.model, new.version, self.environment, mark=mark[-8:])
 
 
 def run(
@@ -149,17 +155,13 @@ def propose(
             f"a newer version is proposed already: {newer.url} (close that to "
             f"propose version {new.version})"
         )
-    same = next((pull for _, pull in others if pull.head == made.branch), None)
-    if same is None or not _has(forge, same, made.files):
-        if same:
-            again = f"Superseded: {made.title} is proposed anew, with other evidence or settings."
-            _supersede(forge, same, again)
-        # What is left of a former proposal began at a main that has moved since.
-        forge.delete_branch(made.branch)
-        forge.write(made.branch, made.files, made.title)
-    pull = forge.open(made.branch, made.title, body(made, present))
-    for version, former in others:
-        if version < new.version:
+    same = next((pull for _, pull in others if _has(forge, pull, made.files)), None)
+    branch = same.head if same else made.branch(forge.commit())
+    if same is None:
+        forge.write(branch, made.files, made.title)
+    pull = forge.open(branch, made.title, body(made, present))
+    for _, former in others:
+        if former.number != pull.number:
             _supersede(forge, former, f"Superseded by #{pull.number}: {made.title}.")
     return str(pull.number), f"{made.title}: {pull.url}"
 

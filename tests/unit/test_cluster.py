@@ -116,7 +116,9 @@ def written(machine: Path) -> dict[str, Path]:
 
 def test_every_template_is_written_for_the_owner_only(configured: Path) -> None:
     files = written(configured)
-    templates = {f.name for f in cluster.TEMPLATES.iterdir() if f.is_file()} - {"cluster.toml"}
+    templates = {f.name for f in cluster.TEMPLATES.iterdir() if f.is_file()} - {
+        *("cluster.toml", "prefetch.yaml")
+    }
     assert set(files) == templates
     assert {f.stat().st_mode & 0o777 for f in files.values()} == {0o600}
 

@@ -79,6 +79,8 @@ def test_model_names_refused(name: str) -> None:
     [
         ("release/toy-3", ("dev", "toy", 3)),
         ("release/staging-toy-12", ("staging", "toy", 12)),
+        ("release/staging-toy-12-0123abcd", ("staging", "toy", 12)),
+        ("release/toy-3-0123abc", None),
         ("release/staging-3", ("dev", "staging", 3)),
         ("release/prod-staging-3", ("prod", "staging", 3)),
         ("rollback/prod-toy-3", None),
@@ -90,4 +92,5 @@ def test_a_branch_says_what_it_proposes(branch: str, found: tuple[str, str, int]
     assert release.proposes(branch) == found
     if found:
         env, model, version = found
-        assert release.branch(model, version, env) == branch
+        mark = branch.rpartition("-")[2] if branch.endswith("abcd") else ""
+        assert release.branch(model, version, env, mark=mark) == branch

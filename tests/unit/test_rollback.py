@@ -223,7 +223,8 @@ def test_from_broken_to_answering(world: World) -> None:
     assert list(found["seconds"]) == ["verify", "propose", "gates", "merge", "answer"]
     assert world.forge.read(PATH) == first
     pull = world.forge.asked[-1]
-    assert (pull.head, pull.title) == ("rollback/prod-toy-1", "Roll back toy in prod to 1")
+    assert release.rolls_back(pull.head) == ("prod", "toy", 1)
+    assert pull.title == "Roll back toy in prod to 1"
     assert pull.merged
     assert "answers after" in result.stderr
     # Again, by name: it is so already, and nothing is opened.

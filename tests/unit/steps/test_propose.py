@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slipway import attestation, evidence, release, store
+from slipway import attestation, digests, evidence, release, store
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
 from slipway.forge import ForgeError, NotFound, PullRequest
@@ -40,6 +40,9 @@ class Forge:
     def write(self, branch: str, files: dict[str, bytes], _message: str) -> str:
         self.branches.setdefault(branch, dict(self.branches["main"])).update(files)
         return f"head of {branch}"
+
+    def commit(self, ref: str = "main") -> str:
+        return digests.of_files(self.branches[ref])
 
     def delete_branch(self, branch: str) -> None:
         self.branches.pop(branch, None)
@@ -144,8 +147,9 @@ def test_the_first_release_is_proposed_once(forge: Forge, run: Any) -> None:
     assert made["pull-request"] == "1"
     assert run() == made
     (pull,) = forge.opened
-    assert (pull.head, pull.title) == ("release/toy-3", "Release toy 3 to dev")
-    proposed = on(forge, "release/toy-3")
+    assert release.proposes(pull.head) == ("dev", "toy", 3)
+    assert pull.title == "Release toy 3 to dev"
+    proposed = on(forge, pull.head)
     assert proposed == samples.released(proof=proposed.evidence.digest)
     assert made["release"] == release.dumps(proposed)
     assert proposed.evidence.digest in pull.body
@@ -164,10 +168,11 @@ def test_what_is_on_main_is_not_proposed(forge: Forge, run: Any) -> None:
 def test_other_environments_have_branches_of_their_own(forge: Forge, run: Any) -> None:
     run()
     assert run(samples.document(environment="prod"))["pull-request"] == "2"
-    assert forge.opened[1].head == "release/prod-toy-3"
-    assert [p.state for p in forge.opened] == ["open", "open"]
-    assert on(forge, "release/prod-toy-3", "prod").approvals == Approvals(policy="production")
-    assert on(forge, "release/toy-3").approvals == Approvals(policy="none")
+    dev, prod = forge.opened
+    assert release.proposes(prod.head) == ("prod", "toy", 3)
+    assert (dev.state, prod.state) == ("open", "open")
+    assert on(forge, prod.head, "prod").approvals == Approvals(policy="production")
+    assert on(forge, dev.head).approvals == Approvals(policy="none")
 
 
 def test_how_it_rolls_out_and_who_approves_stays(forge: Forge, run: Any) -> None:
@@ -178,7 +183,7 @@ def test_how_it_rolls_out_and_who_approves_stays(forge: Forge, run: Any) -> None
     champion = samples.released(**settings)
     forge.branches["main"][PATH] = release.dumps(champion).encode()
     run(against(champion))
-    proposed = on(forge, "release/toy-3")
+    proposed = on(forge, forge.opened[0].head)
     assert (proposed.rollout, proposed.approvals) == tuple(settings.values())
     assert proposed.bento == samples.bento("b0")
 
@@ -188,7 +193,7 @@ def test_an_older_challenger_is_superseded(forge: Forge, run: Any) -> None:
     assert run(version="4")["pull-request"] == "2"
     assert [p.state for p in forge.opened] == ["closed", "open"]
     assert forge.said == {1: "Superseded by #2: Release toy 4 to dev."}
-    assert "release/toy-3" not in forge.branches
+    assert forge.branches.keys() == {"main", forge.opened[1].head}
 
 
 def test_a_newer_challenger_is_not_superseded(forge: Forge, run: Any) -> None:
@@ -200,19 +205,23 @@ def test_a_newer_challenger_is_not_superseded(forge: Forge, run: Any) -> None:
 
 
 def test_other_content_is_another_pull_request(forge: Forge, run: Any) -> None:
-    """What somebody has read is not exchanged under them."""
+    """What somebody has read is not exchanged under them; the forge may still remove its branch."""
     run()
     made = run(samples.document(created="2026-01-02T00:00:00Z"))
     assert made["pull-request"] == "2"
-    assert [p.state for p in forge.opened] == ["closed", "open"]
-    assert "proposed anew" in forge.said[1]
-    assert on(forge, "release/toy-3").evidence.digest in forge.opened[1].body
+    former, pull = forge.opened
+    assert (former.state, pull.state) == ("closed", "open")
+    assert former.head != pull.head
+    assert forge.said == {1: "Superseded by #2: Release toy 3 to dev."}
+    assert on(forge, pull.head).evidence.digest in pull.body
 
 
 def test_a_left_over_branch_does_not_drag_an_old_main_along(forge: Forge, run: Any) -> None:
-    forge.branches["release/toy-3"] = {"other": b"old"}
     run()
-    assert "other" not in forge.branches["release/toy-3"]
+    forge.close(1)
+    forge.branches["main"]["other"] = b"new"
+    run()
+    assert "other" in forge.branches[forge.opened[1].head]
 
 
 def test_forks_and_other_models_are_let_alone(forge: Forge, run: Any) -> None:
@@ -253,10 +262,10 @@ rules: [soak]
 def test_the_glass_is_broken_in_the_same_pull_request(forge: Forge, run: Any) -> None:
     run(break_glass=GLASS)
     path = "environments/dev/break-glass/toy.yaml"
-    assert forge.read(path, "release/toy-3") == GLASS.encode()
+    assert forge.read(path, forge.opened[0].head) == GLASS.encode()
     assert "breaks the glass" in forge.opened[0].body
     run()
-    assert set(forge.branches["release/toy-3"]) == {PATH}
+    assert set(forge.branches[forge.opened[1].head]) == {PATH}
     assert [p.state for p in forge.opened] == ["closed", "open"]
 
 
