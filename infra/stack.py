@@ -9,7 +9,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.config import Size, StackConfig, load
-from infra.platform import kueue
+from infra.platform import kueue, secrets
 from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import Applications, ApplicationsArgs
 from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
@@ -180,6 +180,18 @@ class Stack:
             ),
             self._opts,
         )
+        with secrets.made_by(self._keeper()):
+            self._platform(base)
+
+    def _keeper(self) -> secrets.Make | None:
+        """What makes Secrets, in the namespaces that have some; None: Pulumi itself."""
+        if self._cloud is None:
+            return None
+        places = [*PLATFORM, *(() if self._cloud.objects else self.config.environments)]
+        return self._cloud.secrets({place: self.names[place] for place in places})
+
+    def _platform(self, base: list[pulumi.Resource]) -> None:
+        config = self.config
         postgres = self._postgres(base)
         store = self._objects(base)
         mlflow = self._mlflow(postgres, store)

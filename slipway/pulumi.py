@@ -22,7 +22,7 @@ PROJECT = "slipway"
 # What the engine needs on any cluster, and whose manifests the program applies.
 TOOLS = ("pulumi", "pulumi-language-python")
 MANIFESTS = ("argo-cd", "argo-workflows")
-MANIFESTS_ON_AWS = (*MANIFESTS, "karpenter", "kueue")
+MANIFESTS_ON_AWS = (*MANIFESTS, "external-secrets", "karpenter", "kueue")
 # What a stack of simulated GPUs runs, which nothing else does: tools, and images of that name.
 SIMULATION = ("karpenter-kwok", "kueue", "kwok")
 # Where the language host and the helpers that it starts are found.

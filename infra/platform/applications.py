@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-import pulumi_kubernetes as k8s
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
-from infra.platform.component import Component, secret_data
+from infra.platform import secrets
+from infra.platform.component import Component
 
 API = "argoproj.io/v1alpha1"
 CLUSTER = "https://kubernetes.default.svc"
@@ -26,6 +26,7 @@ FINALIZER = "resources-finalizer.argocd.argoproj.io/foreground"
 SERVING_KINDS = {
     "": ["ConfigMap", "Service"],
     "apps": ["Deployment"],
+    "autoscaling": ["HorizontalPodAutoscaler"],
     "networking.k8s.io": ["NetworkPolicy"],
     "policy": ["PodDisruptionBudget"],
 }
@@ -56,23 +57,21 @@ class Applications(Component):
     ) -> None:
         super().__init__("Applications", name, opts)
         self._args = args
-        self._repository = k8s.core.v1.Secret(
+        self._repository = secrets.keep(
             "argocd-repository",
-            metadata=ObjectMetaArgs(
+            ObjectMetaArgs(
                 name="repository-slipway",
                 namespace=args.namespace,
                 labels={"argocd.argoproj.io/secret-type": "repository"},
             ),
-            data=secret_data(
-                {
-                    "type": "git",
-                    "name": "slipway",
-                    "url": args.repository_url,
-                    "username": args.username,
-                    "password": args.password,
-                }
-            ),
-            opts=self.child(),
+            {
+                "type": "git",
+                "name": "slipway",
+                "url": args.repository_url,
+                "username": args.username,
+                "password": args.password,
+            },
+            self.child(),
         )
         for environment, namespace in args.environments.items():
             project = self._project(environment, namespace, SERVING_KINDS)

@@ -13,8 +13,8 @@ import pulumi_kubernetes as k8s
 import yaml
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
-from infra.platform import pods, upstream
-from infra.platform.component import NO_WAIT, Component, Resources, secret_data
+from infra.platform import pods, secrets, upstream
+from infra.platform.component import NO_WAIT, Component, Resources
 from infra.platform.minio import ObjectStore
 
 PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
@@ -307,11 +307,11 @@ class ArgoWorkflows(Component):
         )
         # The console reads logs with the first, workflow pods write them with the second.
         return [
-            k8s.core.v1.Secret(
+            secrets.keep(
                 f"{place}-{name}",
-                metadata=pods.metadata(name, namespace),
-                data=secret_data(data),
-                opts=self.child(),
+                pods.metadata(name, namespace),
+                data,
+                self.child(),
             )
             for place, namespace, name, data in (
                 ("argo", args.namespace, DATABASE_LOGIN, database),

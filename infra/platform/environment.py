@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.platform import pods
-from infra.platform.component import Component, secret_data
+from infra.platform import pods, secrets
+from infra.platform.component import Component
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Environment(Component):
         self, name: str, args: EnvironmentArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("Environment", name, opts)
-        k8s.core.v1.Secret(
+        secrets.keep(
             f"{name}-object-store",
-            metadata=pods.metadata("object-store", args.namespace),
-            data=secret_data(args.object_store),
-            opts=self.child(),
+            pods.metadata("object-store", args.namespace),
+            args.object_store,
+            self.child(),
         )
         k8s.core.v1.ServiceAccount(
             f"{name}-model",

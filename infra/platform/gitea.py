@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 
-from infra.platform import pods
-from infra.platform.component import Component, Resources, fingerprint, secret_data
+from infra.platform import pods, secrets
+from infra.platform.component import Component, Resources, fingerprint
 from infra.platform.random_password import RandomPassword
 
 NAME = "gitea"
@@ -61,24 +61,24 @@ class Gitea(Component):
         self.username, self.password, self.webhook_secret = BOT, bot.result, webhook.result
         self.url = pulumi.Output.concat("http://", NAME, ".", args.namespace, f".svc:{PORT}")
         self.repository_url = pulumi.Output.concat(self.url, "/", args.repository, ".git")
-        credentials = k8s.core.v1.Secret(
+        credentials = secrets.keep(
             ADMIN_LOGIN,
-            metadata=pods.metadata(ADMIN_LOGIN, args.namespace),
-            data=secret_data({"username": ADMIN, "password": admin.result}),
-            opts=self.child(),
+            pods.metadata(ADMIN_LOGIN, args.namespace),
+            {"username": ADMIN, "password": admin.result},
+            self.child(),
         )
-        setup = k8s.core.v1.Secret(
+        setup = secrets.keep(
             SETUP,
-            metadata=pods.metadata(SETUP, args.namespace),
-            data=secret_data({"bot": bot.result, "webhook": webhook.result}),
-            opts=self.child(),
+            pods.metadata(SETUP, args.namespace),
+            {"bot": bot.result, "webhook": webhook.result},
+            self.child(),
         )
         settings = {"app.ini": self._ini(args)}
-        config = k8s.core.v1.Secret(
+        config = secrets.keep(
             NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            data=secret_data(settings),
-            opts=self.child(),
+            pods.metadata(NAME, args.namespace),
+            settings,
+            self.child(),
         )
         volume = k8s.core.v1.PersistentVolumeClaim(
             NAME,

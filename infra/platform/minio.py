@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import pulumi
-import pulumi_kubernetes as k8s
 
-from infra.platform import pods
-from infra.platform.component import Component, Resources, secret_data
+from infra.platform import pods, secrets
+from infra.platform.component import Component, Resources
 from infra.platform.random_password import RandomPassword
 
 NAME = "minio"
@@ -96,17 +95,17 @@ class Minio(Component):
         }
         self.endpoint = pulumi.Output.concat(NAME, ".", args.namespace, f".svc:{PORT}")
         self.url = pulumi.Output.concat("http://", self.endpoint)
-        secret = k8s.core.v1.Secret(
+        secret = secrets.keep(
             NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            data=secret_data({"username": "slipway-root", "password": root.result}),
-            opts=self.child(),
+            pods.metadata(NAME, args.namespace),
+            {"username": "slipway-root", "password": root.result},
+            self.child(),
         )
-        users = k8s.core.v1.Secret(
+        users = secrets.keep(
             USERS,
-            metadata=pods.metadata(USERS, args.namespace),
-            data=secret_data({user: c.secret_key for user, c in self.credentials.items()}),
-            opts=self.child(),
+            pods.metadata(USERS, args.namespace),
+            {user: c.secret_key for user, c in self.credentials.items()},
+            self.child(),
         )
         service = pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
         credentials = {

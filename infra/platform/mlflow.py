@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
-import pulumi_kubernetes as k8s
 
-from infra.platform import pods
-from infra.platform.component import Component, Resources, fingerprint, secret_data
+from infra.platform import pods, secrets
+from infra.platform.component import Component, Resources, fingerprint
 
 NAME = "mlflow"
 PORT = 5000
@@ -46,11 +45,11 @@ class Mlflow(Component):
                 "postgresql+psycopg2://", login, "@", args.database_host, "/mlflow"
             ),
         }
-        secret = k8s.core.v1.Secret(
+        secret = secrets.keep(
             NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            data=secret_data(settings),
-            opts=self.child(),
+            pods.metadata(NAME, args.namespace),
+            settings,
+            self.child(),
         )
         # Names that its clients use; a page elsewhere that rebinds its own name is refused.
         hosts = "mlflow,mlflow:*,mlflow.*,localhost:*,127.0.0.1:*"

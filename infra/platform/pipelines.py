@@ -10,9 +10,9 @@ import pulumi_kubernetes as k8s
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
-from infra.platform import pods, signing
+from infra.platform import pods, secrets, signing
 from infra.platform.argo_workflows import ACCOUNT, EVENTS, WEBHOOK_CLIENTS, WEBHOOK_TOKEN
-from infra.platform.component import Component, secret_data
+from infra.platform.component import Component
 
 DISPATCHED = "dispatched"
 
@@ -70,13 +70,13 @@ class Pipelines(Component):
         self, name: str, args: PipelinesArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("Pipelines", name, opts)
-        secrets = {"object-store": args.object_store, "labels": args.labels, "forge": args.forge}
-        for secret, data in secrets.items():
-            k8s.core.v1.Secret(
+        given = {"object-store": args.object_store, "labels": args.labels, "forge": args.forge}
+        for secret, data in given.items():
+            secrets.keep(
                 f"pipelines-{secret}",
-                metadata=pods.metadata(secret, args.namespace),
-                data=secret_data(data),
-                opts=self.child(),
+                pods.metadata(secret, args.namespace),
+                data,
+                self.child(),
             )
         k8s.core.v1.ConfigMap(
             "pipelines-platform",
@@ -123,11 +123,11 @@ class Pipelines(Component):
     def _webhook(self, args: PipelinesArgs, account: k8s.core.v1.ServiceAccount) -> None:
         """Argo's server takes an event whose signature is right for an account's as its own."""
         client = pulumi.Output.json_dumps({"type": "github", "secret": args.webhook_secret})
-        k8s.core.v1.Secret(
+        secrets.keep(
             WEBHOOK_CLIENTS,
-            metadata=pods.metadata(WEBHOOK_CLIENTS, args.namespace),
-            data=secret_data({EVENTS: client}),
-            opts=self.child(),
+            pods.metadata(WEBHOOK_CLIENTS, args.namespace),
+            {EVENTS: client},
+            self.child(),
         )
         k8s.core.v1.Secret(
             WEBHOOK_TOKEN,

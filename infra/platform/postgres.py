@@ -12,8 +12,8 @@ from pulumi_kubernetes.core.v1 import (
     ProbeArgs,
 )
 
-from infra.platform import pods
-from infra.platform.component import Component, Resources, secret_data
+from infra.platform import pods, secrets
+from infra.platform.component import Component, Resources
 from infra.platform.random_password import RandomPassword
 
 NAME = "postgres"
@@ -63,11 +63,11 @@ class Tables(Component):
 
     def _contents(self, args: PostgresArgs | DatabasesArgs, *server: pulumi.Resource) -> None:
         """A role and a database of the same name for each service, once the server is there."""
-        databases = k8s.core.v1.Secret(
+        databases = secrets.keep(
             DATABASES,
-            metadata=pods.metadata(DATABASES, args.namespace),
-            data=secret_data(self.passwords),
-            opts=self.child(),
+            pods.metadata(DATABASES, args.namespace),
+            self.passwords,
+            self.child(),
         )
         pods.setup_job(
             pods.Setup(
@@ -97,12 +97,12 @@ class Tables(Component):
 
     def _superuser(
         self, namespace: pulumi.Input[str], password: pulumi.Input[str]
-    ) -> k8s.core.v1.Secret:
-        return k8s.core.v1.Secret(
+    ) -> pulumi.Resource:
+        return secrets.keep(
             NAME,
-            metadata=pods.metadata(NAME, namespace),
-            data=secret_data({"password": password}),
-            opts=self.child(),
+            pods.metadata(NAME, namespace),
+            {"password": password},
+            self.child(),
         )
 
 
@@ -138,7 +138,7 @@ class Postgres(Tables):
         self._contents(args, self._server(args, secret), service)
         self.register_outputs({"host": self.host, "port": PORT})
 
-    def _server(self, args: PostgresArgs, secret: k8s.core.v1.Secret) -> k8s.apps.v1.StatefulSet:
+    def _server(self, args: PostgresArgs, secret: pulumi.Resource) -> k8s.apps.v1.StatefulSet:
         ready = ExecActionArgs(command=["pg_isready", "--quiet", "--username", "postgres"])
         return pods.stateful_set(
             NAME,

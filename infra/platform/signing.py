@@ -17,9 +17,9 @@ from pulumi_kubernetes.admissionregistration.v1 import (
 )
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
-from infra.platform import pods
+from infra.platform import pods, secrets
 from infra.platform.argo_workflows import CONTROLLER_ACCOUNT
-from infra.platform.component import Component, secret_data
+from infra.platform.component import Component
 from infra.platform.network import NAMESPACE
 from infra.platform.signing_key import SigningKey
 
@@ -55,12 +55,12 @@ class Signing(Component):
         super().__init__("Signing", name, opts)
         rules = [*self._pods(args), *self._workflows(args)]
         key = SigningKey(PRIVATE, opts=self.child())
-        k8s.core.v1.Secret(
+        secrets.keep(
             PRIVATE,
-            metadata=pods.metadata(PRIVATE, args.pipelines),
-            data=secret_data({"private.pem": key.private}),
+            pods.metadata(PRIVATE, args.pipelines),
+            {"private.pem": key.private},
             # The rules first: the key is never there without them.
-            opts=self.child(*rules),
+            self.child(*rules),
         )
         for where, namespace in {"pipelines": args.pipelines, **args.readers}.items():
             k8s.core.v1.ConfigMap(

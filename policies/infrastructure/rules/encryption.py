@@ -53,7 +53,9 @@ def buckets_encrypted(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, 
 
 
 def cluster_secrets_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
-    """Kubernetes' Secrets are encrypted by a key of ours."""
+    """Secrets, Kubernetes' and Secrets Manager's, are encrypted by a key of ours."""
+    if resource.aws == "secretsmanager/Secret" and not resource.get("kmsKeyId"):
+        yield "kmsKeyId is missing: AWS's own key is the whole account's"
     if resource.aws != "eks/Cluster":
         return
     found = resource.get("encryptionConfig")

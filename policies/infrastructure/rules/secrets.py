@@ -28,8 +28,9 @@ _NAME = re.compile(
 # Where secrets belong, or what the engine itself keeps secret.
 _KEEPERS = {"secretsmanager/SecretVersion", "ssm/Parameter"}
 _PASSWORDS = {
-    "rds/Instance": "password",
-    "rds/Cluster": "masterPassword",
+    "rds/Instance": ("password", "manageMasterUserPassword: true"),
+    "rds/Cluster": ("masterPassword", "manageMasterUserPassword: true"),
+    "secretsmanager/SecretVersion": ("secretString", "what a resource makes, such as a password"),
 }
 
 
@@ -62,11 +63,11 @@ def secrets_referred_to(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def passwords_made(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """A database's password is AWS's to keep, or what another resource made."""
-    for what, field in _PASSWORDS.items():
-        for database in stack.on_aws(what):
-            if isinstance(database.get(field), str) and not database.refers.get(field):
-                yield database, f"{field} is written down; use manageMasterUserPassword: true"
+    """A password is AWS's to keep, or what another resource made."""
+    for what, (field, instead) in _PASSWORDS.items():
+        for holder in stack.on_aws(what):
+            if isinstance(holder.get(field), str) and not holder.refers.get(field):
+                yield holder, f"{field} is written down; use {instead}"
 
 
 def _is_provider(resource: Resource) -> bool:

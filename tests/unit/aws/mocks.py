@@ -18,6 +18,7 @@ ARNS = {
     "aws:lb/targetGroup:TargetGroup": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:"
     "targetgroup/",
     "aws:lb/listener:Listener": f"arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:listener/app/",
+    "aws:secretsmanager/secret:Secret": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:",
     "aws:acm/certificate:Certificate": f"arn:aws:acm:{REGION}:{ACCOUNT}:certificate/",
 }
 

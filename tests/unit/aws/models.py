@@ -58,6 +58,8 @@ COUNTERPARTS = {
     "s3/bucketPublicAccessBlock": ("s3", "PublicAccessBlockConfiguration"),
     "s3/bucketServerSideEncryptionConfiguration": ("s3", "ServerSideEncryptionConfiguration"),
     "s3/bucketVersioning": ("s3", "VersioningConfiguration"),
+    "secretsmanager/secret": ("secretsmanager", "CreateSecretRequest"),
+    "secretsmanager/secretVersion": ("secretsmanager", "PutSecretValueRequest"),
     "vpc/securityGroupEgressRule": ("ec2", "IpPermission"),
     "vpc/securityGroupIngressRule": ("ec2", "IpPermission"),
 }
@@ -114,6 +116,7 @@ ALIASES = {
     "rds/parameterGroup.name": "DBParameterGroupName",
     "rds/subnetGroup.name": "DBSubnetGroupName",
     "rds/subnetGroup.description": "DBSubnetGroupDescription",
+    "secretsmanager/secret.namePrefix": "Name",
     "s3/bucketLifecycleConfiguration.rules.id": "ID",
     "s3/bucketLifecycleConfiguration.rules.noncurrentVersionExpiration.noncurrentDays": (
         "NoncurrentDays"

@@ -103,6 +103,7 @@ def _requirement(index: int, **changed: Any) -> Callable[[list[Any]], list[Any]]
 PLAIN = ("spec", "template", "spec")
 EBS = ("spec", "blockDeviceMappings", 0, "ebs")
 WORLD = "0.0.0.0/0"
+STORE = ("spec", "provider", "aws")
 
 # What a policy has to refuse.
 EXPOSED = [
@@ -148,6 +149,10 @@ EXPOSED = [
         *("iam/RolePolicy", ("policy",), _statement(Resource="*", Action=["s3:PutObject"])),
     ),
     Mutation(
+        "a role reads every secret",
+        *("iam/RolePolicy", ("policy",), _statement(Resource="*"), "external-secrets-"),
+    ),
+    Mutation(
         "anybody takes a role",
         *("iam/Role", ("assumeRolePolicy",), _statement(Principal="*")),
     ),
@@ -163,11 +168,19 @@ UNENCRYPTED = [
         *("ec2/LaunchTemplate", ("blockDeviceMappings", 0, "ebs", "encrypted"), "false"),
     ),
     Mutation("a password that is written down", "rds/Instance", ("password",), "hunter2"),
+    Mutation(
+        "a secret that is written down",
+        "secretsmanager/SecretVersion",
+        ("secretString",),
+        '{"password":"hunter2"}',
+    ),
+    Mutation("a secret under AWS's own key", "secretsmanager/Secret", ("kmsKeyId",), GONE),
 ]
 LOST = [
     Mutation("a database in one zone", "rds/Instance", ("multiAz",), False),
     Mutation("no backups", "rds/Instance", ("backupRetentionPeriod",), 0),
     Mutation("a database that one command deletes", "rds/Instance", ("deletionProtection",), False),
+    Mutation("secrets gone at once", "secretsmanager/Secret", ("recoveryWindowInDays",), 0),
     Mutation("no last snapshot", "rds/Instance", ("skipFinalSnapshot",), True),
     Mutation("a cluster that one command deletes", "eks/Cluster", ("deletionProtection",), GONE),
     Mutation("buckets that are emptied", "s3/Bucket", ("forceDestroy",), True),
@@ -244,6 +257,13 @@ UNFITTING = [
         ),
     ),
     Mutation(
+        "what brings secrets may not take its role",
+        *(
+            *("iam/Role", ("assumeRolePolicy",)),
+            *(_statement(Principal={"Service": "ec2.amazonaws.com"}), "external-secrets"),
+        ),
+    ),
+    Mutation(
         "pods may not take theirs",
         *("iam/Role", ("assumeRolePolicy",), _statement(Action="sts:AssumeRole"), "vpc-cni"),
     ),
@@ -273,6 +293,9 @@ MISSPELT = [
     Mutation("no such period", "budgets/Budget", ("timeUnit",), "MONTH"),
     Mutation("no such action", "iam/RolePolicy", ("policy",), _statement(Action=["s3:GetObjekt"])),
     Mutation("a policy that is no policy", "iam/RolePolicy", ("policy",), _statement(Effect="Yes")),
+    Mutation("no such store", "ClusterSecretStore", (*STORE, "service"), "SecretManager"),
+    Mutation("a store elsewhere", "ClusterSecretStore", ("spec", "provider"), {"vault": {}}),
+    Mutation("no such owner", "ExternalSecret", ("spec", "target", "creationPolicy"), "Own"),
     Mutation("no such disk", "EC2NodeClass", (*EBS, "volumeType"), "gp4"),
     Mutation(
         "no such consolidation", "NodePool", ("spec", "disruption", "consolidationPolicy"), "Always"

@@ -250,11 +250,64 @@ def test_who_reads_the_artifacts_of_production(prod: Stack) -> None:
 
 
 def test_nobody_decrypts_but_with_the_key_of_the_objects(prod: Stack) -> None:
-    key = prod.one("kms/key:Key", "objects")
+    """And who brings secrets, with theirs."""
     for policy in prod.of("rolePolicy:RolePolicy"):
+        owner = "secrets" if policy.name == "external-secrets" else "objects"
+        key = prod.one("kms/key:Key", owner)
         for statement in statements(policy):
             if any(a.startswith("kms:") for a in statement["Action"]):
                 assert statement["Resource"] == [key.outputs["arn"]]
+
+
+def test_who_reads_the_secrets(made: Stack) -> None:
+    kept = {s.name: s for s in made.of("secretsmanager/secret:Secret")}
+    assert kept.keys() == {
+        *("postgres", "postgres-databases", "mlflow", "gitea", "gitea-admin", "gitea-setup"),
+        *("argocd-repository", "argo-argo-postgres", "argo-workflows-webhook-clients"),
+        *("pipelines-forge", "evidence-key"),
+    }
+    key = made.one("kms/key:Key", "secrets").outputs["arn"]
+    for name, secret in kept.items():
+        assert secret.inputs["kmsKeyId"] == key
+        assert "secretString" in made.one(":SecretVersion", name).secret
+        arn = secret.outputs["arn"]
+        readers = roles_that(made, "secretsmanager:GetSecretValue", arn)
+        assert readers == {f"external-secrets-{name}"}
+        policy = made.one("rolePolicy:RolePolicy", f"external-secrets-{name}")
+        assert policy.inputs["role"] == "external-secrets-id"
+        [brought] = [m for m in made.of(":ExternalSecret") if m.name == name]
+        assert brought.inputs["spec"]["dataFrom"] == [{"extract": {"key": arn}}]
+
+
+def test_a_secret_is_brought_into_the_cluster_by_one_way_only(made: Stack) -> None:
+    held = [m for m in made.program.all("Secret") if m.get("data")]
+    # Nothing secret is in the first two; into the next Argo CD itself writes, and the last is of no
+    # use elsewhere: the certificate of a webhook.
+    assert {m["metadata"]["name"] for m in held} - {"kueue-webhooks"} == {
+        *("object-store", "labels", "argocd-secret", "argocd-redis")
+    }
+    # The operator makes no tokens, and Secrets in the platform's own namespaces only.
+    [role] = [m for m in made.program.all("ClusterRole") if "external-secrets" in _name(m)]
+    may = {(r, verb) for rule in role["rules"] for r in rule["resources"] for verb in rule["verbs"]}
+    assert not {("secrets", verb) for verb in ("create", "update", "patch", "delete")} & may
+    assert not [kind for kind, _ in may if "token" in kind]
+    inside = {
+        m["metadata"]["namespace"] for m in made.program.all("Role") if "external" in _name(m)
+    }
+    assert inside == {"argocd", "argo", "storage", "mlflow", "forge", "pipelines"}
+    [store] = made.of(":ClusterSecretStore")
+    assert set(store.inputs["spec"]["conditions"][0]["namespaces"]) == inside
+    # On destroy it is there until what it made has gone.
+    operator = made.one("apps/v1:Deployment", "external-secrets")
+    for brought in made.of(":ExternalSecret"):
+        assert made.goes_before(brought, operator)
+        assert made.goes_before(
+            brought, made.one("rolePolicy:RolePolicy", f"external-secrets-{brought.name}")
+        )
+
+
+def _name(manifest: dict[str, Any]) -> str:
+    return manifest["metadata"]["name"]
 
 
 def test_nothing_has_a_key_to_s3(made: Stack) -> None:
