@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from slipway.paths import REPOSITORY
-from slipway.release import Release, Strict
+from slipway.release import Memory, Release, Strict
 
 CHART = REPOSITORY / "bentos" / "serving"
 SCHEMA = CHART / "values.schema.json"
@@ -57,6 +57,21 @@ class Predictions(Strict):
     """Mebibytes on the node's disk, for as long as the store is away."""
 
 
+class OnGpu(Strict):
+    """What a replica with GPUs needs beside them."""
+
+    startup: Seconds
+    """Instead of `startup`: weights are loaded, kernels compiled and graphs captured."""
+    node: Seconds
+    """For a node to come and to pull an image of many gigabytes, before a rollout has failed."""
+    shared: Memory
+    """At /dev/shm, where processes of one engine meet; it counts as the replica's memory."""
+    scratch: Memory
+    """At /tmp, which also holds what is compiled."""
+    runtime: Name | None = None
+    """RuntimeClass, where NVIDIA's is not the nodes' default."""
+
+
 class Serving(Strict):
     """Settings of the chart itself, equal for every model of an environment."""
 
@@ -68,6 +83,7 @@ class Serving(Strict):
     """From a replica's start to its first prediction, at most."""
     history: Annotated[int, Field(ge=0, le=10)]
     """Old ReplicaSets kept. Going back is a commit, so they serve on-call's `kubectl` only."""
+    gpu: OnGpu
 
 
 class Values(Release):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.aws.config import Pool
 from infra.platform.applications import SERVING_KINDS
 from slipway import release
 from slipway.chart import CHART
@@ -81,13 +82,9 @@ def test_sizes_are_whole_numbers(tmp_path: Path) -> None:
     assert spec["volumes"][0]["emptyDir"]["sizeLimit"] == str(2 * 1234567890 + 2**26)
 
 
-@pytest.mark.parametrize("file", VALID, ids=lambda f: f.stem)
-def test_argo_cd_may_make_every_kind_of_the_chart_and_no_other(file: Path) -> None:
+def test_argo_cd_may_make_every_kind_of_the_chart_and_no_other() -> None:
     allowed = {kind for kinds in SERVING_KINDS.values() for kind in kinds}
-    made = set(render(file))
-    assert made <= allowed
-    if release.load(file).rollout.replicas > 1:
-        assert made == allowed
+    assert {kind for file in VALID for kind in render(file)} == allowed
 
 
 def test_a_budget_only_where_a_replica_can_be_spared() -> None:
@@ -136,6 +133,67 @@ def test_predictions_are_shipped_by_a_sidecar_that_outlives_the_model() -> None:
     assert "predictions" not in volumes(without)
 
 
+GPUS = FIXTURES / "valid" / "gpus.yaml"
+
+
+def test_a_replica_with_gpus() -> None:
+    deployment = render(GPUS)["Deployment"]["spec"]
+    spec = deployment["template"]["spec"]
+    assert spec["nodeSelector"] == {"slipway/pool": "inference"}
+    # The taint that a pool has unless it says otherwise.
+    taint = {"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"}
+    assert [t.model_dump() for t in Pool.model_fields["taints"].default] == [taint]
+    assert spec["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    asked = {name: c["resources"] for name, c in containers(render(GPUS)).items()}
+    assert asked["model"]["limits"] == {"memory": "16Gi", "nvidia.com/gpu": "2"}
+    assert asked["model"]["requests"] == asked["fetch-bento"]["requests"]
+    # GPUs of containers that come before would be added up, or taken from the model.
+    assert [name for name, a in asked.items() if "nvidia.com/gpu" in a["limits"]] == ["model"]
+    [model] = spec["containers"]
+    assert {"name": "SLIPWAY_GPUS", "value": "2"} in model["env"]
+    made = {v["name"]: v.get("emptyDir") for v in spec["volumes"]}
+    assert made["shared"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert made["tmp"] == {"sizeLimit": "8Gi"}
+    assert {"name": "shared", "mountPath": "/dev/shm"} in model["volumeMounts"]
+    assert model["startupProbe"]["failureThreshold"] == 900
+    # A node that has to come first is not a rollout that has failed.
+    assert deployment["progressDeadlineSeconds"] == 900 + 60 + 900
+
+
+def test_a_runtime_class_where_an_environment_says_so() -> None:
+    assert "runtimeClassName" not in render(GPUS)["Deployment"]["spec"]["template"]["spec"]
+    spec = render(GPUS, "--set", "serving.gpu.runtime=nvidia")["Deployment"]["spec"]
+    assert spec["template"]["spec"]["runtimeClassName"] == "nvidia"
+
+
+def test_without_gpus_nothing_is_asked_of_nodes() -> None:
+    deployment = render(FIXTURES / "valid" / "flight_delay.yaml")["Deployment"]["spec"]
+    spec = deployment["template"]["spec"]
+    assert not {"nodeSelector", "tolerations", "runtimeClassName"} & set(spec)
+    assert "nvidia.com/gpu" not in yaml.safe_dump(spec)
+    assert spec["containers"][0]["startupProbe"]["failureThreshold"] == 180
+    assert deployment["progressDeadlineSeconds"] == 240
+
+
+def test_replicas_follow_the_queue_where_the_release_says_so() -> None:
+    made = render(GPUS)
+    scaler = made["HorizontalPodAutoscaler"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == made["Deployment"]["metadata"]["name"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 4)
+    [metric] = scaler["metrics"]
+    assert metric["pods"] == {
+        "metric": {"name": "vllm:num_requests_waiting"},
+        "target": {"type": "AverageValue", "averageValue": "8"},
+    }
+    # How many there are is the scaler's to say, and no sync takes it back.
+    assert "replicas" not in made["Deployment"]["spec"]
+    fixed = render(FIXTURES / "valid" / "gpu.yaml")
+    assert "HorizontalPodAutoscaler" not in fixed
+    assert fixed["Deployment"]["spec"]["replicas"] == 1
+
+
 def test_a_replica_drains_before_it_stops() -> None:
     spec = render(VALID[1])["Deployment"]["spec"]["template"]["spec"]
     [model] = spec["containers"]
@@ -168,9 +226,10 @@ def test_a_real_api_server_takes_every_object(kubectl: Kubectl, file: Path) -> N
 
 
 @pytest.mark.apiserver
-def test_pods_pass_the_restricted_policy(kubectl: Kubectl) -> None:
+@pytest.mark.parametrize("file", [VALID[0], GPUS], ids=lambda f: f.stem)
+def test_pods_pass_the_restricted_policy(kubectl: Kubectl, file: Path) -> None:
     """A Deployment that breaks the policy is only warned about; its pods are refused."""
-    template = render(VALID[0])["Deployment"]["spec"]["template"]
+    template = render(file)["Deployment"]["spec"]["template"]
     template["metadata"]["name"] = "it"
     pod = {"apiVersion": "v1", "kind": "Pod", **template}
     assert "pod/it created" in kubectl("create", *DRY_RUN, objects=[pod]).stdout

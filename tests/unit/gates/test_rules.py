@@ -712,6 +712,20 @@ def test_a_change_of_the_rollout_alone_compares_nothing() -> None:
     assert asked == {"evidence", "size", "cost", "freeze", "approvals"}
 
 
+def test_gpus_cost_what_the_policy_says_for_as_many_as_there_may_be() -> None:
+    rollout = release.Rollout(
+        replicas=1,
+        gpu=release.Gpu(count=2),
+        autoscale=release.Autoscale(maximum=3, waiting=8),
+    )
+    asked = released(found()).model_copy(update={"rollout": rollout})
+    assert "2 GPUs a replica, which have no price here" in failures(subject(proposed=asked))["cost"]
+    limits = {"currency": "EUR", "cpu": 20, "memory": 4, "gpu": 500, "maximum": 3021}
+    (paid,) = findings(subject(proposed=asked, policy=policy(cost=limits)), "cost")
+    assert paid.state == "pass"
+    assert "3021.00 EUR a month (3 × 1007.00: 250m CPU, 512Mi, 2 GPU)" in paid.message
+
+
 def test_a_removal_asks_when_and_who() -> None:
     removal = subject(removal=True, champion=released(found()), evidence=None, soak=None)
     assert not failures(removal)
