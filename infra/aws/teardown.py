@@ -1,9 +1,9 @@
 """What a cluster makes by itself on AWS, and that a destroy waits until all of it has gone.
 
-Volumes, machines and network interfaces that controllers in the cluster made are in no state of
-Pulumi's. One that is left behind costs money, and holds the VPC. So this resource stands between
-the cluster and everything on it: it is removed after what is on it, before what ends machines and
-volumes, and only once AWS lists none of them any more.
+Volumes, machines, network interfaces and load balancers that controllers in the cluster made are
+in no state of Pulumi's. One that is left behind costs money, and holds the VPC. So this resource
+stands between the cluster and everything on it: it is removed after what is on it, before what
+ends machines and volumes, and only once AWS lists none of them any more.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class GoneProvider(ResourceProvider):
         return UpdateResult(dict(_news))
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        session = self.session(str(_props["region"]), str(_props["role"]))
+        self.wait(str(_props["cluster"]), session.client)
+
+    def session(self, region: str, role: str) -> Any:
+        """boto3's session of a role that the caller may assume."""
         import boto3
 
-        session = boto3.Session(region_name=_props["region"])
-        login = session.client("sts").assume_role(
-            RoleArn=_props["role"], RoleSessionName="slipway-teardown"
+        login = boto3.client("sts", region).assume_role(
+            RoleArn=role, RoleSessionName="slipway-teardown"
         )["Credentials"]
-        client = session.client(
-            "ec2",
-            aws_access_key_id=login["AccessKeyId"],
-            aws_secret_access_key=login["SecretAccessKey"],
-            aws_session_token=login["SessionToken"],
+        return boto3.Session(
+            login["AccessKeyId"], login["SecretAccessKey"], login["SessionToken"], region
         )
-        self.wait(str(_props["cluster"]), client)
 
     def wait(self, cluster: str, client: Any) -> None:
         """Returns once nothing is there.
@@ -63,15 +63,17 @@ class GoneProvider(ResourceProvider):
             time.sleep(self.poll_seconds)
 
     def leftovers(self, cluster: str, client: Any) -> list[str]:
-        """Ids of the machines, volumes and network interfaces that the cluster made by itself.
+        """What the cluster made by itself: ids of machines, volumes and network interfaces, ARNs of
+        load balancers and their target groups.
 
         Args:
-            client: boto3's of EC2, in the cluster's account and region.
+            client: boto3's, by the service's name, in the cluster's account and region.
         """
+        ec2, tagging = client("ec2"), client("resourcegroupstaggingapi")
 
         def pages(call: str, **filters: list[str]) -> Any:
             wanted = [{"Name": name, "Values": values} for name, values in filters.items()]
-            return client.get_paginator(call).paginate(Filters=wanted)
+            return ec2.get_paginator(call).paginate(Filters=wanted)
 
         owned = {f"tag:kubernetes.io/cluster/{cluster}": ["owned"]}
         alive = ["pending", "running", "shutting-down", "stopping", "stopped"]
@@ -88,10 +90,27 @@ class GoneProvider(ResourceProvider):
             "describe_network_interfaces",
             **{"tag:cluster.k8s.amazonaws.com/name": [cluster], "status": ["available"]},
         )
+        # Of services of type LoadBalancer: EKS' own controller tags them one way, AWS's the other.
+        balancers = [
+            found["ResourceARN"]
+            for tag, value in (
+                (f"kubernetes.io/cluster/{cluster}", "owned"),
+                ("elbv2.k8s.aws/cluster", cluster),
+            )
+            for page in tagging.get_paginator("get_resources").paginate(
+                TagFilters=[{"Key": tag, "Values": [value]}],
+                ResourceTypeFilters=[
+                    "elasticloadbalancing:loadbalancer",
+                    "elasticloadbalancing:targetgroup",
+                ],
+            )
+            for found in page["ResourceTagMappingList"]
+        ]
         return [
             *(i["InstanceId"] for p in machines for r in p["Reservations"] for i in r["Instances"]),
             *(v["VolumeId"] for p in volumes for v in p["Volumes"]),
             *(n["NetworkInterfaceId"] for p in interfaces for n in p["NetworkInterfaces"]),
+            *balancers,
         ]
 
 

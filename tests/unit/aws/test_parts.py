@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -135,31 +136,49 @@ def test_efa_is_where_aws_has_it() -> None:
 # The wait at the end of a destroy
 
 
-def answers(*machines: str) -> Stubber:
-    client = boto3.client("ec2", "eu-central-1", aws_access_key_id="a", aws_secret_access_key="b")
-    stub = Stubber(client)
-    for names in (*machines, ""):
-        instances = [{"InstanceId": name} for name in names.split()]
-        stub.add_response("describe_instances", {"Reservations": [{"Instances": instances}]})
-        stub.add_response("describe_volumes", {"Volumes": []})
-        stub.add_response("describe_network_interfaces", {"NetworkInterfaces": []})
-    stub.activate()
-    return stub
+BALANCER = "arn:aws:elasticloadbalancing:eu-central-1:111111111111:loadbalancer/net/a/1"
+
+
+def answers(*left: str) -> dict[str, Stubber]:
+    """AWS, asked once for each of `left` and once more, when nothing is left."""
+    stubs = {
+        name: Stubber(
+            boto3.client(name, "eu-central-1", aws_access_key_id="a", aws_secret_access_key="b")
+        )
+        for name in ("ec2", "resourcegroupstaggingapi")
+    }
+    ec2, tagging = stubs.values()
+    for names in (*left, ""):
+        machines = [{"InstanceId": name} for name in names.split() if name.startswith("i-")]
+        ec2.add_response("describe_instances", {"Reservations": [{"Instances": machines}]})
+        ec2.add_response("describe_volumes", {"Volumes": []})
+        ec2.add_response("describe_network_interfaces", {"NetworkInterfaces": []})
+        found = [{"ResourceARN": name} for name in names.split() if name.startswith("arn:")]
+        for mappings in (found, []):
+            tagging.add_response("get_resources", {"ResourceTagMappingList": mappings})
+    for stub in stubs.values():
+        stub.activate()
+    return stubs
+
+
+def clients(stubs: dict[str, Stubber]) -> Callable[[str], Any]:
+    return lambda name: stubs[name].client
 
 
 def test_a_destroy_waits_for_machines_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("time.sleep", slept.append)
-    stub = answers("i-1 i-2", "i-2")
-    GoneProvider().wait("slipway-dev", stub.client)
-    stub.assert_no_pending_responses()
-    assert slept == [10, 10]
+    stubs = answers("i-1 i-2", "i-2", BALANCER)
+    GoneProvider().wait("slipway-dev", clients(stubs))
+    for stub in stubs.values():
+        stub.assert_no_pending_responses()
+    assert slept == [10, 10, 10]
 
 
 def test_what_does_not_go_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GoneProvider, "wait_seconds", 0)
     with pytest.raises(RuntimeError, match="still there: i-7\n  fix: "):
-        GoneProvider().wait("slipway-dev", answers("i-7").client)
+        GoneProvider().wait("slipway-dev", clients(answers("i-7")))
 
 
 def test_an_edit_of_the_file_replaces_nothing() -> None:
