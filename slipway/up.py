@@ -342,7 +342,7 @@ def _remember() -> None:
 
 
 def times_file() -> Path:
-    """JSON: how long the last run of each of KINDS took. See `slipway bench`."""
+    """JSON: how long the last run of each of KINDS, and destroy, took. See `slipway bench`."""
     return paths.cache() / "up-times.json"  # outlives `make down ERASE=1`, which one kind needs
 
 
@@ -360,10 +360,15 @@ def _remember_time(kind: str | None, seconds: float) -> None:
         return
     # Began with `make`, whose first step is the Python environment.
     begun = float(os.environ.get("SLIPWAY_BEGUN") or 0)
+    record(kind, datetime.now(UTC).timestamp() - begun if begun else seconds)
+
+
+def record(kind: str, seconds: float) -> None:
+    """Keeps how long something took that no bench can do."""
     ended = datetime.now(UTC)
     times = json.loads(times_file().read_text()) if times_file().exists() else {}
     times[kind] = {
-        "seconds": round(ended.timestamp() - begun if begun else seconds, 1),
+        "seconds": round(seconds, 1),
         "ended": ended.isoformat(timespec="seconds"),
         "commit": head(),
     }

@@ -28,6 +28,7 @@ Measure = Callable[..., list[Figure]]
 # What rests is measured before anything is asked of it.
 MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
     command.installs: ("up-cold", "up-cached"),
+    command.destroyed: ("destroy",),
     rest.rest: ("memory", "cpu"),
     rest.disk: ("disk",),
     command.no_op_up: ("up",),

@@ -32,6 +32,17 @@ def installs(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
     return figures
 
 
+def destroyed(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
+    """What the last `slipway pulumi destroy` recorded: no bench removes what it measures."""
+    say("reading what pulumi destroy recorded")
+    file = up.times_file()
+    found = (json.loads(file.read_text()) if file.exists() else {}).get("destroy")
+    if not found:
+        return [Figure("destroy", None, "not measured yet")]
+    how = f"pulumi destroy that ended {found['ended']}, commit {found['commit'][:12]}"
+    return [Figure("destroy", found["seconds"], how)]
+
+
 def no_op_up(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
     """`slipway up` on a platform that runs."""
     say("slipway up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -14,7 +15,11 @@ def command(
     stack: Annotated[str, typer.Option("--stack", "-s", help="Stack to work on.")] = up.STACK,
 ) -> None:
     """The Pulumi engine on this project: backend, plugins and passphrase are set."""
-    raise typer.Exit(pulumi.run(stack, *context.args))
+    had, began = pulumi.known(stack).types, time.monotonic()
+    code = pulumi.run(stack, *context.args)
+    if had and stack == up.STACK and pulumi.is_embedded(stack) and not pulumi.known(stack).types:
+        up.record("destroy", time.monotonic() - began)
+    raise typer.Exit(code)
 
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -416,3 +416,16 @@ def test_a_preview_on_aws_needs_no_platform(
     monkeypatch.delenv("KUBECONFIG", raising=False)
     with pytest.raises(SlipwayError, match="no cluster"):
         bench.platform(["preview", "memory"])
+
+
+def test_how_long_a_destroy_took_is_what_it_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(up, "times_file", lambda: tmp_path / "times.json")
+    monkeypatch.setattr(up, "head", lambda: "a" * 40)
+    [figure] = command.destroyed(None, lambda _: None)
+    assert (figure.value, figure.how) == (None, "not measured yet")
+    up.record("destroy", 41.23)
+    [figure] = command.destroyed(None, lambda _: None)
+    assert (figure.value, figure.target.met(figure.value)) == (41.2, True)
+    assert "commit aaaaaaaaaaaa" in figure.how
