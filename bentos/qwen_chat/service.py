@@ -28,6 +28,8 @@ LOG = logging.getLogger("bentoml.qwen_chat")
 HERE = Path(__file__).parent
 NAME = "qwen_chat"
 ENGINE = settings.load(HERE / "model.yaml")
+if GPUS := os.environ.get("SLIPWAY_GPUS"):
+    ENGINE.check_fits(int(GPUS))
 PORT = int(os.environ.get("SLIPWAY_ENGINE_PORT", "8000"))
 MAXIMUM_BODY_BYTES = 1 << 20
 DROPPED_BODY_BYTES = 64 << 20
@@ -254,11 +256,6 @@ class Example(BaseModel):
     resources={"gpu": ENGINE.tensor_parallel_size},
     traffic={"timeout": SECONDS, "max_concurrency": MAXIMUM_REQUESTS},
     http={"proxy_port": PORT},
-    # The pod reaches nothing but the store: weights are in the bento, and nobody is told of use.
-    envs=[
-        {"name": "HF_HUB_OFFLINE", "value": "1"},
-        {"name": "VLLM_NO_USAGE_STATS", "value": "1"},
-    ],
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
 )
@@ -271,9 +268,9 @@ class QwenChat:
         self.example = Example.model_validate_json((HERE / "example.json").read_text())
 
     def __command__(self) -> list[str]:
-        if gpus := os.environ.get("SLIPWAY_GPUS"):
-            ENGINE.check_fits(int(gpus))
+        # The pod reaches nothing but the store: weights are in the bento, and nobody hears of use.
         return [
+            *("env", "HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1"),
             *("vllm", "serve", str(HERE / "model"), "--host=127.0.0.1", f"--port={PORT}"),
             *(f"--served-model-name={NAME}", "--disable-uvicorn-access-log"),
             *ENGINE.options(),

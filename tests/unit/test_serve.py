@@ -74,9 +74,9 @@ def config(**values: Any) -> Callable[[Any], None]:
     [
         (lambda _: None, ""),
         (config(workers=1, traffic={"timeout": 10}), ""),
-        (config(workers=2), "workers or GPUs"),
-        (config(workers="cpu_count"), "workers or GPUs"),
-        (config(resources={"gpu": 1}), "workers or GPUs"),
+        (config(workers=2), "workers"),
+        (config(workers="cpu_count"), "workers"),
+        (config(resources={"gpu": 1}), ""),
         (lambda d: d["services"].append(d["services"][0]), "dependent services"),
         (lambda d: d["services"][0]["dependencies"].append("Other"), "dependent services"),
         (lambda d: d["models"].append({"tag": "a:b"}), "models or variables"),

@@ -145,7 +145,9 @@ def doomed(folder: Path) -> Generator[Server]:
 
 def test_the_engine_gets_every_setting(server: Server) -> None:
     """The stand-in takes vLLM's documented options and no others."""
-    argv = server.run(server.seen())["argv"]
+    seen = server.run(server.seen())
+    assert seen["offline"] == "1"
+    argv = seen["argv"]
     assert argv[:2] == ["serve", str(Path(server.module.__file__).parent / "model")]
     assert set(argv[2:]) >= {
         "--host=127.0.0.1",

@@ -23,8 +23,9 @@ def needs_supervisor(folder):
     config = service.get("config") or {}
     if others or service["dependencies"]:
         return "dependent services"
-    if config.get("workers", 1) != 1 or "gpu" in (config.get("resources") or {}):
-        return "workers or GPUs"
+    # GPUs alone need none: those that a container sees are its own.
+    if config.get("workers", 1) != 1:
+        return "workers"
     if bento.get("models") or service["models"] or bento.get("envs"):
         return "models or variables that BentoML resolves"
     if any(route.get("is_task") for route in bento["schema"]["routes"]):
