@@ -269,8 +269,10 @@ class QwenChat:
 
     def __command__(self) -> list[str]:
         # The pod reaches nothing but the store: weights are in the bento, and nobody hears of use.
+        # In BentoML's folder of metrics vLLM's would be counted twice.
         return [
-            *("env", "HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1"),
+            *("env", "--unset=PROMETHEUS_MULTIPROC_DIR", "HF_HUB_OFFLINE=1"),
+            "VLLM_NO_USAGE_STATS=1",
             *("vllm", "serve", str(HERE / "model"), "--host=127.0.0.1", f"--port={PORT}"),
             *(f"--served-model-name={NAME}", "--disable-uvicorn-access-log"),
             *ENGINE.options(),

@@ -103,6 +103,7 @@ def serving(folder: Path) -> Generator[Server]:
         "SLIPWAY_ENGINE_PORT": str(port),
         "SLIPWAY_BENTO_DIGEST": BENTO,
         "SLIPWAY_GPUS": "1",
+        "PROMETHEUS_MULTIPROC_DIR": str(folder),
     }
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
         for name, value in environment.items():
@@ -146,7 +147,8 @@ def doomed(folder: Path) -> Generator[Server]:
 def test_the_engine_gets_every_setting(server: Server) -> None:
     """The stand-in takes vLLM's documented options and no others."""
     seen = server.run(server.seen())
-    assert seen["offline"] == "1"
+    assert seen["environ"]["HF_HUB_OFFLINE"] == "1"
+    assert "PROMETHEUS_MULTIPROC_DIR" not in seen["environ"]
     argv = seen["argv"]
     assert argv[:2] == ["serve", str(Path(server.module.__file__).parent / "model")]
     assert set(argv[2:]) >= {
@@ -258,6 +260,21 @@ def test_a_caller_who_goes_stops_the_engine(server: Server, path: str, body: Any
         assert seen["aborted"] == before + 1
 
     server.run(run())
+
+
+def test_a_queue_that_is_full_is_said_at_once(server: Server) -> None:
+    most = server.module.MAXIMUM_REQUESTS
+
+    async def run() -> httpx.Response:
+        callers = [Caller(server.app, CHAT, asked("SLOW story")) for _ in range(most)]
+        await server.until(lambda seen: seen["running"] == most)
+        refused = await server.client.post("/predict", json=EXAMPLE)
+        await asyncio.gather(*(caller.go() for caller in callers))
+        await server.until(lambda seen: seen["running"] == 0)
+        return refused
+
+    assert server.run(run()).status_code == 429
+    assert server.predict().status_code == 200
 
 
 @pytest.mark.parametrize(
