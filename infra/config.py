@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
@@ -112,8 +113,12 @@ class Team(_Model):
     borrow: bool = Field(default=True, description="use what other teams leave idle")
 
 
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 # What a stack says only where Slipway makes its nodes: on AWS, or simulated ones.
-EKS = {"aws", "network", "tags", "gpuPools", "teams", "karpenter", "stores", "domain", "oidc"}
+EKS = {
+    *("aws", "network", "tags", "gpuPools", "teams", "karpenter", "stores", "domain", "oidc"),
+    "backend",
+}
 SIMULATED = {"gpuPools", "teams"}
 
 
@@ -140,6 +145,7 @@ class StackConfig(_Model):
     stores: eks.Stores = eks.Stores()
     domain: eks.Domain | None = None
     oidc: eks.Oidc | None = None
+    backend: eks.Backend | None = None
 
     @property
     def embedded(self) -> bool:
@@ -181,6 +187,12 @@ class StackConfig(_Model):
             raise ValueError(f"cluster: eks needs {', '.join(missing)} too")
         if len(self.environments) > 1:
             raise ValueError("cluster: eks hosts one environment: give each a stack of its own")
+        for name, reference in self.images.items():
+            if not DIGEST.search(reference):
+                raise ValueError(
+                    f"images.{name}: {reference} has no digest, and a tag can move: "
+                    "write NAME@sha256:…"
+                )
         if (self.domain is None) != (self.oidc is None):
             raise ValueError("domain and oidc need each other: consoles are reached after a login")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -130,12 +129,6 @@ def _resources(*stores: ObjectStore) -> list[pulumi.Resource]:
     return [store for store in stores if isinstance(store, pulumi.Resource)]
 
 
-def _registries(config: StackConfig, images: Mapping[str, str]) -> list[str]:
-    """Where images of models may come from: as configured, else where the serving image is."""
-    names = config.registries or [images["serving"].partition("/")[0]]
-    return [f"{name}/" for name in names]
-
-
 class Stack:
     """One call a component, in the order in which they need each other."""
 
@@ -198,7 +191,7 @@ class Stack:
         gitea = self._gitea(postgres)
         argo_cd = self._argo_cd(gitea)
         workflows = self._argo_workflows(postgres, store)
-        Admission("admission", AdmissionArgs(_registries(config, self.images)), self._opts)
+        Admission("admission", AdmissionArgs(self._registries()), self._opts)
         self._namespaces_content(store, mlflow, gitea)
         Applications(
             "applications",
@@ -255,6 +248,18 @@ class Stack:
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         after = pulumi.ResourceOptions(depends_on=list(resources))
         return pulumi.ResourceOptions.merge(self._opts, after)
+
+    def _own(self, name: str) -> pulumi.Input[str]:
+        """The reference of an image that only Slipway has."""
+        reference = self.images[name]
+        return self._cloud.located(reference) if self._cloud else reference
+
+    def _registries(self) -> list[pulumi.Input[str]]:
+        """Where images of models may come from: as configured, else where the serving image is."""
+        if self.config.registries:
+            return [f"{name}/" for name in self.config.registries]
+        serving = pulumi.Output.from_input(self._own("serving"))
+        return [serving.apply(lambda reference: reference.partition("/")[0] + "/")]
 
     def _size(self, component: str) -> Resources:
         size: Size = getattr(self.config.components, component)
@@ -348,7 +353,7 @@ class Stack:
             MinioArgs(
                 namespace=self.names["storage"],
                 image=self.images["minio"],
-                setup_image=self.images["training"],
+                setup_image=self._own("training"),
                 buckets=BUCKETS,
                 users=self._users(),
                 storage=self.config.storage.minio,
@@ -363,7 +368,7 @@ class Stack:
             "mlflow",
             MlflowArgs(
                 namespace=self.names["mlflow"],
-                image=self.images["mlflow"],
+                image=self._own("mlflow"),
                 database_host=postgres.host,
                 database_password=postgres.passwords["mlflow"],
                 object_store=store.environment("mlflow"),
@@ -380,7 +385,7 @@ class Stack:
             GiteaArgs(
                 namespace=self.names["forge"],
                 image=self.images["gitea"],
-                setup_image=self.images["training"],
+                setup_image=self._own("training"),
                 static_root="/usr/share/gitea" if self.config.embedded else None,
                 database_host=postgres.host,
                 database_password=postgres.passwords["gitea"],
@@ -451,8 +456,8 @@ class Stack:
                     "MLFLOW_TRACKING_URI": mlflow.url,
                     "FORGE_URL": gitea.url,
                     "FORGE_REPOSITORY": REPOSITORY,
-                    "TRAINING_IMAGE": self.images["training"],
-                    "SERVING_IMAGE": self.images["serving"],
+                    "TRAINING_IMAGE": self._own("training"),
+                    "SERVING_IMAGE": self._own("serving"),
                     "ENVIRONMENTS": " ".join(self.config.environments),
                 },
                 webhook_secret=gitea.webhook_secret,

@@ -10,13 +10,17 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import yaml
+from pydantic import ValidationError
 
 from slipway import images, paths, toolchain
-from slipway.errors import BadInput, SlipwayError, did_you_mean
+from slipway.errors import BadInput, SlipwayError, did_you_mean, from_validation
+
+if TYPE_CHECKING:
+    from infra.aws.config import Backend
 
 PROJECT = "slipway"
 # What the engine needs on any cluster, and whose manifests the program applies.
@@ -108,8 +112,40 @@ def _home() -> Path:
     return paths.data() / "pulumi"
 
 
-def environment() -> dict[str, str]:
-    """Variables with which `pulumi` itself (and `slipway pulumi`) works on this project."""
+def _shared(stack: str) -> Backend | None:
+    """The backend that the stack file names, for all who work on it; None: this machine's.
+
+    Raises:
+        BadInput: it cannot be one, or PULUMI_BACKEND_URL names another.
+    """
+    if not _is_on_aws(stack):
+        return None
+    from infra.aws.config import Backend
+
+    file = f"environments/Pulumi.{stack}.yaml"
+    given = _committed(stack)["config"].get("slipway:backend")
+    try:
+        backend = Backend.model_validate(given) if given else None
+    except ValidationError as error:
+        raise from_validation(error, Backend, file) from None
+    named = os.environ.get("PULUMI_BACKEND_URL", "")
+    if named and not named.startswith("file:") and named != (backend.url if backend else None):
+        raise BadInput(
+            f"PULUMI_BACKEND_URL is {named}, the stack's is another: two states of one stack",
+            file=file,
+            field="slipway:backend",
+            fix=f"unset it, or write {{url: {named}, secretsProvider: awskms://…}} for everybody",
+        )
+    return backend
+
+
+def environment(stack: str | None = None) -> dict[str, str]:
+    """Variables with which `pulumi` itself (and `slipway pulumi`) works on this project.
+
+    Args:
+        stack: whose backend is meant; None: this machine's.
+    """
+    shared = _shared(stack) if stack else None
     home = _home()
     (home / "state").mkdir(parents=True, exist_ok=True)
     paths.secret(home / "passphrase")
@@ -122,7 +158,7 @@ def environment() -> dict[str, str]:
     return {
         "PATH": ":".join([*map(str, dict.fromkeys(folders)), os.environ.get("PATH", "")]),
         "PULUMI_HOME": str(home / "home"),
-        "PULUMI_BACKEND_URL": f"file://{home}/state",
+        "PULUMI_BACKEND_URL": shared.url if shared else f"file://{home}/state",
         "PULUMI_CONFIG_PASSPHRASE_FILE": f"{home}/passphrase",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
@@ -135,37 +171,65 @@ def environment() -> dict[str, str]:
 
 
 def _stack_file(stack: str) -> Path:
-    """The committed stack file plus the salt of this machine's passphrase, outside the checkout.
+    """The committed stack file plus what its state is encrypted by, outside the checkout.
 
-    Pulumi would write the salt into the committed file, where every machine would change it.
+    Pulumi would write that into the committed file, where every machine would change it.
     """
     document = _committed(stack)
     if not (is_embedded(stack) or _is_on_aws(stack) or _is_simulated(stack)):
         document["config"] |= {"slipway:cluster": "kubeconfig", "slipway:nodePorts": False}
     file = _home() / f"Pulumi.{stack}.yaml"
-    file.write_text(yaml.safe_dump({"encryptionsalt": _salt(stack), **document}, sort_keys=False))
+    file.write_text(yaml.safe_dump({**_encryption(stack), **document}, sort_keys=False))
     return file
 
 
-def _salt(stack: str) -> str:
-    """Salt with which the stack's state is encrypted; makes the stack where there is none."""
-    state = _home() / "state" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
-    if not state.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
-            command = ["pulumi", "stack", "init", stack, "--non-interactive"]
-            merged = {**os.environ, **environment()}
-            done = subprocess.run(command, cwd=folder, env=merged, capture_output=True, text=True)
-        if done.returncode:
-            raise SlipwayError(f"pulumi stack init {stack}: {done.stderr.strip()}")
-    return json.loads(state.read_text())["checkpoint"]["latest"]["secrets_providers"]["state"][
-        "salt"
-    ]
+def _encryption(stack: str) -> dict[str, str]:
+    """Salt of this machine's passphrase, or what a key of KMS wraps; makes a stack that is not."""
+    shared, state = _shared(stack), _state(stack)
+    if state is None:
+        provider = ["--secrets-provider", shared.secretsProvider] if shared else []
+        _engine(stack, "stack", "init", stack, "--non-interactive", *provider)
+        state = _state(stack)
+    kept = (state or {})["secrets_providers"]["state"]
+    if not shared:
+        return {"encryptionsalt": kept["salt"]}
+    if "encryptedkey" not in kept:
+        raise SlipwayError(
+            f"the state of {stack} in {shared.url} is encrypted by a passphrase",
+            fix=f"`pulumi stack change-secrets-provider {shared.secretsProvider}`",
+        )
+    return {"secretsprovider": kept["url"], "encryptedkey": kept["encryptedkey"]}
+
+
+def _state(stack: str) -> dict[str, Any] | None:
+    """What the backend has of a stack; None where it has no such stack."""
+    if _shared(stack):
+        try:
+            said = _engine(stack, "stack", "export", "--stack", stack, "--non-interactive")
+        except SlipwayError as error:
+            if f"no stack named '{stack}' found" in str(error):
+                return None
+            raise
+        return json.loads(said)["deployment"]
+    file = _home() / "state" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    return json.loads(file.read_text())["checkpoint"]["latest"] if file.exists() else None
+
+
+def _engine(stack: str, *arguments: str) -> str:
+    """What the engine says, away from the checkout, whose files it would change."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
+        merged = {**os.environ, **environment(stack)}
+        command = ["pulumi", *arguments]
+        done = subprocess.run(command, cwd=folder, env=merged, capture_output=True, text=True)
+    if done.returncode:
+        raise SlipwayError(f"pulumi {' '.join(arguments[:2])} {stack}: {done.stderr.strip()}")
+    return done.stdout
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a stack's state on this machine knows: ids and ARNs, and of which types."""
+    """What a stack's state knows: ids and ARNs, and of which types."""
 
     ids: frozenset[str]
     types: frozenset[str]
@@ -173,9 +237,7 @@ class Known:
 
 def known(stack: str) -> Known:
     """What the state has of a stack; nothing where it has none."""
-    state = _home() / "state" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
-    document = json.loads(state.read_text()) if state.exists() else {}
-    latest: Any = document.get("checkpoint", {}).get("latest") or {}
+    latest = _state(stack) or {}
     resources: list[Any] = latest.get("resources") or []
     names = [n for r in resources for n in (r.get("id"), (r.get("outputs") or {}).get("arn"))]
     return Known(
@@ -244,7 +306,7 @@ def _settle(stack: str, arguments: tuple[str, ...], code: int) -> None:
 
 
 def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
-    merged = {**os.environ, **environment(), **more}
+    merged = {**os.environ, **environment(stack), **more}
     command = _command(stack, arguments)
     if "--stack" in command and _is_on_aws(stack):
         # Only Pulumi itself has AWS's plugin.
@@ -254,7 +316,7 @@ def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
 
 def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None]) -> int:
     """Runs the engine, hands its lines on as they come and keeps them in `log`."""
-    merged = {**os.environ, **environment()}
+    merged = {**os.environ, **environment(stack)}
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w") as out,

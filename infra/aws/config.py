@@ -62,6 +62,11 @@ class Account(_Model):
     registryReaders: list[AccountId] = Field(
         default=[], description="accounts of other stacks that pull this one's images"
     )
+    registryOf: str | None = Field(
+        default=None,
+        pattern=r"^[a-z][a-z0-9-]*$",
+        description="the stack whose registry has the images that only Slipway has; none: this one",
+    )
     alarms: str | None = Field(
         default=None, pattern=r"^\S+@\S+\.\S+$", description="who is told when a budget is near"
     )
@@ -286,6 +291,19 @@ class Oidc(_Model):
     clientId: str = Field(min_length=1)
     clientSecret: str = Field(
         pattern=r"^[A-Za-z0-9/_+=.@-]{1,100}$", description="name of a secret in Secrets Manager"
+    )
+
+
+class Backend(_Model):
+    """Where the stack's state is, for everybody who works on it; `slipway pulumi` reads it."""
+
+    url: str = Field(
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9/_-]+)?(\?[a-z0-9=&-]+)?$",
+        description="a bucket, e.g. s3://our-pulumi-state?region=eu-central-1",
+    )
+    secretsProvider: str = Field(
+        pattern=r"^awskms://[A-Za-z0-9/:_-]+(\?[a-z0-9=&-]+)?$",
+        description="a key of KMS, e.g. awskms://alias/pulumi?region=eu-central-1",
     )
 
 

@@ -168,6 +168,20 @@ class Cloud:
         )
         pulumi.export("cluster", self._cluster.cluster_name)
         pulumi.export("registry", self.registry.address)
+        self._images_from = self._registry_of(settings.account.registryOf)
+
+    def _registry_of(self, stack: str | None) -> pulumi.Output[str]:
+        if stack is None:
+            return pulumi.Output.from_input(self.registry.address)
+        # The same program's, in the same backend: what that stack says, not what we think it is.
+        other = pulumi.StackReference(f"organization/{pulumi.get_project()}/{stack}")
+        return other.require_output("registry")
+
+    def located(self, reference: str) -> pulumi.Input[str]:
+        """An image's reference; one without a registry is in `registryOf`'s."""
+        registry, slash, _ = reference.partition("/")
+        named = bool(slash) and ("." in registry or ":" in registry or registry == "localhost")
+        return reference if named else pulumi.Output.concat(self._images_from, "/", reference)
 
     def _make_karpenter(self) -> Karpenter:
         cluster = self._cluster

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ POLICIES = REPOSITORY / "policies" / "admission"
 
 @dataclass(frozen=True)
 class AdmissionArgs:
-    registries: Sequence[str]
+    registries: Sequence[pulumi.Input[str]]
     """Where images may come from: beginnings of references, each ending with a slash."""
 
 
@@ -28,7 +27,8 @@ class Admission(Component):
         self, name: str, args: AdmissionArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("Admission", name, opts)
-        registries = {"name": "registries", "expression": json.dumps(list(args.registries))}
+        expression = pulumi.Output.json_dumps(list(args.registries))
+        registries = {"name": "registries", "expression": expression}
         ours: upstream.Manifest = {
             "kind": "ValidatingAdmissionPolicy",
             "metadata": {"name": "slipway-images"},

@@ -269,18 +269,18 @@ def test_aws_knows_the_command(kind: str, words: list[str]) -> None:
 
 def test_what_a_state_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulumi, "_home", lambda: tmp_path)
-    assert pulumi.known("dev") == NOTHING
-    file = tmp_path / "state" / ".pulumi" / "stacks" / "slipway" / "dev.json"
+    assert pulumi.known("local") == NOTHING
+    file = tmp_path / "state" / ".pulumi" / "stacks" / "slipway" / "local.json"
     file.parent.mkdir(parents=True)
     queue = {"type": "aws:sqs/queue:Queue", "id": "https://q", "outputs": {"arn": "arn:q"}}
     component = {"type": "slipway:aws:Network"}
     state = {"checkpoint": {"latest": {"resources": [component, queue]}}}
     file.write_text(json.dumps(state))
-    assert pulumi.known("dev") == Known(
+    assert pulumi.known("local") == Known(
         frozenset({"https://q", "arn:q"}), frozenset({component["type"], queue["type"]})
     )
     file.write_text(json.dumps({"checkpoint": {"latest": None}}))
-    assert pulumi.known("dev") == NOTHING
+    assert pulumi.known("local") == NOTHING
 
 
 # --- on this machine --------------------------------------------------------------------------

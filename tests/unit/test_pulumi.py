@@ -155,7 +155,72 @@ def test_a_stack_on_aws_stays_there_and_gets_the_manifests_that_it_applies(
     monkeypatch.setattr(pulumi.toolchain, "fetch", fetched.extend)
     monkeypatch.setenv("KUBECONFIG", str(checkout.parent / "kind.yaml"))
     assert merged()["config"]["slipway:cluster"] == "eks"
-    assert fetched == [*pulumi.MANIFESTS, "karpenter", "kueue"]
+    assert fetched == [*pulumi.MANIFESTS_ON_AWS]
+
+
+# A bucket in name only: each state is a file beside the log.
+SHARED = """#!/bin/sh
+echo "$PULUMI_BACKEND_URL $*" >>"$ENGINE_LOG"
+case "$1 $2" in
+"stack init") echo "$ENGINE_STATE" >"$ENGINE_LOG.state" ;;
+"stack export")
+    [ -e "$ENGINE_LOG.state" ] || { echo "error: no stack named 'local' found" >&2; exit 255; }
+    cat "$ENGINE_LOG.state"
+    ;;
+esac
+"""
+BUCKET, KEY = "s3://our-state?region=eu-central-1", "awskms://alias/our-pulumi"
+
+
+@pytest.fixture
+def shared(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stack's state is in a bucket; the stack file."""
+    text = committed(checkout).read_text().replace("embedded", "eks")
+    backend = f"  slipway:backend: {{url: '{BUCKET}', secretsProvider: '{KEY}'}}\n"
+    committed(checkout).write_text(text + backend)
+    (checkout.parent / "bin" / "pulumi").write_text(SHARED)
+    monkeypatch.setattr(pulumi.toolchain, "fetch", lambda _: None)
+    monkeypatch.setenv("PATH", f"{checkout.parent / 'bin'}:{os.environ['PATH']}")
+    kept = {"type": "cloud", "state": {"url": KEY, "encryptedkey": "wrapped"}}
+    state = {"version": 3, "deployment": {"secrets_providers": kept}}
+    monkeypatch.setenv("ENGINE_STATE", json.dumps(state))
+    return committed(checkout)
+
+
+def test_a_teams_state_is_in_its_bucket_under_its_key(shared: Path, checkout: Path) -> None:
+    before = shared.read_text()
+    for _ in range(2):
+        found = merged()
+    assert (found["secretsprovider"], found["encryptedkey"]) == (KEY, "wrapped")
+    assert "encryptionsalt" not in found
+    assert shared.read_text() == before
+    assert [call for call in calls(checkout) if "export" not in call] == [
+        f"{BUCKET} stack init local --non-interactive --secrets-provider {KEY}"
+    ]
+    assert pulumi.run("local", "preview") == 0
+    assert calls(checkout)[-1].startswith(f"{BUCKET} preview --stack local")
+    assert pulumi.known("local").ids == frozenset()
+    # What is asked of no stack, is asked of this machine.
+    assert pulumi.environment()["PULUMI_BACKEND_URL"].startswith("file://")
+
+
+def test_a_stack_has_one_state(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", pulumi.environment()["PULUMI_BACKEND_URL"])
+    assert merged()["encryptedkey"] == "wrapped"
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://mine")
+    with pytest.raises(BadInput, match=r"slipway:backend: PULUMI_BACKEND_URL is s3://mine, "):
+        merged()
+    shared.write_text(shared.read_text().replace("s3://", "gs://"))
+    with pytest.raises(BadInput, match=r"Pulumi\.local\.yaml: url: "):
+        merged()
+
+
+def test_a_state_under_a_passphrase_is_no_teams(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENGINE_STATE", json.dumps({"deployment": STATE}))
+    with pytest.raises(SlipwayError, match=r"by a passphrase\n  fix: `pulumi stack change-secr"):
+        merged()
 
 
 @pytest.fixture

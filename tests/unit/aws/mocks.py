@@ -25,6 +25,8 @@ ARNS = {
 
 def outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """Outputs of a resource beside its inputs; nothing for one that is not AWS's."""
+    if token == "pulumi:pulumi:StackReference":
+        return {"outputs": {"registry": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"}}
     if not token.startswith("aws:"):
         return {}
     known = inputs.get("bucket") or inputs.get("name") or name

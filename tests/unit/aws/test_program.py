@@ -6,15 +6,18 @@ import importlib
 import inspect
 import ipaddress
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
 from infra.aws import families
-from infra.aws.stack import minor
+from infra.aws.stack import images, minor
 from slipway import toolchain
-from tests.unit.aws import models
+from tests.manifests.program import ROOT, containers
+from tests.unit.aws import mocks, models
 from tests.unit.aws.stacks import STACKS, Made, Stack, stack
 
 TAGS = {"slipway:stack", "environment", "owner", "cost-centre", "managed-by", "Name"}
@@ -212,6 +215,36 @@ def test_images_are_written_once_scanned_and_pulled_by_other_stacks() -> None:
         }
         assert not [a for a in pull["Action"] if "Put" in a or "Delete" in a]
     assert not list(stack("prod").of(":RepositoryPolicy"))
+
+
+def test_images_of_ours_come_from_the_registry_of_the_stack_that_is_named() -> None:
+    registry = f"{mocks.ACCOUNT}.dkr.ecr.{mocks.REGION}.amazonaws.com"
+    for name, other in (("dev", None), ("staging", "dev"), ("prod", "dev")):
+        made = stack(name)
+        references = [r.name for r in made.program.resources if "StackReference" in r.token]
+        assert references == ([f"organization/slipway/{other}"] if other else [])
+        seen = {c["image"] for _, _, pod in made.program.pods() for c in containers(pod)}
+        ours = {image.partition("@")[0] for image in seen if "/slipway/" in image}
+        assert ours == {f"{registry}/slipway/mlflow", f"{registry}/slipway/training"}
+        settings = made.program.one("ConfigMap", "platform")["data"]
+        assert settings["SERVING_IMAGE"].startswith(f"{registry}/slipway/serving@sha256:")
+        policy = made.program.one("ValidatingAdmissionPolicy", "slipway-images")
+        assert policy["spec"]["variables"][0]["expression"] == json.dumps([f"{registry}/"])
+        # And may be pulled by the account that names it.
+        if other:
+            config = settings_of(name)["slipway:aws"]
+            assert config["account"] in settings_of(other)["slipway:aws"]["registryReaders"]
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    file = ROOT / "environments" / f"Pulumi.{name}.yaml"
+    return yaml.safe_load(file.read_text())["config"]
+
+
+def test_images_of_others_say_their_version() -> None:
+    """By tag: what digest that is, cannot be looked up here. Policy `images-pinned` lists them."""
+    for name, reference in images().items():
+        assert re.search(r":v?\d+\.\d+\.\d+[\w.-]*(@sha256:[0-9a-f]{64})?$", reference), name
 
 
 # Identities
