@@ -314,6 +314,11 @@ def spending(usage: Usage, table: Prices) -> Spending:
     for node in usage.nodes:
         spent[node.pool] += table.machine(node.type) * node.hours
         had[node.pool] += node.gpus * node.hours
+    # A pool had at least what it gave: of nodes that are gone, only their pods may be known.
+    given = defaultdict[str, float](float)
+    for pod in usage.pods:
+        given[pod.pool] += pod.gpus * pod.hours
+    had |= {pool: max(had[pool], amount) for pool, amount in given.items()}
     used, money = (
         defaultdict[tuple[str, str], float](float),
         defaultdict[tuple[str, str], float](float),

@@ -1,16 +1,24 @@
-"""GPUs that nodes had and pods asked for, this month: from a cluster, or as it was recorded."""
+"""GPUs that nodes had and pods asked for, this month: from a cluster, or as it was recorded.
+
+A cluster knows nodes and pods that are there. Of pods that are gone the archive of Argo Workflows
+knows those that ended by themselves. Nodes that are gone nobody knows: who wants to know what was
+idle on them records what there is every few minutes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
+import yaml
 from pydantic import AwareDatetime, Field
 
 from slipway import documents
-from slipway.endpoints import Cluster, part
+from slipway.endpoints import Cluster, ClusterError, part, parts
+from slipway.errors import BadInput
 from slipway.release import Strict
 
 GPU = "nvidia.com/gpu"
@@ -19,17 +27,23 @@ PHYSICAL = "nvidia.com/gpu.count"
 POOLS = ("slipway/pool", "karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup")
 TEAMS = ("slipway.dev/team", "kueue.x-k8s.io/queue-name")
 MODEL = "slipway.dev/model"
+# Of a workflow, whose pods stand in a queue that is called as the team.
+TEAM = "slipway.dev/team"
+# By which a pod and a step of a workflow know each other.
+STEP = "workflows.argoproj.io/node-id"
+PAGE = 200
 NONE = "-"
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class RanNode(Strict):
-    """A machine, its GPUs, and for how many hours it was there."""
+    """A machine, its GPUs, and for how many hours it was there; by `id` it is known again."""
 
     pool: str
     type: str
     gpus: Amount
     hours: Amount
+    id: str = ""
 
 
 class RanPod(Strict):
@@ -40,6 +54,7 @@ class RanPod(Strict):
     pool: str
     gpus: Amount
     hours: Amount
+    id: str = ""
 
 
 class Usage(Strict):
@@ -56,8 +71,39 @@ def parse(text: str | bytes, file: Path | str) -> Usage:
     return documents.parse(Usage, text, file)
 
 
+def merged(before: Usage, now: Usage) -> Usage:
+    """What was recorded before, and what of it went on, or began, since.
+
+    Raises:
+        BadInput: the record is of another month.
+    """
+    if before.start != now.start:
+        raise BadInput(f"it is of the month that began {before.start}", fix="a file a month")
+    nodes = {node.id or str(index): node for index, node in enumerate(before.nodes)}
+    pods = {pod.id or str(index): pod for index, pod in enumerate(before.pods)}
+    nodes |= {node.id: node for node in now.nodes}
+    pods |= {pod.id: pod for pod in now.pods}
+    return Usage(
+        start=now.start, end=now.end, nodes=tuple(nodes.values()), pods=tuple(pods.values())
+    )
+
+
+def record(file: Path, now: Usage) -> Usage:
+    """Adds to a record, or begins one; all that it then has.
+
+    Raises:
+        BadInput: the file is no record, or of another month.
+    """
+    before = parse(file.read_bytes(), file) if file.exists() else None
+    whole = merged(before, now) if before else now
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.write_text(yaml.safe_dump(whole.model_dump(mode="json"), sort_keys=False))
+    fresh.replace(file)
+    return whole
+
+
 def of_cluster(cluster: Cluster, now: datetime | None = None) -> Usage:
-    """What a cluster still knows of this month: nodes that are there, and pods on them."""
+    """What a cluster knows of this month: nodes and pods that are there, and steps that ended."""
     now = now or datetime.now(UTC)
     start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     nodes: dict[str, tuple[RanNode, float]] = {}
@@ -74,10 +120,12 @@ def of_cluster(cluster: Cluster, now: datetime | None = None) -> Usage:
                 type=labels.get("node.kubernetes.io/instance-type", NONE),
                 gpus=gpus,
                 hours=_hours(came, now, start),
+                id=str(part(node, "metadata", "uid") or ""),
             ),
             gpus / capacity,
         )
     pods: list[RanPod] = []
+    steps: set[str] = set()
     for pod in cluster.items("/api/v1/pods"):
         asked = sum(_asked(c) for c in part(pod, "spec", "containers") or [])
         where = nodes.get(str(part(pod, "spec", "nodeName")))
@@ -88,6 +136,8 @@ def of_cluster(cluster: Cluster, now: datetime | None = None) -> Usage:
         labels = part(pod, "metadata", "labels") or {}
         team = _first(labels, TEAMS, str(part(pod, "metadata", "namespace")))
         hours = _hours(began, _ended(pod) or now, start)
+        step = part(pod, "metadata", "annotations", STEP)
+        steps.add(str(step))
         pods.append(
             RanPod(
                 team=team,
@@ -95,11 +145,84 @@ def of_cluster(cluster: Cluster, now: datetime | None = None) -> Usage:
                 pool=node.pool,
                 gpus=asked * share,
                 hours=hours,
+                id=str(step or part(pod, "metadata", "uid") or ""),
             )
         )
+    pools = {name: node.pool for name, (node, _) in nodes.items()}
+    pods += [ran for ran in _steps(cluster, start, pools) if ran.id not in steps]
     return Usage(
         start=start, end=now, nodes=tuple(node for node, _ in nodes.values()), pods=tuple(pods)
     )
+
+
+def _steps(cluster: Cluster, start: datetime, pools: Mapping[str, str]) -> Iterator[RanPod]:
+    """Steps of workflows that ended and had GPUs, their pods there or not; from Argo's archive.
+
+    Args:
+        pools: of the nodes that are there.
+    """
+    try:
+        token = cluster.secret("argo", "console-token")["token"]
+        place = cluster.service("argo", "argo-server")
+        with (
+            place as url,
+            httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=30) as argo,
+        ):
+            for name, uid in _with_gpus(argo, f"{url}/api/v1/workflows/pipelines", start):
+                where = f"{url}/api/v1/workflows/pipelines/{name}"
+                yield from _of_workflow(_answer(argo, where, uid=uid), start, pools)
+    except ClusterError as error:
+        if error.status != 404:  # without Argo Workflows nothing was run by it
+            raise
+
+
+def _answer(argo: httpx.Client, url: str, **params: str) -> Any:
+    try:
+        return argo.get(url, params=params).raise_for_status().json()
+    except httpx.HTTPError as error:
+        raise ClusterError(f"Argo Workflows does not answer: {error}") from error
+
+
+def _with_gpus(argo: httpx.Client, url: str, start: datetime) -> Iterator[tuple[str, str]]:
+    """Name and uid of this month's workflows that had GPUs, the newest first."""
+    wanted = ("metadata.name", "metadata.uid", "status.finishedAt", "status.resourcesDuration")
+    fields = ",".join(["metadata.continue", *(f"items.{field}" for field in wanted)])
+    more = ""
+    while True:
+        limits = {"listOptions.limit": str(PAGE), "listOptions.continue": more}
+        page = _answer(argo, url, fields=fields, **limits)
+        found = parts(page, "items")
+        ended = [_time(part(item, "status", "finishedAt")) for item in found]
+        for item, end in zip(found, ended, strict=True):
+            if GPU in (part(item, "status", "resourcesDuration") or {}) and (
+                not end or end > start
+            ):
+                yield str(part(item, "metadata", "name")), str(part(item, "metadata", "uid"))
+        more = str(part(page, "metadata", "continue") or "")
+        if not more or all(end and end < start for end in ended):
+            return
+
+
+def _of_workflow(workflow: Any, start: datetime, pools: Mapping[str, str]) -> Iterator[RanPod]:
+    labels: Mapping[str, str] = part(workflow, "metadata", "labels") or {}
+    given = {p["name"]: p.get("value") for p in parts(workflow, "spec", "arguments", "parameters")}
+    for step in (part(workflow, "status", "nodes") or {}).values():
+        gpu_seconds = _number(part(step, "resourcesDuration", GPU))
+        began, ended = (_time(part(step, when)) for when in ("startedAt", "finishedAt"))
+        if not gpu_seconds or part(step, "type") != "Pod" or not (began and ended):
+            continue
+        whole = _hours(began, ended, began)
+        within = _hours(began, ended, start) / whole if whole else 1.0
+        pool = given.get("pool") or pools.get(str(part(step, "hostNodeName")), NONE)
+        # What Argo keeps is GPUs times seconds.
+        yield RanPod(
+            team=labels.get(TEAM, "pipelines"),
+            model=labels.get(MODEL, NONE),
+            pool=str(pool),
+            gpus=1,
+            hours=gpu_seconds / 3600 * within,
+            id=str(part(step, "id")),
+        )
 
 
 def _asked(container: Any) -> float:

@@ -26,17 +26,25 @@ def command(
     ] = "",
     ran: Annotated[
         str,
-        typer.Option(metavar="FILE", help="Shares of what ran: recorded, or `cluster` for now's."),
+        typer.Option(
+            metavar="FILE", help="Shares of what ran: recorded, or `cluster` for what it knows."
+        ),
+    ] = "",
+    record: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Add what the cluster knows to this month's record."),
     ] = "",
     output: Output = "text",
 ) -> None:
     """What stacks on AWS cost a month: floor and ceiling. Exit code 1: a budget is not kept."""
+    if record and ran not in ("", "cluster"):
+        raise BadInput("--record is of the cluster", field="--ran", fix="--ran cluster, or none")
     table = cost.prices()
     files = _files(stack)
     now = {name: _estimate(file.read_bytes(), name, table) for name, file in files.items()}
     found = [estimate for estimate in now.values() if estimate]
     changed = _changes(diff, now, table) if diff else {}
-    spent = cost.spending(_usage(ran), table) if ran else None
+    spent = cost.spending(_usage(ran, record), table) if ran or record else None
     alarms = [a for estimate in found for a in estimate.alarms]
     if spent:
         alarms += spent.alarms(_budgets(found))
@@ -78,9 +86,10 @@ def _changes(rev: str, now: dict[str, Estimate | None], table: Prices) -> dict[s
     return {name: cost.changes(old[name], now[name]) for name in now}
 
 
-def _usage(ran: str) -> usage.Usage:
-    if ran == "cluster":
-        return usage.of_cluster(Cluster.connect())
+def _usage(ran: str, record: str) -> usage.Usage:
+    if record or ran == "cluster":
+        found = usage.of_cluster(Cluster.connect())
+        return usage.record(Path(record), found) if record else found
     file = Path(ran)
     if not file.is_file():
         raise BadInput("no such file", file=ran, fix="name a recorded sample, or `cluster`")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,8 @@ def cluster(nodes: list[Any], pods: list[Any]) -> Cluster:
     answers = {"/api/v1/nodes": nodes, "/api/v1/pods": pods}
 
     def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path not in answers:  # no Argo Workflows, nor its token
+            return httpx.Response(404, json={"message": "not found"})
         return httpx.Response(200, json={"items": answers[request.url.path]})
 
     client = httpx.Client(base_url="http://api", transport=httpx.MockTransport(answer))
@@ -340,6 +343,132 @@ def test_a_gpu_that_pods_share_is_one() -> None:
     found = usage.of_cluster(cluster([node("a", gpus="4", **labels)], [pod("a"), pod("a")]), NOW)
     assert found.nodes[0].gpus == 1
     assert [p.gpus for p in found.pods] == [0.25, 0.25]
+
+
+STEP = "search-1000027602"
+
+
+class WithArgo(Cluster):
+    """A cluster with Argo Workflows; `workflows` are what its server and its archive know."""
+
+    def __init__(self, api: Cluster, monkeypatch: pytest.MonkeyPatch, *workflows: Any) -> None:
+        super().__init__(api._client, embedded=False)
+        self.asked: list[httpx.URL] = []
+        plain = httpx.Client
+
+        def argo(**options: Any) -> httpx.Client:
+            assert options["headers"] == {"Authorization": "Bearer t"}
+            return plain(transport=httpx.MockTransport(answer))
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            self.asked.append(request.url)
+            name = request.url.path.rpartition("/")[2]
+            if name != "pipelines":
+                [found] = [w for w in workflows if w["metadata"]["name"] == name]
+                return httpx.Response(200, json=found)
+            page = int(request.url.params["listOptions.continue"] or 0)
+            more = {"continue": str(page + 1)} if page + 1 < len(workflows) else {}
+            return httpx.Response(200, json={"metadata": more, "items": [workflows[page]]})
+
+        monkeypatch.setattr(usage.httpx, "Client", argo)
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        assert (namespace, name) == ("argo", "console-token")
+        return {"token": "t"}
+
+    @contextlib.contextmanager
+    def service(self, namespace: str, name: str) -> Iterator[str]:
+        yield "http://argo"
+
+
+def workflow(
+    name: str = "search", finished: str | None = "2026-11-02T20:00:00Z", **more: Any
+) -> Any:
+    """One that had two GPUs for an hour in a step, and for another that was not counted."""
+    step = {
+        "id": STEP,
+        "type": "Pod",
+        "startedAt": "2026-11-02T10:00:00Z",
+        "finishedAt": "2026-11-02T12:00:00Z",
+        "resourcesDuration": {"cpu": 9, usage.GPU: 7200},
+        **more,
+    }
+    given = [{"name": "pool", "value": "shared"}]
+    return {
+        "metadata": {
+            "name": name,
+            "uid": f"uid-{name}",
+            "labels": {"slipway.dev/model": "flight_delay", "slipway.dev/team": "delays"},
+        },
+        "spec": {"arguments": {"parameters": given}},
+        "status": {
+            "finishedAt": finished,
+            "resourcesDuration": step.get("resourcesDuration"),
+            "nodes": {
+                STEP: step,
+                "dag": {**step, "id": "dag", "type": "DAG"},
+                "w": {"type": "Pod"},
+            },
+        },
+    }
+
+
+def test_what_is_gone_is_in_argo_s_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = workflow("train")
+    del without["status"]["resourcesDuration"][usage.GPU]
+    former = workflow("former", "2026-10-30T00:00:00Z")
+    known = WithArgo(
+        cluster([node("a")], []), monkeypatch, without, workflow(), former, workflow("later")
+    )
+    [ran] = usage.of_cluster(known, NOW).pods
+    assert (ran.team, ran.model, ran.pool, ran.id) == ("delays", "flight_delay", "shared", STEP)
+    assert ran.gpus * ran.hours == 2
+    # Of last month's nothing is read, nor what came before it.
+    assert [url.path.rpartition("/")[2] for url in known.asked] == [
+        *("pipelines", "pipelines", "search", "pipelines")
+    ]
+
+
+def test_a_step_whose_pod_is_there_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = pod("a")
+    there["metadata"]["annotations"] = {usage.STEP: STEP}
+    known = WithArgo(cluster([node("a")], [there]), monkeypatch, workflow())
+    [ran] = usage.of_cluster(known, NOW).pods
+    assert (ran.team, ran.hours, ran.id) == ("dev", 12, STEP)
+
+
+def test_a_step_counts_as_far_as_it_is_of_this_month(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = {"startedAt": "2026-10-31T22:00:00Z", "finishedAt": "2026-11-01T02:00:00Z"}
+    known = WithArgo(cluster([], []), monkeypatch, workflow(**began))
+    [ran] = usage.of_cluster(known, NOW).pods
+    assert ran.gpus * ran.hours == 1
+
+
+def test_a_pool_had_at_least_what_it_gave() -> None:
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    one = usage.RanNode(pool="shared", type="g6.xlarge", gpus=1, hours=1)
+    ran = usage.RanPod(team="a", model="b", pool="shared", gpus=1, hours=4)
+    found = cost.spending(usage.Usage(start=at, end=at, nodes=(one,), pods=(ran,)), table())
+    assert (found.gpu_hours, found.total, found.idle.gpu_hours) == (4, 1, 0)
+    assert (found.shares[0].share, found.shares[0].money) == (1, 1)
+
+
+def test_a_record_remembers_what_is_gone(tmp_path: Path) -> None:
+    def known(id: str, hours: float, month: int = 11) -> usage.Usage:
+        start = datetime(2026, month, 1, tzinfo=UTC)
+        one = usage.RanNode(pool="shared", type="g6.xlarge", gpus=1, hours=hours, id=id)
+        ran = usage.RanPod(team="a", model="b", pool="shared", gpus=1, hours=hours / 2, id=id)
+        return usage.Usage(start=start, end=start, nodes=(one,), pods=(ran,))
+
+    file = tmp_path / "usage.yaml"
+    assert usage.record(file, known("1", 1)) == known("1", 1)
+    usage.record(file, known("2", 3))
+    whole = usage.record(file, known("2", 4))
+    assert {n.id: n.hours for n in whole.nodes} == {"1": 1, "2": 4}
+    assert {p.id: p.hours for p in whole.pods} == {"1": 0.5, "2": 2}
+    assert usage.parse(file.read_bytes(), file) == whole
+    with pytest.raises(BadInput, match=r"another month|began 2026-11-01"):
+        usage.record(file, known("3", 1, 12))
 
 
 # --- the command ------------------------------------------------------------------------------
@@ -438,6 +567,7 @@ def test_what_was_spent_counts_too(checkout: Path, slipway: Run) -> None:
         (["--stack", "deb"], "no such stack: deb\n  fix: did you mean 'dev'?"),
         (["--ran", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--diff", "nowhere"], "nowhere"),
+        (["--ran", "november.yaml", "--record", "more.yaml"], "--record is of the cluster"),
     ],
 )
 def test_wrong_arguments(slipway: Run, arguments: list[str], said: str) -> None:
