@@ -255,6 +255,14 @@ class StackConfig(_Model):
                     raise ValueError(f"gpuPools.{index}: a capacity block needs karpenter: true")
         return self
 
+    @model_validator(mode="after")
+    def _somebody_is_told(self) -> StackConfig:
+        if self.gpuPools and self.aws and not self.aws.alarms:
+            raise ValueError(
+                "aws.alarms: pools have budgets, and nobody is told of them: name a mail address"
+            )
+        return self
+
 
 def load(values: Mapping[str, str], stack: str) -> StackConfig:
     """The typed configuration.

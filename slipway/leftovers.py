@@ -241,7 +241,7 @@ def of_stack(stack: str) -> list[Leftover]:
     config = _config(stack)
     if config.cluster == "eks":
         return on_aws(config, stack, _login(config), cost.prices())
-    if config.cluster == "kubeconfig" or not pulumi.is_embedded(stack):
+    if config.cluster != "simulated" and not pulumi.is_embedded(stack):
         raise BadInput(
             f"the cluster of stack {stack} is none that Slipway makes",
             file=paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml",

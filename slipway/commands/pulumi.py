@@ -15,9 +15,11 @@ def command(
     stack: Annotated[str, typer.Option("--stack", "-s", help="Stack to work on.")] = up.STACK,
 ) -> None:
     """The Pulumi engine on this project: backend, plugins and passphrase are set."""
-    had, began = pulumi.known(stack).types, time.monotonic()
+    began = time.monotonic()
+    whole = context.args[:1] == ["destroy"] and stack == up.STACK and pulumi.is_embedded(stack)
+    had = whole and pulumi.known(stack).types
     code = pulumi.run(stack, *context.args)
-    if had and stack == up.STACK and pulumi.is_embedded(stack) and not pulumi.known(stack).types:
+    if had and not pulumi.known(stack).types:
         up.record("destroy", time.monotonic() - began)
     raise typer.Exit(code)
 

@@ -31,6 +31,7 @@ STACK: dict[str, Any] = {
         "account": "111111111111",
         "region": "us-east-1",
         "deployRole": "arn:aws:iam::111111111111:role/deploy",
+        "alarms": "ml-platform@example.com",
         "nodes": {"types": ["m7i.large", "m6i.large"], "min": 2, "max": 4},
     },
     "slipway:network": {

@@ -414,6 +414,22 @@ def test_pools_are_karpenters_or_managed_groups() -> None:
     assert [t["effect"] for t in group["taints"]] == ["NO_SCHEDULE"]
 
 
+def test_somebody_is_told_when_a_budget_is_nearly_or_all_spent(made: Stack) -> None:
+    budgets = list(made.of("budgets/budget:Budget"))
+    assert budgets
+    for budget in budgets:
+        told = budget.inputs["notifications"]
+        assert [(n["threshold"], n["thresholdType"]) for n in told] == [
+            *((80, "PERCENTAGE"), (100, "PERCENTAGE"))
+        ]
+        assert all(n["subscriberEmailAddresses"] == ["ml-platform@example.com"] for n in told)
+
+
+def test_a_stack_keeps_what_it_costs(made: Stack) -> None:
+    monthly = made.program.outputs["monthlyUSD"]
+    assert 0 < float(monthly["floor"]) <= float(monthly["ceiling"])
+
+
 def test_every_machine_of_a_pool_is_one_of_awss(made: Stack) -> None:
     known = models.values("ec2", "InstanceType")
     for pool in made.of(":NodePool"):
