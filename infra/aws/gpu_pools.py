@@ -16,7 +16,7 @@ from infra.aws.component import AwsComponent, Context
 from infra.aws.config import Pool
 from infra.aws.families import with_efa
 from infra.aws.network import DISCOVERY
-from infra.aws.node_pools import POOL_LABEL, labels, node_pools
+from infra.aws.node_pools import POOL_LABEL, discovered, labels, node_pools
 from infra.platform import upstream
 
 ALARMS = (80, 100)
@@ -158,7 +158,7 @@ class GpuPools(AwsComponent):
             ami_type="AL2023_x86_64_NVIDIA",
             capacity_type="SPOT" if pool.purchase == "spot" else "ON_DEMAND",
             instance_types=sorted(pool.types, key=lambda t: pool.types[t].price)[:GROUP_TYPES],
-            labels=labels(pool),
+            labels=labels(pool) | discovered(pool),
             taints=[
                 {"key": t.key, "value": t.value, "effect": effects[t.effect]} for t in pool.taints
             ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infra.aws import families
 from infra.aws.config import Pool
 
 POOL_LABEL = "slipway/pool"
@@ -13,9 +14,32 @@ PURCHASE = {"on-demand": "on-demand", "spot": "spot", "capacity-block": "reserve
 
 
 def labels(pool: Pool) -> dict[str, str]:
-    """Of a pool's nodes, beside those that AWS and NVIDIA's software set."""
+    """Of a pool's nodes: by them its software and its queues find them."""
     sharing = {"slipway/gpu-sharing": pool.sharing.by}
     return {POOL_LABEL: pool.name, "slipway/nodes": "gpu", **sharing}
+
+
+def discovered(pool: Pool) -> dict[str, str]:
+    """What GPU feature discovery would say of all nodes of a pool, if it ran there.
+
+    Said beforehand instead: Karpenter makes a node for a pod only by labels that it knows before
+    there is one, and nothing needs a right to change nodes. What differs between a pool's machines,
+    or is another where GPUs are shared, is not said; each has its type, and on AWS Karpenter's
+    `karpenter.k8s.aws/instance-gpu-*`.
+    """
+    present = {"nvidia.com/gpu.present": "true"}
+    if pool.sharing.by != "none":
+        return present
+    made: dict[str, set[str]] = {}
+    for name, size in pool.types.items():
+        gpu = families.catalogue().families[name.partition(".")[0]].gpu
+        for label, value in {
+            "product": gpu.product,
+            "memory": str(gpu.memoryGiB * 1024),
+            "count": str(size.gpus),
+        }.items():
+            made.setdefault(f"nvidia.com/gpu.{label}", set()).add(value)
+    return present | {label: values.pop() for label, values in made.items() if len(values) == 1}
 
 
 def taints(pool: Pool) -> list[dict[str, str]]:
@@ -71,7 +95,7 @@ def _node_pool(
         "spec": {
             **spec,
             "template": {
-                "metadata": {"labels": labels(pool)},
+                "metadata": {"labels": labels(pool) | discovered(pool)},
                 "spec": {
                     "nodeClassRef": dict(machines),
                     "requirements": [

@@ -12,7 +12,7 @@ import pulumi
 import pytest
 from botocore.stub import Stubber
 
-from infra.aws import families, gpu_pools
+from infra.aws import families, gpu_pools, node_pools
 from infra.aws.component import Context
 from infra.aws.config import Network, Pool
 from infra.aws.gpu_software import plugin_config
@@ -92,6 +92,21 @@ def test_a_minimum_is_a_pool_that_stays() -> None:
     assert (floor["spec"]["replicas"], floor["spec"]["limits"]) == (1, {"nodes": "1"})
     [alone] = gpu_pools.node_pools(pool(min=4), ["eu-central-1a"])
     assert alone["metadata"]["name"] == "inference-floor"
+
+
+def test_nodes_say_what_gpus_they_have_before_there_are_any() -> None:
+    [made] = node_pools.node_pools(pool(sizes=["xlarge", "2xlarge"]), ["eu-central-1a"])
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    found = {k.partition("/")[2]: v for k, v in labels.items() if k.startswith("nvidia.com/")}
+    assert found == {
+        **{"gpu.present": "true", "gpu.product": "NVIDIA-L4"},
+        **{"gpu.memory": "24576", "gpu.count": "1"},
+    }
+    # Not what would be wrong of some.
+    mixed = node_pools.discovered(pool(families=["g6", "g5"]))
+    assert mixed == {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.memory": "24576"}
+    divided = pool(families=["p4d"], budget=20000, sharing={"by": "mig", "profile": "2g.10gb"})
+    assert node_pools.discovered(divided) == {"nvidia.com/gpu.present": "true"}
 
 
 def test_a_block_is_bought_by_its_reservation() -> None:
