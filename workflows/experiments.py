@@ -105,11 +105,13 @@ def on_gpu(name: str) -> Container:
         "slipway.dev/model": parameter("model"),
     }
     made.annotations = {"slipway.dev/simulated-for": parameter("simulated-for")}
-    # Whoever is preempted, again and again, is begun again each time.
+    # Who is preempted, again and again, is begun again each time. So is who went with its node,
+    # which leaves no exit code (-1): spot machines are taken away.
+    lost = 'lastRetry.status == "Error" || lastRetry.exitCode in '
     made.retry_strategy = RetryStrategy(
         limit=1000,
         retry_policy="Always",
-        expression=made.retry_strategy.expression,
+        expression=f"{lost}[{', '.join(map(repr, (*steps.TRANSIENT, '-1')))}]",
         backoff=Backoff(duration="5s"),
     )
     return made

@@ -158,6 +158,8 @@ def test_on_gpus_an_experiment_is_in_a_queue_and_in_a_pool(name: str) -> None:
     retry = template["retryStrategy"]
     assert "maxDuration" not in retry["backoff"]
     assert retry["limit"] == 1000
+    # So is one that went with its node, without an exit code.
+    assert "'-1'" in retry["expression"]
 
 
 def test_only_a_gang_is_a_group_of_pods() -> None:
