@@ -112,7 +112,7 @@ def test_the_chart_of_the_branch_differs_in_where_pods_go() -> None:
     head, anchor, rest = before.partition(many.ANCHOR)
     added = after.removeprefix(head + anchor).removesuffix(rest)
     assert yaml.safe_load(added) == kwok.PLACEMENT
-    assert "\n".join(line for line in after.splitlines() if line not in added) + "\n" == before
+    assert after == head + anchor + added + rest
     for other in (b"", before.encode() * 2):
         with pytest.raises(SlipwayError, match="no place for nodes"):
             many.placed(other)
