@@ -61,6 +61,7 @@ def test_down_leaves_nothing_and_up_brings_the_data_back(slipway: Callable[..., 
     before = bento()
     slipway("down")
     assert not any(left_behind().values()), left_behind()
+    assert document("doctor", "--leftovers")["leftovers"] == []
     slipway("up")
     assert bento() == before
     slipway("trace", MODEL, "--env", ENV)

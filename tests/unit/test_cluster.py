@@ -270,6 +270,27 @@ def test_rules_of_others_stay() -> None:
     assert cluster.without_our_rules(FOREIGN) == FOREIGN
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_remains_is_told_by_kind(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    monkeypatch.setattr(cluster, "_is_ours", lambda: ours)
+    monkeypatch.setattr(cluster, "orphans", list)
+    monkeypatch.setattr(cluster, "_mounts", lambda: ["/a/mount"])
+    monkeypatch.setattr(cluster, "_network_namespaces", lambda: iter([Path("/run/netns/cni-1")]))
+    monkeypatch.setattr(cluster.shutil, "which", lambda name: name)
+    monkeypatch.setattr(cluster, "_run", lambda name, **_: SAVED if "ip6" in name else FOREIGN)
+    none = cluster.Addresses.model_construct(bridge="no-such-bridge")
+    monkeypatch.setattr(cluster, "addresses", lambda: none)
+    found = cluster.remains()
+    lines = SAVED.count("\n") - FOREIGN.count("\n")
+    assert (found["mount"], found["interface"]) == (["/a/mount"], [])
+    assert found["network namespace"] == ["/run/netns/cni-1"]
+    # Another Kubernetes calls its chains the same.
+    assert found["firewall rules"] == ([f"ip6tables: {lines} lines"] if ours else [])
+    assert found["folder"] == []
+
+
 def test_rules_are_restored_only_when_some_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     restored: list[str] = []
     saved = {"iptables-save": SAVED, "ip6tables-save": FOREIGN}
