@@ -327,6 +327,9 @@ def _bridge_up() -> None:
     network = f"{a.node_ip}/{a.pod_subnet.prefixlen}"
     _run("ip", "addr", "replace", network, "dev", a.bridge)
     _run("ip", "link", "set", a.bridge, "up")
+    # Until kube-proxy has its rules, nothing for a service may leave the machine: whoever answers
+    # there would keep the API server's connection for good.
+    _run("ip", "route", "replace", str(a.service_subnet), "dev", a.bridge)
     for key in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
         (Path("/proc/sys") / key).write_text("1")
 
