@@ -35,6 +35,8 @@ STACKS = "environments"
 NEAR, OVER = 0.8, 1.0
 # As many VPC endpoints are billed as infra/aws/network.py makes; that of S3 is free.
 ENDPOINTS = 6
+# Each of the platform's nodes has a disk of as many GiB as infra/aws/cluster.py says.
+NODE_DISK_GIB = 50
 Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 State = Literal["near", "over"]
 
@@ -225,7 +227,8 @@ def _lines(config: StackConfig, account: Account, table: Prices) -> Iterator[Lin
     yield Line("cluster", "EKS' control plane", control_plane, control_plane)
     nodes, each = account.nodes, [table.machine(name) * hours for name in account.nodes.types]
     what = f"{_range(nodes.min, nodes.max)} nodes of {', '.join(nodes.types)}"
-    yield Line("nodes", what, nodes.min * min(each), nodes.max * max(each))
+    disk = NODE_DISK_GIB * table.monthly.disk_gib
+    yield Line("nodes", what, nodes.min * (min(each) + disk), nodes.max * (max(each) + disk))
     for pool in config.gpuPools:
         yield _pool(pool, table)
     network = config.network
@@ -238,11 +241,12 @@ def _lines(config: StackConfig, account: Account, table: Prices) -> Iterator[Lin
     if config.stores.postgres == "rds":
         database, copies = config.stores.database, 2 if config.protected else 1
         one = table.database(database.type) * hours
-        disk = database.storageGiB * table.monthly.database_gib
+        space = database.storageGiB * table.monthly.database_gib
         what = f"{database.type}, {database.storageGiB} GiB, in {copies} zone{'s'[: copies - 1]}"
-        yield Line("database", what, copies * (one + disk), copies * (one + disk))
-    if config.domain is not None:
-        balancer = hourly.load_balancer * hours
+        yield Line("database", what, copies * (one + space), copies * (one + space))
+    if config.domain is not None and network is not None:
+        # It has an address in each zone.
+        balancer = (hourly.load_balancer + len(network.zones) * hourly.public_address) * hours
         yield Line("front door", "one load balancer, no traffic", balancer, balancer)
 
 

@@ -39,6 +39,8 @@ ADDON_ROLES = {
     "aws-ebs-csi-driver": ("ebs-csi-controller-sa", "service-role/AmazonEBSCSIDriverPolicyV2"),
 }
 ROLE_LABEL = "slipway/nodes"
+# Of each of the platform's nodes.
+DISK_GIB = 50
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Cluster(AwsComponent):
         early = [self._addon(cluster, addon) for addon in BEFORE_NODES]
         role, attached = self._node_role()
         self.node_role, self.node_role_name = role.arn, role.name
-        template = node_template(self, "platform", disk=50)
+        template = node_template(self, "platform", disk=DISK_GIB)
         group = NodeGroup(
             "platform",
             cluster_name=cluster.name,

@@ -104,10 +104,11 @@ def test_the_committed_table_has_what_pools_may_ask_for() -> None:
             assert committed.machine(f"{name}.{size}") == pytest.approx(what.price, rel=1e-3)
 
 
-def test_endpoints_are_those_that_the_network_has() -> None:
+def test_what_is_counted_is_what_the_program_makes() -> None:
+    from infra.aws.cluster import DISK_GIB
     from infra.aws.network import ENDPOINTS
 
-    assert len(ENDPOINTS) == cost.ENDPOINTS
+    assert (len(ENDPOINTS), DISK_GIB) == (cost.ENDPOINTS, cost.NODE_DISK_GIB)
 
 
 def test_a_machine_without_a_price() -> None:
@@ -122,7 +123,7 @@ def test_floor_and_ceiling_of_each_part() -> None:
     found = {name: (line.floor, line.ceiling) for name, line in lines().items()}
     assert found == {
         "cluster": pytest.approx((73, 73)),
-        "nodes": pytest.approx((2 * 0.1 * 730, 4 * 0.2 * 730)),
+        "nodes": pytest.approx((2 * (73 + 5), 4 * (146 + 5))),
         "pool shared": pytest.approx((730 + 10, 3 * (2 * 730 + 10))),
         "network": pytest.approx([(0.055 + 6 * 3 * 0.01) * 730] * 2),
         "database": pytest.approx((73 + 2, 73 + 2)),
