@@ -17,7 +17,7 @@ from infra.platform.component import Resources
 from infra.platform.environment import Environment, EnvironmentArgs
 from infra.platform.flows import flows
 from infra.platform.gitea import Gitea, GiteaArgs
-from infra.platform.kueue import Kueue, KueueArgs
+from infra.platform.kueue import Kueue, KueueArgs, Webhooks, WebhooksArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
@@ -224,25 +224,37 @@ class Stack:
 
     def _queues(self, cloud: Cloud) -> None:
         """Who of the teams may have how many GPUs."""
+        queued = self.names["pipelines"]
+        manifests = toolchain.files("kueue") / "config" / "components"
         controller = Kueue(
             "kueue",
             KueueArgs(
                 namespace=self.names[kueue.NAMESPACE],
-                queued=self.names["pipelines"],
-                manifests=toolchain.files("kueue") / "config" / "components",
+                queued=queued,
+                manifests=manifests,
                 image=self.images["kueue"],
             ),
             self._opts,
         )
-        Queues(
+        queues = Queues(
             "queues",
             QueuesArgs(
-                namespace=self.names["pipelines"],
+                namespace=queued,
                 pools=self.config.gpuPools,
                 teams=self.config.teams,
                 kubeconfig=cloud.kubeconfig,
             ),
             self._after(controller),
+        )
+        Webhooks(
+            "webhooks",
+            WebhooksArgs(
+                namespace=self.names[kueue.NAMESPACE],
+                queued=queued,
+                manifests=manifests,
+                certificate=controller.certificate,
+            ),
+            self._after(queues),
         )
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:

@@ -13,7 +13,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 
 
 class DrainedProvider(ResourceProvider):
-    """Makes nothing; deleting it deletes the pods that name a queue, and waits."""
+    """Makes nothing; deleting it deletes the pods that Kueue holds on to, and waits."""
 
     wait_seconds, poll_seconds = 300, 0.5
 
@@ -57,7 +57,7 @@ class DrainedProvider(ResourceProvider):
             found = [
                 (f"{api}/namespaces/{m['namespace']}/{kind}/{m['name']}", "deletionTimestamp" in m)
                 for api, kind, query in (
-                    ("/api/v1", "pods", {"labelSelector": "kueue.x-k8s.io/queue-name"}),
+                    ("/api/v1", "pods", {"labelSelector": "kueue.x-k8s.io/managed=true"}),
                     (workloads, "workloads", {}),
                 )
                 for m in (item["metadata"] for item in cluster.items(f"{api}/{kind}", **query))

@@ -68,7 +68,9 @@ class KueueArgs:
 
 
 class Kueue(Component):
-    """The controller, its definitions and its webhooks: without it, only pods of queues wait."""
+    """The controller and its definitions. `certificate`: of the service that it answers at."""
+
+    certificate: pulumi.Output[str]
 
     def __init__(
         self, name: str, args: KueueArgs, opts: pulumi.ResourceOptions | None = None
@@ -82,18 +84,16 @@ class Kueue(Component):
             *cluster_rights(NAME, args.namespace, RULES, self.child()),
             *rights_in(NAME, args.queued, QUEUED_RULES, args.namespace, self.child()),
         ]
-        controller = self._controller(args, [*definitions, *rights])
-        # Once it answers: what it does not answer is refused.
-        for manifest in self._webhooks(args):
-            upstream.register(name, manifest, self.child(controller))
-        self.register_outputs({})
+        self._controller(args, [*definitions, *rights])
+        self.register_outputs({"certificate": self.certificate})
 
     def _controller(self, args: KueueArgs, after: list[pulumi.Resource]) -> k8s.apps.v1.Deployment:
         service = pods.service(NAME, args.namespace, WEBHOOKS, self.child())
-        self.certificate = ServingCertificate(
+        made = ServingCertificate(
             CERTIFICATE, pulumi.Output.concat(NAME, ".", args.namespace, ".svc"), self.child()
         )
-        login = {"tls.crt": self.certificate.certificate, "tls.key": self.certificate.key}
+        self.certificate = made.certificate
+        login = {"tls.crt": made.certificate, "tls.key": made.key}
         files = {"config.yaml": pulumi.Output.from_input(args.queued).apply(configuration)}
         secret = k8s.core.v1.Secret(
             CERTIFICATE,
@@ -141,37 +141,63 @@ class Kueue(Component):
             settle_seconds=3,
         )
 
-    def _webhooks(self, args: KueueArgs) -> list[upstream.Manifest]:
-        """Asked about its own kinds, and about those pods that name a queue."""
-        wanted = {f"{verb}{kind}.kb.io" for verb in "mv" for kind in KINDS}
-        trusted = self.certificate.certificate.apply(
-            lambda pem: base64.b64encode(pem.encode()).decode()
-        )
-        selectors: dict[str, Any] = {
-            "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: args.queued}},
-            "objectSelector": {
-                "matchExpressions": [{"key": QUEUE_LABEL, "operator": "Exists"}],
-            },
-        }
-        result: list[upstream.Manifest] = []
-        for manifest in upstream.load(args.manifests / "webhook" / "manifests.yaml"):
-            kept: list[Mapping[str, Any]] = []
-            for webhook in manifest["webhooks"]:
-                if webhook["name"] not in wanted:
-                    continue
-                path = webhook["clientConfig"]["service"]["path"]
-                service = {
-                    "name": NAME,
-                    "namespace": args.namespace,
-                    "path": path,
-                    "port": WEBHOOKS,
-                }
-                client = {"service": service, "caBundle": trusted}
-                only = selectors if webhook["name"][1:] == "pod.kb.io" else {}
-                kept.append({**webhook, **only, "clientConfig": client})
-            made = {"name": NAME, "labels": pods.labels(NAME)}
-            result.append({**manifest, "metadata": made, "webhooks": kept})
-        return result
+
+@dataclass(frozen=True)
+class WebhooksArgs:
+    namespace: pulumi.Input[str]
+    """Kueue's."""
+    queued: pulumi.Input[str]
+    manifests: Path
+    certificate: pulumi.Input[str]
+
+
+class Webhooks(Component):
+    """What the API server asks Kueue: about its own kinds, and about those pods that name a queue.
+
+    Without Kueue such pods wait, and no others. Register it last: on destroy, once nobody asks any
+    more, no further pod comes to be in Kueue's hands.
+    """
+
+    def __init__(
+        self, name: str, args: WebhooksArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Webhooks", name, opts)
+        for manifest in webhooks(args):
+            upstream.register(name, manifest, self.child())
+        self.register_outputs({})
+
+
+def webhooks(args: WebhooksArgs) -> list[upstream.Manifest]:
+    """Those of the module's that are wanted, at Kueue's service."""
+    wanted = {f"{verb}{kind}.kb.io" for verb in "mv" for kind in KINDS}
+    trusted = pulumi.Output.from_input(args.certificate).apply(
+        lambda pem: base64.b64encode(pem.encode()).decode()
+    )
+    selectors: dict[str, Any] = {
+        "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: args.queued}},
+        "objectSelector": {
+            "matchExpressions": [{"key": QUEUE_LABEL, "operator": "Exists"}],
+        },
+    }
+    result: list[upstream.Manifest] = []
+    for manifest in upstream.load(args.manifests / "webhook" / "manifests.yaml"):
+        kept: list[Mapping[str, Any]] = []
+        for webhook in manifest["webhooks"]:
+            if webhook["name"] not in wanted:
+                continue
+            path = webhook["clientConfig"]["service"]["path"]
+            service = {
+                "name": NAME,
+                "namespace": args.namespace,
+                "path": path,
+                "port": WEBHOOKS,
+            }
+            client = {"service": service, "caBundle": trusted}
+            only = selectors if webhook["name"][1:] == "pod.kb.io" else {}
+            kept.append({**webhook, **only, "clientConfig": client})
+        made = {"name": NAME, "labels": pods.labels(NAME)}
+        result.append({**manifest, "metadata": made, "webhooks": kept})
+    return result
 
 
 def configuration(queued: str) -> str:

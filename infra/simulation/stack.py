@@ -8,7 +8,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.config import StackConfig
-from infra.platform.kueue import NAMESPACE, WEBHOOKS, Kueue, KueueArgs
+from infra.platform.kueue import NAMESPACE, WEBHOOKS, Kueue, KueueArgs, Webhooks, WebhooksArgs
 from infra.platform.namespaces import Namespaces, NamespacesArgs
 from infra.platform.network import Network, NetworkArgs, Peer
 from infra.platform.pods import NAME
@@ -68,17 +68,18 @@ def build(config: StackConfig, images: Mapping[str, str]) -> None:
         ),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[kwok])),
     )
+    manifests = toolchain.files("kueue") / "config" / "components"
     kueue = Kueue(
         "kueue",
         KueueArgs(
             namespace=namespace,
             queued=PIPELINES,
-            manifests=toolchain.files("kueue") / "config" / "components",
+            manifests=manifests,
             image=images["kueue"],
         ),
         opts,
     )
-    Queues(
+    queues = Queues(
         "queues",
         QueuesArgs(
             namespace=PIPELINES,
@@ -87,6 +88,16 @@ def build(config: StackConfig, images: Mapping[str, str]) -> None:
             kubeconfig=kubeconfig,
         ),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[kueue])),
+    )
+    Webhooks(
+        "webhooks",
+        WebhooksArgs(
+            namespace=namespace,
+            queued=PIPELINES,
+            manifests=manifests,
+            certificate=kueue.certificate,
+        ),
+        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[queues])),
     )
     pulumi.export("pools", {pool.name: pool.gpus for pool in config.gpuPools})
     pulumi.export("teams", {team.name: team.gpus for team in config.teams})
