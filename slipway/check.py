@@ -63,7 +63,8 @@ class MoneyLine(Strict):
 
 
 class StackCost(Strict):
-    """What a change does to the monthly cost of a stack, by the base's price table.
+    """What a change does to the monthly cost of a stack, by the base's price table: of `prices`,
+    as asked in `region`, which may be another than the stack's.
 
     `lines` are the parts that differ; `before` and `after` are the whole stack's.
     """
@@ -71,6 +72,7 @@ class StackCost(Strict):
     stack: str
     currency: str
     prices: date
+    region: str
     lines: list[MoneyLine]
     before: Amounts | None
     after: Amounts | None
@@ -586,6 +588,7 @@ class _Change:
                 stack=_stack(path),
                 currency=table.currency,
                 prices=table.date,
+                region=table.region,
                 lines=[
                     MoneyLine(name=c.name, before=_amounts(c.before), after=_amounts(c.after))
                     for c in lines

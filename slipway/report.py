@@ -391,7 +391,8 @@ def _cost(cost: StackCost) -> Iterable[str]:
     rows = [f"| {' | '.join(plain(cell) for cell in row)} |" for row in _money_rows(cost)]
     head = [f"| {' | '.join(MONEY)} |", "|---|---|--:|--:|--:|--:|--:|--:|"]
     yield "\n".join([*head, *rows])
-    yield f"By the base's prices of {cost.prices}, without traffic, stored objects and requests."
+    prices = f"By the base's prices of {cost.prices} in {plain(cost.region)}"
+    yield f"{prices}, without traffic, stored objects and requests."
 
 
 def _folded(summary: str, text: str) -> str:

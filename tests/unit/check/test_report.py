@@ -251,6 +251,7 @@ def test_money_in_every_format() -> None:
         stack="dev",
         currency="USD",
         prices=date(2026, 1, 2),
+        region="us-east-1",
         lines=[line],
         before=Amounts(floor=10, ceiling=20),
         after=Amounts(floor=10, ceiling=3020.5),
@@ -263,7 +264,7 @@ def test_money_in_every_format() -> None:
     )
     assert row in said
     assert "| total |  | 10.00 | 10.00 | +0.00 | 20.00 | 3,020.50 | +3,000.50 |" in said
-    assert "prices of 2026-01-02" in said
+    assert "prices of 2026-01-02 in us-east-1" in said
     shown = Console(file=io.StringIO(), width=200)
     shown.print(report.text(found))
     terminal = cast("io.StringIO", shown.file).getvalue()
