@@ -121,6 +121,10 @@ KINDS = {
         "aws ec2 delete-internet-gateway --internet-gateway-id {id}  # once it is detached",
     ),
     ("ec2", "vpc"): Kind("VPC", "aws ec2 delete-vpc --vpc-id {id}"),
+    ("secretsmanager", "secret"): Kind(
+        "secret",
+        "aws secretsmanager delete-secret --secret-id {arn} --force-delete-without-recovery",
+    ),
     ("kms", "key"): Kind(
         "key", "aws kms schedule-key-deletion --key-id {id} --pending-window-in-days 7"
     ),
@@ -160,7 +164,7 @@ class Thing:
     def __post_init__(self) -> None:
         _, _, self.service, self.region, self.account, rest = self.arn.split(":", 5)
         head, separator, tail = rest.partition("/") if "/" in rest else rest.partition(":")
-        if self.service == "logs":  # names of log groups have slashes themselves
+        if self.service in ("logs", "secretsmanager"):  # whose names have slashes themselves
             head, separator, tail = rest.partition(":")
         self.type, self.id = (head, tail.removesuffix(":*")) if separator else ("", head)
         if (self.service, self.type) == ("elasticloadbalancing", "loadbalancer"):
@@ -369,6 +373,10 @@ def _look(found: Sequence[Thing], client: Client) -> None:
     for thing in found:
         if thing.kind.name == "key":
             thing.details.update(client("kms").describe_key(KeyId=thing.id)["KeyMetadata"])
+        elif thing.kind.name == "secret":
+            # It can be brought back for a while, and costs nothing until then.
+            if client("secretsmanager").describe_secret(SecretId=thing.arn).get("DeletedDate"):
+                thing.details["State"] = "deleted"
         elif thing.kind.name == "database":
             answer = client("rds").describe_db_instances(DBInstanceIdentifier=thing.arn)
             thing.details.update(answer["DBInstances"][0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -61,7 +62,7 @@ class Aws:
 
     def ready(self, *answers: tuple[str, str, dict[str, Any]]) -> Aws:
         """Answers in the order in which they are asked for; each is checked against AWS's model."""
-        for name in ("resourcegroupstaggingapi", "ec2", "kms", "rds"):
+        for name in ("resourcegroupstaggingapi", "ec2", "kms", "rds", "secretsmanager"):
             self._stubs[name] = Stubber(client(name))
         tagging, ec2 = self._stubs["resourcegroupstaggingapi"], self._stubs["ec2"]
         name = "slipway-dev"
@@ -228,6 +229,18 @@ def test_what_the_state_knows_is_no_leftover(aws: Aws, monkeypatch: pytest.Monke
     types = frozenset({"aws:eks/cluster:Cluster"})
     monkeypatch.setattr(pulumi, "known", lambda _: Known(frozenset(known), types))
     assert list(found(aws.ready())) == ["slipway/former"]
+
+
+def test_a_secret_that_can_still_be_brought_back_has_gone(aws: Aws) -> None:
+    names = ["slipway-dev/mlflow-20261101-a1b2c3", "slipway-dev/evidence-key-20261101-d4e5f6"]
+    aws.tagged = {arn("secretsmanager", f"secret:{name}"): OURS for name in names}
+    left, gone = aws.tagged
+    deleted = {"ARN": gone, "DeletedDate": datetime.datetime(2026, 11, 2, tzinfo=datetime.UTC)}
+    look = "secretsmanager", "describe_secret"
+    [(name, one)] = found(aws.ready((*look, {"ARN": left}), (*look, deleted))).items()
+    assert name == names[0]
+    assert one.kind == "secret"
+    assert f"delete-secret --secret-id {left} --force" in one.fix
 
 
 def test_an_account_that_does_not_answer(aws: Aws) -> None:

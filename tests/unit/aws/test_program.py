@@ -8,7 +8,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -16,7 +16,8 @@ import yaml
 from infra.aws import families
 from infra.aws.stack import images, minor
 from slipway import toolchain
-from tests.manifests.program import ROOT, containers
+from slipway.store import Bucket
+from tests.manifests.program import ROOT, containers, decoded
 from tests.unit.aws import mocks, models
 from tests.unit.aws.stacks import STACKS, Made, Stack, stack
 
@@ -349,6 +350,24 @@ def test_nothing_has_a_key_to_s3(made: Stack) -> None:
     for secret in secrets:
         assert set(secret["data"]) == {"AWS_DEFAULT_REGION", "SLIPWAY_BUCKET_PREFIX"}
     assert not [s for s in made.program.all("Secret") if s["metadata"]["name"] == "argo-artifacts"]
+
+
+def test_everybody_finds_the_buckets(made: Stack) -> None:
+    """Those who read `SLIPWAY_BUCKET_PREFIX`, and those who are told a bucket's whole name."""
+    names = {b.inputs["bucket"] for b in made.of("s3/bucket:Bucket")}
+    [prefix] = {
+        decoded(s)["SLIPWAY_BUCKET_PREFIX"]
+        for s in made.program.all("Secret")
+        if s["metadata"]["name"] == "object-store"
+    }
+    assert {f"{prefix}{bucket}" for bucket in get_args(Bucket)} <= names
+    controller = made.program.one("ConfigMap", "workflow-controller-configmap")["data"]
+    artifacts = yaml.safe_load(controller["artifactRepository"])["s3"]
+    assert artifacts["bucket"] == f"{prefix}workflows"
+    assert (artifacts["useSDKCreds"], artifacts["insecure"]) == (True, False)
+    assert "accessKeySecret" not in artifacts
+    [mlflow] = made.program.one("Deployment", "mlflow")["spec"]["template"]["spec"]["containers"]
+    assert f"--artifacts-destination=s3://{prefix}mlflow" in mlflow["args"]
 
 
 # Order
