@@ -504,3 +504,29 @@ def test_pods_reach_the_stores_and_no_other_addresses(made: Stack) -> None:
         ("169.254.170.23/32", 80),
         *((cidr, 5432) for cidr in subnets),
     }
+
+
+# Queues
+
+
+def test_teams_share_the_pools_by_queues_that_are_emptied_before_anything_else_goes() -> None:
+    dev = stack("dev")
+    drained = dev.one(":Drained", "queues")
+    assert json.loads(drained.inputs["kubeconfig"])["kind"] == "Config"
+    for webhook in dev.of("WebhookConfiguration"):
+        assert dev.goes_before(webhook, drained)
+    [kueue] = (d for d in dev.of(":Deployment") if d.name == "kueue")
+    queues = list(dev.of(":LocalQueue"))
+    assert {q.inputs["metadata"]["name"] for q in queues} == {"vision", "language"}
+    for queue in (*queues, *dev.of(":ClusterQueue", ":ResourceFlavor")):
+        assert dev.goes_before(drained, queue)
+        assert dev.goes_before(queue, kueue)
+    [pipelines] = (n for n in dev.of(":Namespace") if n.name == "pipelines")
+    assert dev.goes_before(drained, pipelines)
+    [gone] = dev.of(":Gone")
+    assert dev.goes_before(kueue, gone)
+
+
+def test_without_teams_there_is_no_kueue(prod: Stack) -> None:
+    assert not list(prod.of(":LocalQueue", ":Drained"))
+    assert not [d for d in prod.of(":Deployment") if d.name == "kueue"]
