@@ -12,7 +12,7 @@ import importlib
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -308,8 +308,23 @@ class Spending:
         return [a for a in found if a]
 
 
-def spending(usage: Usage, table: Prices) -> Spending:
+def rates(pools: Iterable[Pool], table: Prices) -> dict[str, float]:
+    """Pool to what a GPU costs an hour in the machine where it is cheapest.
+
+    Raises:
+        BadInput: the table has no price of a machine.
+    """
+    return {
+        pool.name: min(table.machine(name) / size.gpus for name, size in pool.types.items())
+        for pool in pools
+    }
+
+
+def spending(usage: Usage, table: Prices, rates: Mapping[str, float] | None = None) -> Spending:
     """Money by who asked for it: a pool's cost falls on its GPU-hours alike, used or idle.
+
+    Args:
+        rates: pool to the price of a GPU-hour, for GPUs that pods had on nodes nobody knows.
 
     Raises:
         BadInput: the table has no price of a node's type.
@@ -322,7 +337,10 @@ def spending(usage: Usage, table: Prices) -> Spending:
     given = defaultdict[str, float](float)
     for pod in usage.pods:
         given[pod.pool] += pod.gpus * pod.hours
-    had |= {pool: max(had[pool], amount) for pool, amount in given.items()}
+    for pool, amount in given.items():
+        unknown = max(0.0, amount - had[pool])
+        had[pool] += unknown
+        spent[pool] += unknown * (rates or {}).get(pool, 0.0)
     used, money = (
         defaultdict[tuple[str, str], float](float),
         defaultdict[tuple[str, str], float](float),

@@ -149,6 +149,7 @@ CALLS = {
     ),
 }
 # Named by tags for an hour or so after they have gone.
+UNKNOWN = {"DBInstanceNotFound", "NotFoundException", "ResourceNotFoundException"}
 GONE = {"terminated", "deleted", "deleting", "PendingDeletion"}
 
 
@@ -358,6 +359,8 @@ def _tagged(client: Client, tags: Mapping[str, str], why: str) -> Iterator[Thing
 
 def _look(found: Sequence[Thing], client: Client) -> None:
     """Asks AWS what they are: tags stay for a while where nothing is any more."""
+    from botocore.exceptions import ClientError
+
     for kind, (call, wanted, path, name) in CALLS.items():
         things = {thing.id: thing for thing in found if thing.kind.name == kind}
         ids = list(things)
@@ -371,12 +374,25 @@ def _look(found: Sequence[Thing], client: Client) -> None:
             if not thing.details:
                 thing.details["State"] = "deleted"
     for thing in found:
-        if thing.kind.name == "key":
+        try:
+            _look_at(thing, client)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in UNKNOWN:
+                raise
+            thing.details["State"] = "deleted"
+
+
+def _look_at(thing: Thing, client: Client) -> None:
+    """The same of what only a call of its own tells."""
+    match thing.kind.name:
+        case "key":
             thing.details.update(client("kms").describe_key(KeyId=thing.id)["KeyMetadata"])
-        elif thing.kind.name == "secret":
+        case "secret":
             # It can be brought back for a while, and costs nothing until then.
             if client("secretsmanager").describe_secret(SecretId=thing.arn).get("DeletedDate"):
                 thing.details["State"] = "deleted"
-        elif thing.kind.name == "database":
+        case "database":
             answer = client("rds").describe_db_instances(DBInstanceIdentifier=thing.arn)
             thing.details.update(answer["DBInstances"][0])
+        case _:
+            pass

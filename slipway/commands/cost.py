@@ -41,13 +41,18 @@ def command(
         raise BadInput("--record is of the cluster", field="--ran", fix="--ran cluster, or none")
     table = cost.prices()
     files = _files(stack)
-    now = {name: _estimate(file.read_bytes(), name, table) for name, file in files.items()}
+    configs = {name: cost.stack_config(file.read_bytes(), name) for name, file in files.items()}
+    now = {name: cost.estimate(config, name, table) for name, config in configs.items()}
+    # Where one stack is asked about: others' pools may have the same names.
+    pools = configs[stack].gpuPools if stack else []
     found = [estimate for estimate in now.values() if estimate]
     changed = _changes(diff, now, table) if diff else {}
-    spent = cost.spending(_usage(ran, record), table) if ran or record else None
+    spent = None
+    if ran or record:
+        spent = cost.spending(_usage(ran, record), table, cost.rates(pools, table))
     alarms = [a for estimate in found for a in estimate.alarms]
     if spent:
-        alarms += spent.alarms(_budgets(found))
+        alarms += spent.alarms({pool.name: pool.budget for pool in pools})
     if output == "json":
         show_json(_document(table, found, changed if diff else None, spent, alarms))
     else:
@@ -94,12 +99,6 @@ def _usage(ran: str, record: str) -> usage.Usage:
     if not file.is_file():
         raise BadInput("no such file", file=ran, fix="name a recorded sample, or `cluster`")
     return usage.parse(file.read_bytes(), file)
-
-
-def _budgets(found: list[Estimate]) -> dict[str, float]:
-    """Pool to its budget, where one stack is asked about: others' pools may have the same names."""
-    lines = found[0].lines if len(found) == 1 else ()
-    return {line.name.removeprefix("pool "): line.budget for line in lines if line.budget}
 
 
 def _document(

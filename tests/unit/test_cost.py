@@ -453,6 +453,11 @@ def test_a_pool_had_at_least_what_it_gave() -> None:
     found = cost.spending(usage.Usage(start=at, end=at, nodes=(one,), pods=(ran,)), table())
     assert (found.gpu_hours, found.total, found.idle.gpu_hours) == (4, 1, 0)
     assert (found.shares[0].share, found.shares[0].money) == (1, 1)
+    # Nodes that nobody knows cost at least what their GPUs do where they are cheapest.
+    rates = cost.rates(cost.stack_config(text(), "dev").gpuPools, table())
+    assert rates == {"shared": 1}
+    found = cost.spending(usage.Usage(start=at, end=at, nodes=(one,), pods=(ran,)), table(), rates)
+    assert (found.total, found.shares[0].money, found.by_pool) == (4, 4, {"shared": 4})
 
 
 def test_a_record_remembers_what_is_gone(tmp_path: Path) -> None:
@@ -556,7 +561,7 @@ def test_what_was_spent_counts_too(checkout: Path, slipway: Run) -> None:
     [given] = STACK["slipway:gpuPools"]
     file = checkout / "environments" / "Pulumi.dev.yaml"
     file.write_bytes(text(**{"slipway:gpuPools": [{**given, "min": 0, "budget": 200}]}))
-    code, shown, said = slipway("--ran", str(NOVEMBER))
+    code, shown, said = slipway("--stack", "dev", "--ran", str(NOVEMBER))
     assert code == 1
     assert "200.00 of 200.00 USD, 100% of its budget (spent so far)" in said
     assert "idle" in shown

@@ -89,6 +89,9 @@ class Aws:
         stub.activate()
         return self
 
+    def fail(self, service: str, call: str, code: str) -> None:
+        self._stubs[service].add_client_error(call, code)
+
     def leave(self) -> None:
         for stub in self._stubs.values():
             stub.deactivate()
@@ -241,6 +244,13 @@ def test_a_secret_that_can_still_be_brought_back_has_gone(aws: Aws) -> None:
     assert name == names[0]
     assert one.kind == "secret"
     assert f"delete-secret --secret-id {left} --force" in one.fix
+
+
+def test_what_only_its_tags_remember_is_not_left(aws: Aws) -> None:
+    aws.tagged = {arn("rds", "db:slipway-dev"): OURS}
+    aws.ready()
+    aws.fail("rds", "describe_db_instances", "DBInstanceNotFound")
+    assert found(aws) == {}
 
 
 def test_an_account_that_does_not_answer(aws: Aws) -> None:
