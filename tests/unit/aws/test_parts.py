@@ -80,6 +80,8 @@ def test_four_lines_make_a_pool() -> None:
     spec = made["spec"]
     assert spec["limits"] == {"nodes": "4", "nvidia.com/gpu": "32"}
     assert spec["disruption"]["consolidationPolicy"] == "WhenEmpty"
+    at_once = {r: b["nodes"] for b in spec["disruption"]["budgets"] for r in b["reasons"]}
+    assert at_once == {"Empty": "100%", "Drifted": "1", "Underutilized": "1"}
     inner = spec["template"]["spec"]
     assert inner["taints"] == [{"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"}]
     assert inner["expireAfter"] == "336h"
