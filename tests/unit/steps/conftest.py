@@ -17,6 +17,9 @@ import pytest
 from slipway.errors import SlipwayError
 from slipway.store import Store
 
+# As on S3, where buckets' names are everybody's: no step may name a bucket but by the store.
+BUCKETS = "slipway-test-111111111111-"
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -71,13 +74,14 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
     folder = tmp_path_factory.mktemp("minio")
     data = folder / "data"
     for bucket in ("data", "bentos", "evidence"):
-        (data / bucket).mkdir(parents=True)
+        (data / f"{BUCKETS}{bucket}").mkdir(parents=True)
     port, secret = _free_port(), "test-secret"
     environment = {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": secret,
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "SLIPWAY_BUCKET_PREFIX": BUCKETS,
     }
     os.environ.update(environment)
     command = [_minio(), "server", "--quiet", "--address", f"127.0.0.1:{port}", str(data)]

@@ -34,6 +34,7 @@ from slipway.steps import (
 from slipway.steps.__main__ import TRANSIENT, main
 from slipway.store import Corrupt, Store, tar, untar, uri
 from tests import samples
+from tests.unit.steps.conftest import BUCKETS
 
 COMMIT = "c" * 40
 
@@ -77,7 +78,7 @@ def test_ingest_again_gives_the_same_digest_and_sends_nothing(
     folder: Folder, data: str, minio: Path
 ) -> None:
     def written() -> dict[Path, int]:
-        return {p: p.stat().st_mtime_ns for p in (minio / "data").rglob("xl.meta")}
+        return {p: p.stat().st_mtime_ns for p in (minio / f"{BUCKETS}data").rglob("xl.meta")}
 
     before = written()
     assert ingest.run(folder)["data"] == data
@@ -87,7 +88,7 @@ def test_ingest_again_gives_the_same_digest_and_sends_nothing(
 def test_a_corrupt_partition_is_named(folder: Folder, data: str, store: Store) -> None:
     partition = dataset.manifest(store, data).partitions[3]
     key, right = partition.digest.replace(":", "/"), store.get("data", partition.digest)
-    store._s3.put_object(Bucket="data", Key=key, Body=right[:-8] + b"12345678")
+    store._s3.put_object(Bucket=f"{BUCKETS}data", Key=key, Body=right[:-8] + b"12345678")
     with pytest.raises(Corrupt, match=key):
         validate.run(folder, data)
     store.put("data", right)

@@ -5,6 +5,7 @@ import pytest
 from slipway import digests
 from slipway import store as stores
 from slipway.store import Corrupt, Missing, Store, StoreError, Unreachable
+from tests.unit.steps.conftest import BUCKETS
 
 
 def test_what_is_put_is_got_by_its_digest(store: Store) -> None:
@@ -72,8 +73,8 @@ def test_a_tar_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
 
 
 def _object(minio: Path, digest: str) -> Path:
-    return minio / "data" / "sha256" / digest[7:] / "xl.meta"
+    return minio / f"{BUCKETS}data" / "sha256" / digest[7:] / "xl.meta"
 
 
 def _overwrite(store: Store, digest: str, content: bytes) -> None:
-    store._s3.put_object(Bucket="data", Key=digest.replace(":", "/"), Body=content)
+    store._s3.put_object(Bucket=f"{BUCKETS}data", Key=digest.replace(":", "/"), Body=content)
