@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import botocore.session
 import pytest
 from botocore import xform_name
 from botocore.stub import Stubber
@@ -21,6 +20,7 @@ from slipway.cli import app
 from slipway.errors import SlipwayError
 from slipway.leftovers import KINDS, Leftover
 from slipway.pulumi import Known
+from tests.unit.aws import models
 
 REGION, ACCOUNT = "eu-central-1", "111111111111"
 PRICES = paths.REPOSITORY / "tests" / "fixtures" / "prices" / "valid" / "small.yaml"
@@ -276,7 +276,7 @@ def commands() -> list[tuple[str, list[str]]]:
 def test_aws_knows_the_command(kind: str, words: list[str]) -> None:
     program, service, call, *options = words
     assert program == "aws"
-    model = botocore.session.get_session().get_service_model({"s3api": "s3"}.get(service, service))
+    model = models.service({"s3api": "s3"}.get(service, service))
     [operation] = [n for n in model.operation_names if xform_name(n, "-") == call]
     shape = model.operation_model(operation).input_shape
     assert shape is not None
