@@ -294,7 +294,10 @@ def slim(definition: upstream.Manifest) -> upstream.Manifest:
     properties = schema["openAPIV3Schema"]["properties"]["spec"]["properties"]
     if "provider" in properties:
         known = properties["provider"]["properties"]
-        properties["provider"]["properties"] = {PROVIDER: known[PROVIDER]}
+        properties["provider"] |= {
+            "properties": {PROVIDER: known[PROVIDER]},
+            "required": [PROVIDER],
+        }
     return {**definition, "spec": {**spec, "versions": [{**stored, "schema": schema}]}}
 
 

@@ -164,6 +164,8 @@ GIVEN = {
     "rds/parameterGroup.Description": "Managed by Pulumi",
     "rds/subnetGroup.DBSubnetGroupDescription": "Managed by Pulumi",
 }
+# Botocore's model says nothing of it.
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 DATABASE_CLASS = re.compile(r"db\.(.+)")
 
 
@@ -197,6 +199,8 @@ def problems(token: str, inputs: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"{path}: {problem}" for problem in policy_problems(text))
     if name == "rds/instance":
         yield from _database(inputs)
+    if name == "s3/bucket" and not BUCKET_NAME.fullmatch(str(inputs["bucket"])):
+        yield f"{name}.bucket: {inputs['bucket']!r} is no name of a bucket"
     if name in WITHOUT:
         return
     if name not in COUNTERPARTS:
