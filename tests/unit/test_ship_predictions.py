@@ -201,7 +201,8 @@ def test_when_it_is_stopped_everything_is_shipped_first(tmp_path: Path) -> None:
         keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "k", "AWS_ENDPOINT_URL": url}
         process = subprocess.Popen(
             [sys.executable, SCRIPT, file, PREFIX, "toy-1", str(1 << 20)],
-            env={**os.environ, **keys, "AWS_DEFAULT_REGION": "us-east-1"},
+            # Whatever servers of other tests have left in the environment.
+            env={"PATH": os.environ["PATH"], **keys, "AWS_DEFAULT_REGION": "us-east-1"},
             stderr=subprocess.PIPE,
         )
         try:
