@@ -28,9 +28,7 @@ def run(folder: Folder, data: Digest, commit: str, search: str, number: str) -> 
     parameters = folder.config.parameters | space.point(int(number))
     training, store = folder.training(), Store()
     manifest = dataset.manifest(store, data)
-    x, y, _ = known(
-        training, dataset.read(store, manifest, spaces.trained_on(folder, space))
-    )
+    x, y, _ = known(training, dataset.read(store, manifest, spaces.trained_on(folder, space)))
     later_x, later_y, _ = known(training, dataset.read(store, manifest, space.validation))
     began = time.time()
     estimator = training.fit(x, y, parameters)
