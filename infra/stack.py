@@ -55,6 +55,7 @@ IMAGES = {
     *("local-path-provisioner", "metrics-server", "minio", "mlflow", "postgres", "redis"),
     *("serving", "training"),
 }
+PROVISIONER = {"local-path-storage"}
 # Namespaces that hold claims of volumes.
 WITH_VOLUMES = ["storage", "forge"]
 PLATFORM = ["argocd", "argo", "storage", "mlflow", "forge", "pipelines"]
@@ -153,13 +154,13 @@ class Stack:
             levels["gpu"] = "privileged"
         if config.teams:
             levels[kueue.NAMESPACE] = "restricted"
-        late = WITH_VOLUMES if config.embedded else []
-        early: dict[str, Level] = {name: levels[name] for name in levels if name not in late}
-        namespaces = Namespaces("namespaces", NamespacesArgs(early), self._opts)
+        # What waits for volumes waits for the provisioner, so nothing else comes before it.
+        first: dict[str, Level] = {n: levels.pop(n) for n in PROVISIONER & levels.keys()}
+        namespaces = Namespaces("namespaces", NamespacesArgs(first), self._opts)
         self.names = namespaces.names
         base = self._cluster()
-        for name in late:
-            namespaces.add(name, levels[name], *base)
+        for name, level in levels.items():
+            namespaces.add(name, level, *base)
         # Nothing waits for it: rules take hold when they come, and pods outlive their absence.
         Network(
             "network",

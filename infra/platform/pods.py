@@ -211,16 +211,18 @@ def deployment(
     *,
     recreate: bool = False,
     settle_seconds: int | None = None,
+    wait: bool = True,
 ) -> k8s.apps.v1.Deployment:
     """One replica.
 
     Args:
         recreate: two at once would fight over a volume, or over memory.
         settle_seconds: how long a pod must have been ready to count.
+        wait: until it is available; else whoever needs it waits for what it does.
     """
     return k8s.apps.v1.Deployment(
         name,
-        metadata=metadata(name, namespace),
+        metadata=metadata(name, namespace, **({} if wait else NO_WAIT)),
         spec=k8s.apps.v1.DeploymentSpecArgs(
             replicas=1,
             revision_history_limit=2,

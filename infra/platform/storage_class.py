@@ -90,8 +90,8 @@ class StorageClass(Component):
                 service_account=NAME,
             ),
             self.child(config, account, *rights),
-            # It answers no probe: it works when it has not ended at once.
-            settle_seconds=5,
+            # Every namespace comes after it; who has a volume waits for that.
+            wait=False,
         )
         k8s.storage.v1.StorageClass(
             NAME,
