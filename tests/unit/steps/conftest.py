@@ -68,7 +68,7 @@ def _minio() -> str:
         return os.environ.get("MINIO_BINARY", "minio")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
     """A running store, its environment set; the folder where it keeps objects."""
     folder = tmp_path_factory.mktemp("minio")
@@ -99,7 +99,7 @@ def store(minio: Path) -> Store:
     return Store()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     """Address of a running MLflow, with a database file that ends with the tests."""
     folder, port = tmp_path_factory.mktemp("mlflow"), _free_port()

@@ -39,7 +39,7 @@ from tests.unit.steps.conftest import BUCKETS
 COMMIT = "c" * 40
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """flight_delay on 250 flights a month and with few trees, so that a test takes seconds."""
     path = tmp_path_factory.mktemp("bentos") / "flight_delay"
@@ -64,12 +64,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return bento.load(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def data(folder: Folder, minio: Path) -> str:
     return ingest.run(folder)["data"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(folder: Folder, data: str, mlflow_server: str) -> dict[str, str]:
     return train.run(folder, data, COMMIT)
 
@@ -170,14 +170,14 @@ def test_training_twice_gives_the_same_model(
     assert again.strip() == digests.of_files(here)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def evaluated(folder: Folder, data: str, trained: dict[str, str]) -> str:
     validation = validate.run(folder, data)["validation"]
     model, run = trained["model-digest"], trained["run"]
     return evaluate.run(folder, data, COMMIT, model, run, validation)["evaluation"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def packaged(folder: Folder, evaluated: str) -> dict[str, str]:
     return package.run(folder, evaluated)
 

@@ -1,0 +1,1 @@
+"""Steps of the workflows, on a store and a registry of their own while the package is tested."""
