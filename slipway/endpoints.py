@@ -252,7 +252,7 @@ class Cluster:
         keys = self.secret("pipelines", "object-store")
         prefix, region = keys.get(PREFIX, ""), keys["AWS_DEFAULT_REGION"]
         if "AWS_ENDPOINT_URL" not in keys:
-            yield _Given(cast(Any, boto3).client("s3", region_name=region), prefix)
+            yield _Given(cast(Any, boto3).Session().client("s3", region_name=region), prefix)
             return
         rights = keys if rights_of == "object-store" else self.secret("pipelines", rights_of)
         access = rights.get("AWS_ACCESS_KEY_ID") or rights["accesskey"]

@@ -38,9 +38,8 @@ class GoneProvider(ResourceProvider):
         """boto3's session of a role that the caller may assume."""
         import boto3
 
-        login = boto3.client("sts", region).assume_role(
-            RoleArn=role, RoleSessionName="slipway-teardown"
-        )["Credentials"]
+        sts = boto3.Session().client("sts", region)
+        login = sts.assume_role(RoleArn=role, RoleSessionName="slipway-teardown")["Credentials"]
         return boto3.Session(
             login["AccessKeyId"], login["SecretAccessKey"], login["SessionToken"], region
         )
