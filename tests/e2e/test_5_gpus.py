@@ -116,6 +116,7 @@ def course(simulated: Cluster) -> Iterator[Course]:
     platform, seen = simulated, Course()
     cancel(platform)
     gpus.await_no_nodes(platform, print)
+    seen.looks.append(look(platform))
     began = time.monotonic()
     searches = {
         "vision": search(platform, "vision", "l4", COUNT, REAL),
@@ -236,7 +237,8 @@ def test_what_is_more_important_goes_first(course: Course) -> None:
 def test_nodes_come_from_nothing_and_go_when_idle(course: Course, simulated: Cluster) -> None:
     first, most = course.looks[0].nodes, max(sum(now.nodes.values()) for now in course.looks)
     assert first == {}
-    assert most >= (COUNT - REAL) / 8
+    # On a slow machine the first experiments end before the last ones have begun.
+    assert most >= OWN["vision"] / 8
     assert max(now.nodes.get("l4", 0) for now in course.looks) <= 32
     cancel(simulated)
     until(lambda: gpus.nodes(simulated) == 0, 180, "idle GPU nodes do not go", every_s=1)
