@@ -456,10 +456,10 @@ def clean_remains() -> None:
     for _ in range(3):  # mounts may be stacked
         for place in _mounts():
             _run("umount", "--lazy", place, check=False)
+    _remove_network_namespaces()
     # The kernel takes its time to remove what a namespace held; its other end goes at once.
     for port in _ports():
         _run("ip", "link", "delete", port, check=False)
-    _remove_network_namespaces()
     if _is_ours():  # another Kubernetes calls its chains the same
         _remove_rules()
     if Path(f"/sys/class/net/{addresses().bridge}").exists():
