@@ -156,7 +156,8 @@ def test_the_policies_have_no_type_errors(kubectl: Kubectl) -> None:
 
     _until(checked)
     assert set(found) == {
-        *("slipway-images", "slipway-custody", "slipway-custody-of-settings", "slipway-releases")
+        *("slipway-images", "slipway-custody", "slipway-custody-of-settings", "slipway-releases"),
+        "slipway-templates",
     }
     warnings = {
         name: status["typeChecking"]["expressionWarnings"]
@@ -330,7 +331,7 @@ def test_while_the_next_bento_comes_up_the_old_one_is_kept_alive(
         digest = json.dumps({"slipway.dev/bento": "sha256:" + "1" * 64})
         template = f'{{"spec": {{"template": {{"metadata": {{"annotations": {digest}}}}}}}}}'
         change = ("patch", "replicaset", "flight-delay-old", "-n", "prod", "-p", template)
-        refused(kubectl.run(*change, "--dry-run=server", who=DEPLOYMENTS), "slipway-releases")
+        refused(kubectl.run(*change, "--dry-run=server", who=DEPLOYMENTS), "slipway-templates")
     finally:
         kubectl.keep(*patch, f'{{"data": {before}}}', who=ARGO_CD)
         _until(lambda: kubectl.create(replica_set(deployment), who=DEPLOYMENTS).returncode == 0)
