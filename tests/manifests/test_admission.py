@@ -28,6 +28,7 @@ RELEASE = release.load(FIXTURE)
 ARGO_CD = "system:serviceaccount:argocd:argocd-application-controller"
 DEPLOYMENTS = "system:serviceaccount:kube-system:deployment-controller"
 REPLICA_SETS = "system:serviceaccount:kube-system:replicaset-controller"
+NAMESPACES = "system:serviceaccount:kube-system:namespace-controller"
 GARBAGE = "system:serviceaccount:kube-system:generic-garbage-collector"
 ADMIN = "admin"
 OTHER = "sha256:" + "0" * 64
@@ -425,6 +426,14 @@ def test_nobody_else_keeps_what_pods_are_judged_by_and_run(
     dry = ("-n", "prod", "--dry-run=server")
     refused(kubectl.run(*change, *dry), "slipway-custody-of-settings", "kept by Argo CD from main")
     accepted(kubectl.run(*change, *dry, who=ARGO_CD))
+
+
+@pytest.mark.usefixtures("deployed")
+def test_a_namespace_on_its_way_out_takes_them_along(kubectl: Kubectl) -> None:
+    """It deletes all at once, by a request that bears no name."""
+    every = ("delete", "--raw", "/api/v1/namespaces/prod/configmaps?dryRun=All")
+    refused(kubectl.run(*every), "slipway-custody-of-settings", "ConfigMap flight-delay-scripts")
+    accepted(kubectl.run(*every, who=NAMESPACES))
 
 
 def test_other_config_maps_are_free(kubectl: Kubectl) -> None:
