@@ -400,6 +400,7 @@ class Stack:
                 image=self.images["gitea"],
                 setup_image=self._own("training"),
                 static_root="/usr/share/gitea" if self.config.embedded else None,
+                database=postgres,
                 database_host=postgres.host,
                 database_password=postgres.passwords["gitea"],
                 database_tls=postgres.tls,
@@ -410,7 +411,7 @@ class Stack:
                 resources=self._size("gitea"),
                 node_port=self._node_port("gitea"),
             ),
-            self._after(postgres),
+            self._opts,
         )
 
     def _argo_cd(self, gitea: Gitea) -> ArgoCd:

@@ -89,6 +89,10 @@ class Image:
         """Hash of everything that decides what is built."""
         sums = [RECIPE, images()[self.base].key if self.base else ""]
         for place, source in sorted(self.inputs.items()):
+            if source.is_relative_to(toolchain.cache()):
+                # Its place there is named by the hash of what it was built from.
+                sums.append(f"{place} {source.relative_to(toolchain.cache())}")
+                continue
             for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
                 if file.is_file():
                     with file.open("rb") as content:

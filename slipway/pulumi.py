@@ -164,6 +164,10 @@ def environment(stack: str | None = None) -> dict[str, str]:
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         # What the program declares wins over a hand edit; repairing drift would be a conflict.
         "PULUMI_K8S_ENABLE_PATCH_FORCE": "true",
+        # Resources that wait for pods hold a place each; by default there are four a core.
+        "PULUMI_PARALLEL": "32",
+        # The engine writes its whole state at each change: memory for a fifth of its time.
+        "GOGC": "400",
         "PYTHONPATH": str(paths.REPOSITORY),
         # The SDK has thousands of modules: compiled once and not, where this is set, at each run.
         "PYTHONDONTWRITEBYTECODE": "",

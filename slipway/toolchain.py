@@ -80,7 +80,7 @@ class Tool:
 
     @property
     def place(self) -> Path:
-        return paths.cache() / "toolchain" / self.name / self.key
+        return cache() / self.name / self.key
 
     @property
     def built(self) -> bool:
@@ -140,6 +140,11 @@ class Tool:
         if not self.packages:
             names.append(self.name)
         return names + [link for links in self.config.links.values() for link in links]
+
+
+def cache() -> Path:
+    """Where tools are kept: a folder a tool, in it one by the hash of what it was built from."""
+    return paths.cache() / "toolchain"
 
 
 @functools.cache
@@ -389,7 +394,7 @@ def drop_build_caches() -> None:
 
 def drop_former() -> None:
     """Removes programs of former pins, and what an interrupted build left."""
-    for place in (paths.cache() / "toolchain").glob("*/*"):
+    for place in cache().glob("*/*"):
         owner = tools().get(place.parent.name)
         if owner is None or place not in (owner.place, owner.files):
             shutil.rmtree(place)

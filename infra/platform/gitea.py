@@ -38,6 +38,8 @@ class GiteaArgs:
     """Context of the commit status without which nobody merges into main."""
     storage: pulumi.Input[str]
     resources: Resources
+    database: pulumi.Resource
+    """Must be ready before the server starts; all else is made meanwhile."""
     node_port: int | None = None
     database_tls: bool = False
 
@@ -90,7 +92,7 @@ class Gitea(Component):
             NAME,
             args.namespace,
             self._pod(args, settings),
-            self.child(config, volume),
+            self.child(config, volume, args.database),
             recreate=True,
         )
         service = pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
