@@ -17,14 +17,13 @@ from pulumi_aws.iam.role_policy import RolePolicy
 from pulumi_aws.sqs.queue import Queue
 from pulumi_aws.sqs.queue_policy import QueuePolicy
 from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, ObjectFieldSelectorArgs
-from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.aws.cluster import ROLE_LABEL
 from infra.aws.component import AwsComponent, Context
 from infra.aws.policy import POD_IDENTITY, VERSION, Statement, document, trust
 from infra.platform import pods, upstream
 from infra.platform.component import Resources
+from infra.platform.rights import Rule, cluster_rights, rights_in
 
 NAME = "karpenter"
 NAMESPACE = "kube-system"
@@ -41,7 +40,7 @@ EVENTS = {
 RESOURCES = Resources(cpu="100m", memory="256Mi", limit="1Gi")
 READ = ["get", "list", "watch"]
 # API group to (kinds, verbs): what Karpenter's own chart gives it.
-RULES: list[tuple[str, list[str], list[str]]] = [
+RULES: list[Rule] = [
     (
         "karpenter.sh",
         [
@@ -69,6 +68,12 @@ RULES: list[tuple[str, list[str], list[str]]] = [
     ("storage.k8s.io", ["storageclasses", "csinodes", "volumeattachments"], READ),
     ("apps", ["daemonsets", "deployments", "replicasets", "statefulsets"], ["list", "watch"]),
     ("policy", ["poddisruptionbudgets"], READ),
+]
+LEASES = "coordination.k8s.io"
+OWN_RULES: list[Rule] = [
+    (LEASES, ["leases"], ["create"]),
+    (LEASES, ["leases"], ["get", "watch", "patch", "update"], ["karpenter-leader-election"]),
+    ("", ["services"], ["get"], ["kube-dns"]),
 ]
 OWNED = "kubernetes.io/cluster/{}"
 
@@ -110,7 +115,10 @@ class Karpenter(AwsComponent):
             upstream.register(NAME, manifest, self.child())
             for manifest in upstream.load(*sorted(args.manifests.glob("*.yaml")))
         ]
-        rights = self._rights()
+        rights = [
+            *cluster_rights(NAME, NAMESPACE, RULES, self.child()),
+            *rights_in(NAME, NAMESPACE, OWN_RULES, NAMESPACE, self.child()),
+        ]
         controller = self._controller(args, queue, [*identity, *definitions, *rights])
         self.ready = [profile, *identity, *definitions, *rights, controller]
         self.register_outputs({"instance_profile": self.instance_profile})
@@ -170,59 +178,6 @@ class Karpenter(AwsComponent):
             opts=self.child(policy),
         )
         return [policy, association]
-
-    def _rights(self) -> list[pulumi.Resource]:
-        where = ObjectMetaArgs(name=NAME, labels=pods.labels(NAME))
-        inside = pods.metadata(NAME, NAMESPACE)
-        lease = "coordination.k8s.io"
-        subjects = [SubjectArgs(kind="ServiceAccount", name=NAME, namespace=NAMESPACE)]
-        api = "rbac.authorization.k8s.io"
-        return [
-            k8s.core.v1.ServiceAccount(NAME, metadata=inside, opts=self.child()),
-            k8s.rbac.v1.ClusterRole(
-                NAME,
-                metadata=where,
-                rules=[
-                    PolicyRuleArgs(api_groups=[group], resources=kinds, verbs=verbs)
-                    for group, kinds, verbs in RULES
-                ],
-                opts=self.child(),
-            ),
-            k8s.rbac.v1.ClusterRoleBinding(
-                NAME,
-                metadata=where,
-                role_ref=RoleRefArgs(api_group=api, kind="ClusterRole", name=NAME),
-                subjects=subjects,
-                opts=self.child(),
-            ),
-            k8s.rbac.v1.Role(
-                NAME,
-                metadata=inside,
-                rules=[
-                    PolicyRuleArgs(api_groups=[lease], resources=["leases"], verbs=["create"]),
-                    PolicyRuleArgs(
-                        api_groups=[lease],
-                        resources=["leases"],
-                        resource_names=["karpenter-leader-election"],
-                        verbs=["get", "watch", "patch", "update"],
-                    ),
-                    PolicyRuleArgs(
-                        api_groups=[""],
-                        resources=["services"],
-                        resource_names=["kube-dns"],
-                        verbs=["get"],
-                    ),
-                ],
-                opts=self.child(),
-            ),
-            k8s.rbac.v1.RoleBinding(
-                NAME,
-                metadata=inside,
-                role_ref=RoleRefArgs(api_group=api, kind="Role", name=NAME),
-                subjects=subjects,
-                opts=self.child(),
-            ),
-        ]
 
     def _controller(
         self, args: KarpenterArgs, queue: Queue, after: list[pulumi.Resource]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-import pulumi_kubernetes as k8s
 from pulumi_aws.eks.pod_identity_association import PodIdentityAssociation
 from pulumi_aws.iam.role import Role
 from pulumi_aws.iam.role_policy import RolePolicy
@@ -22,13 +21,13 @@ from pulumi_aws.secretsmanager.secret import Secret
 from pulumi_aws.secretsmanager.secret_version import SecretVersion
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.aws.cluster import ROLE_LABEL
 from infra.aws.component import AwsComponent, Context
 from infra.aws.policy import POD_IDENTITY, Statement, document, trust
 from infra.platform import pods, upstream
 from infra.platform.component import Resources, fingerprint
+from infra.platform.rights import Rule, cluster_rights, rights_in
 from infra.platform.secrets import Values
 
 NAME = "external-secrets"
@@ -52,7 +51,7 @@ PROVIDER = "aws"
 API, GENERATORS = "external-secrets.io", "generators.external-secrets.io"
 READ, WRITE = ["get", "list", "watch"], ["create", "update", "patch", "delete"]
 # Not among them, though in its own chart: tokens of any service account, which are all rights.
-RULES: list[tuple[str, list[str], list[str]]] = [
+RULES: list[Rule] = [
     (API, ["externalsecrets", "secretstores", "clustersecretstores"], READ),
     (
         API,
@@ -69,6 +68,7 @@ RULES: list[tuple[str, list[str], list[str]]] = [
     ("", ["secrets"], READ),
     ("", ["events"], ["create", "patch"]),
 ]
+RULES_IN_PLACE: list[Rule] = [("", ["secrets"], WRITE)]
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,17 @@ class Secrets(AwsComponent):
             node_selector={ROLE_LABEL: "platform"},
             priority_class="system-cluster-critical",
         )
-        ready = [identity, *definitions, *self._rights(args)]
+        rights = cluster_rights(NAME, NAMESPACE, RULES, self.child())
+        for place, namespace in args.namespaces.items():
+            rights += rights_in(
+                NAME,
+                namespace,
+                RULES_IN_PLACE,
+                NAMESPACE,
+                self.child(),
+                resource=f"{place}-{NAME}",
+            )
+        ready = [identity, *definitions, *rights]
         operator = pods.deployment(NAME, NAMESPACE, pod, self.child(*ready), recreate=True)
         return upstream.register(
             NAME,
@@ -227,48 +237,6 @@ class Secrets(AwsComponent):
             },
             self.child(operator),
         )
-
-    def _rights(self, args: SecretsArgs) -> list[pulumi.Resource]:
-        subjects = [SubjectArgs(kind="ServiceAccount", name=NAME, namespace=NAMESPACE)]
-        api = "rbac.authorization.k8s.io"
-        where = ObjectMetaArgs(name=NAME, labels=pods.labels(NAME))
-        made: list[pulumi.Resource] = [
-            k8s.core.v1.ServiceAccount(
-                NAME, metadata=pods.metadata(NAME, NAMESPACE), opts=self.child()
-            ),
-            k8s.rbac.v1.ClusterRole(
-                NAME,
-                metadata=where,
-                rules=[
-                    PolicyRuleArgs(api_groups=[group], resources=kinds, verbs=verbs)
-                    for group, kinds, verbs in RULES
-                ],
-                opts=self.child(),
-            ),
-            k8s.rbac.v1.ClusterRoleBinding(
-                NAME,
-                metadata=where,
-                role_ref=RoleRefArgs(api_group=api, kind="ClusterRole", name=NAME),
-                subjects=subjects,
-                opts=self.child(),
-            ),
-        ]
-        write = PolicyRuleArgs(api_groups=[""], resources=["secrets"], verbs=WRITE)
-        for place, namespace in args.namespaces.items():
-            metadata = pods.metadata(NAME, namespace)
-            made += [
-                k8s.rbac.v1.Role(
-                    f"{place}-{NAME}", metadata=metadata, rules=[write], opts=self.child()
-                ),
-                k8s.rbac.v1.RoleBinding(
-                    f"{place}-{NAME}",
-                    metadata=metadata,
-                    role_ref=RoleRefArgs(api_group=api, kind="Role", name=NAME),
-                    subjects=subjects,
-                    opts=self.child(),
-                ),
-            ]
-        return made
 
 
 def _group(kind: str) -> str:

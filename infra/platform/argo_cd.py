@@ -9,11 +9,11 @@ from pathlib import Path
 import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods, upstream
 from infra.platform.component import NO_WAIT, Component, Resources, fingerprint, secret_data
 from infra.platform.random_password import RandomPassword
+from infra.platform.rights import rights_in
 
 PATCHES = Path(__file__).parent / "patches" / "argo-cd.yaml"
 # Pods by the name of their workload, and the container in it.
@@ -135,28 +135,12 @@ class ArgoCd(Component):
         for label, namespace in args.managed_namespaces.items():
             for component, verbs in MANAGED_BY.items():
                 account = f"argocd-{component}"
-                metadata = ObjectMetaArgs(name=account, namespace=namespace)
-                made.append(
-                    k8s.rbac.v1.Role(
-                        f"{account}-in-{label}",
-                        metadata=metadata,
-                        rules=[PolicyRuleArgs(api_groups=["*"], resources=["*"], verbs=verbs)],
-                        opts=self.child(),
-                    )
-                )
-                made.append(
-                    k8s.rbac.v1.RoleBinding(
-                        f"{account}-in-{label}",
-                        metadata=metadata,
-                        role_ref=RoleRefArgs(
-                            api_group="rbac.authorization.k8s.io", kind="Role", name=account
-                        ),
-                        subjects=[
-                            SubjectArgs(
-                                kind="ServiceAccount", name=account, namespace=args.namespace
-                            )
-                        ],
-                        opts=self.child(),
-                    )
+                made += rights_in(
+                    account,
+                    namespace,
+                    [("*", ["*"], verbs)],
+                    args.namespace,
+                    self.child(),
+                    resource=f"{account}-in-{label}",
                 )
         return made

@@ -11,11 +11,11 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import yaml
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods, secrets, upstream
 from infra.platform.component import NO_WAIT, Component, Resources
 from infra.platform.minio import ObjectStore
+from infra.platform.rights import Rule, rights_in
 
 PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
 DATABASE_LOGIN = "argo-postgres"
@@ -30,6 +30,15 @@ WEBHOOK_CLIENTS, WEBHOOK_TOKEN = (
     f"{EVENTS}.service-account-token",
 )
 CONSOLE, CONSOLE_TOKEN = "console", "console-token"
+LOOK = ["get", "list", "watch"]
+CONSOLE_RULES: list[Rule] = [
+    (
+        "argoproj.io",
+        ["cronworkflows", "workfloweventbindings", "workflows", "workflowtemplates"],
+        LOOK,
+    ),
+    ("", ["events", "pods", "pods/log"], LOOK),
+]
 # Relative to the module's folder `manifests`; CRDs without schema, as its own install has them.
 FILES = [
     "base/crds/minimal/*.yaml",
@@ -114,10 +123,9 @@ class ArgoWorkflows(Component):
 
     def _console(self, args: ArgoWorkflowsArgs) -> None:
         """An account that may look, and its token: what one logs in to the console with."""
-        where = pods.metadata(CONSOLE, args.namespace)
         account = k8s.core.v1.ServiceAccount(
             f"argo-{CONSOLE}",
-            metadata=where,
+            metadata=pods.metadata(CONSOLE, args.namespace),
             automount_service_account_token=False,
             opts=self.child(),
         )
@@ -129,28 +137,13 @@ class ArgoWorkflows(Component):
             type="kubernetes.io/service-account-token",
             opts=self.child(account),
         )
-        reads = {
-            "argoproj.io": [
-                *("cronworkflows", "workfloweventbindings", "workflows", "workflowtemplates"),
-            ],
-            "": ["events", "pods", "pods/log"],
-        }
-        within = pods.metadata(CONSOLE, args.managed_namespace)
-        k8s.rbac.v1.Role(
-            f"argo-{CONSOLE}",
-            metadata=within,
-            rules=[
-                PolicyRuleArgs(api_groups=[group], resources=kinds, verbs=["get", "list", "watch"])
-                for group, kinds in reads.items()
-            ],
-            opts=self.child(),
-        )
-        k8s.rbac.v1.RoleBinding(
-            f"argo-{CONSOLE}",
-            metadata=within,
-            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=CONSOLE),
-            subjects=[SubjectArgs(kind="ServiceAccount", name=CONSOLE, namespace=args.namespace)],
-            opts=self.child(),
+        rights_in(
+            CONSOLE,
+            args.managed_namespace,
+            CONSOLE_RULES,
+            args.namespace,
+            self.child(),
+            resource=f"argo-{CONSOLE}",
         )
 
     @staticmethod

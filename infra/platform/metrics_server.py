@@ -9,13 +9,16 @@ import pulumi_kubernetes as k8s
 from pulumi_kubernetes.apiregistration.v1 import APIServiceSpecArgs, ServiceReferenceArgs
 from pulumi_kubernetes.core.v1 import HTTPGetActionArgs, ProbeArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
+from pulumi_kubernetes.rbac.v1 import RoleRefArgs, SubjectArgs
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources
+from infra.platform.rights import GROUP, Rule, cluster_rights, policy_rules
 
 NAME = "metrics-server"
 PORT = 10250
+READ = ["get", "list", "watch"]
+RULES: list[Rule] = [("", ["nodes/metrics"], ["get"]), ("", ["pods", "nodes"], READ)]
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,7 @@ class MetricsServer(Component):
         self, name: str, args: MetricsServerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("MetricsServer", name, opts)
-        where = pods.metadata(NAME, "kube-system")
-        account = k8s.core.v1.ServiceAccount(NAME, metadata=where, opts=self.child())
+        rights = cluster_rights(NAME, "kube-system", RULES, self.child())
         self._rbac()
         probe = ProbeArgs(
             http_get=HTTPGetActionArgs(path="/readyz", port=PORT, scheme="HTTPS"), period_seconds=10
@@ -67,7 +69,7 @@ class MetricsServer(Component):
                 ],
                 service_account=NAME,
             ),
-            self.child(account),
+            self.child(*rights),
         )
         service = pods.service(NAME, "kube-system", PORT, self.child())
         k8s.apiregistration.v1.APIService(
@@ -87,50 +89,29 @@ class MetricsServer(Component):
 
     def _rbac(self) -> None:
         subject = SubjectArgs(kind="ServiceAccount", name=NAME, namespace="kube-system")
-        group = "rbac.authorization.k8s.io"
-        k8s.rbac.v1.ClusterRole(
-            NAME,
-            metadata=ObjectMetaArgs(name=NAME),
-            rules=[
-                PolicyRuleArgs(api_groups=[""], resources=["nodes/metrics"], verbs=["get"]),
-                PolicyRuleArgs(
-                    api_groups=[""], resources=["pods", "nodes"], verbs=["get", "list", "watch"]
-                ),
-            ],
-            opts=self.child(),
-        )
         k8s.rbac.v1.ClusterRole(
             f"{NAME}-reader",
             metadata=ObjectMetaArgs(
                 name="system:aggregated-metrics-reader",
                 labels={
-                    f"rbac.authorization.k8s.io/aggregate-to-{role}": "true"
-                    for role in ("view", "edit", "admin")
+                    f"{GROUP}/aggregate-to-{role}": "true" for role in ("view", "edit", "admin")
                 },
             ),
-            rules=[
-                PolicyRuleArgs(
-                    api_groups=["metrics.k8s.io"],
-                    resources=["pods", "nodes"],
-                    verbs=["get", "list", "watch"],
-                )
-            ],
+            rules=policy_rules([("metrics.k8s.io", ["pods", "nodes"], READ)]),
             opts=self.child(),
         )
-        for role in (NAME, "system:auth-delegator"):
-            binding = NAME if role == NAME else f"{NAME}-auth-delegator"
-            k8s.rbac.v1.ClusterRoleBinding(
-                binding,
-                metadata=ObjectMetaArgs(name=binding),
-                role_ref=RoleRefArgs(api_group=group, kind="ClusterRole", name=role),
-                subjects=[subject],
-                opts=self.child(),
-            )
+        k8s.rbac.v1.ClusterRoleBinding(
+            f"{NAME}-auth-delegator",
+            metadata=ObjectMetaArgs(name=f"{NAME}-auth-delegator"),
+            role_ref=RoleRefArgs(api_group=GROUP, kind="ClusterRole", name="system:auth-delegator"),
+            subjects=[subject],
+            opts=self.child(),
+        )
         k8s.rbac.v1.RoleBinding(
             f"{NAME}-auth-reader",
             metadata=pods.metadata(f"{NAME}-auth-reader", "kube-system"),
             role_ref=RoleRefArgs(
-                api_group=group, kind="Role", name="extension-apiserver-authentication-reader"
+                api_group=GROUP, kind="Role", name="extension-apiserver-authentication-reader"
             ),
             subjects=[subject],
             opts=self.child(),

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods, secrets, signing
 from infra.platform.argo_workflows import ACCOUNT, EVENTS, WEBHOOK_CLIENTS, WEBHOOK_TOKEN
 from infra.platform.component import Component
+from infra.platform.rights import Rule, rights_in
 
 DISPATCHED = "dispatched"
-
-
-def _rule(
-    group: str, resource: str, *verbs: str, names: Sequence[str] | None = None
-) -> PolicyRuleArgs:
-    return PolicyRuleArgs(
-        api_groups=[group], resources=[resource], verbs=list(verbs), resource_names=names
-    )
-
-
 ARGO = "argoproj.io"
 # What every workflow's pod may do: report how its step went.
-REPORT = _rule(ARGO, "workflowtaskresults", "create", "patch")
-ACCOUNTS = {
+REPORT: Rule = (ARGO, ["workflowtaskresults"], ["create", "patch"])
+ACCOUNTS: dict[str, list[Rule]] = {
     ACCOUNT: [REPORT],
     # The same rights, and another name: admission tells who may sign by it.
     signing.ACCOUNT: [REPORT],
     "dispatcher": [
         REPORT,
-        _rule(ARGO, "workflows", "create", "get", "list"),
-        _rule(ARGO, "workflowtemplates", "get"),
-        _rule("", "configmaps", "get", "patch", names=[DISPATCHED]),
+        (ARGO, ["workflows"], ["create", "get", "list"]),
+        (ARGO, ["workflowtemplates"], ["get"]),
+        ("", ["configmaps"], ["get", "patch"], [DISPATCHED]),
     ],
     EVENTS: [
-        _rule(ARGO, "workfloweventbindings", "list"),
-        _rule(ARGO, "workflowtemplates", "get"),
-        _rule(ARGO, "workflows", "create"),
+        (ARGO, ["workfloweventbindings"], ["list"]),
+        (ARGO, ["workflowtemplates"], ["get"]),
+        (ARGO, ["workflows"], ["create"]),
     ],
 }
 
@@ -101,24 +91,14 @@ class Pipelines(Component):
             data={"training": str(args.training_at_once)},
             opts=self.child(),
         )
-        accounts = {n: self._account(n, args.namespace, rules) for n, rules in ACCOUNTS.items()}
+        accounts: dict[str, k8s.core.v1.ServiceAccount] = {}
+        for account, rules in ACCOUNTS.items():
+            accounts[account] = k8s.core.v1.ServiceAccount(
+                account, metadata=pods.metadata(account, args.namespace), opts=self.child()
+            )
+            rights_in(account, args.namespace, rules, args.namespace, self.child())
         self._webhook(args, accounts[EVENTS])
         self.register_outputs({})
-
-    def _account(
-        self, name: str, namespace: pulumi.Input[str], rules: Sequence[PolicyRuleArgs]
-    ) -> k8s.core.v1.ServiceAccount:
-        where = pods.metadata(name, namespace)
-        account = k8s.core.v1.ServiceAccount(name, metadata=where, opts=self.child())
-        k8s.rbac.v1.Role(name, metadata=where, rules=rules, opts=self.child())
-        k8s.rbac.v1.RoleBinding(
-            name,
-            metadata=where,
-            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=name),
-            subjects=[SubjectArgs(kind="ServiceAccount", name=name, namespace=namespace)],
-            opts=self.child(),
-        )
-        return account
 
     def _webhook(self, args: PipelinesArgs, account: k8s.core.v1.ServiceAccount) -> None:
         """Argo's server takes an event whose signature is right for an account's as its own."""

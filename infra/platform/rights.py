@@ -1,4 +1,4 @@
-"""A controller's account and what it may do in the whole cluster."""
+"""What a service account may do, in the whole cluster or in one namespace."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 from infra.platform import pods
 
 GROUP = "rbac.authorization.k8s.io"
-# API group, kinds, verbs.
-Rule = tuple[str, list[str], list[str]]
+# API group, kinds, verbs; and the objects' names, where not all of the kinds are meant.
+Rule = tuple[str, list[str], list[str]] | tuple[str, list[str], list[str], list[str]]
 
 
 def policy_rules(rules: Sequence[Rule]) -> list[PolicyRuleArgs]:
     return [
-        PolicyRuleArgs(api_groups=[group], resources=kinds, verbs=verbs)
-        for group, kinds, verbs in rules
+        PolicyRuleArgs(
+            api_groups=[group],
+            resources=kinds,
+            verbs=verbs,
+            resource_names=names[0] if names else None,
+        )
+        for group, kinds, verbs, *names in rules
     ]
 
 
@@ -50,13 +55,20 @@ def rights_in(
     rules: Sequence[Rule],
     account: pulumi.Input[str],
     opts: pulumi.ResourceOptions,
+    *,
+    resource: str | None = None,
 ) -> list[pulumi.Resource]:
-    """Role `name` in `namespace` for the account of that name in the namespace `account`."""
+    """Role `name` in `namespace` for the account of that name in the namespace `account`.
+
+    Args:
+        resource: what Pulumi calls them, where `name` has rights in several namespaces.
+    """
+    resource = resource or name
     where = pods.metadata(name, namespace)
     return [
-        k8s.rbac.v1.Role(name, metadata=where, rules=policy_rules(rules), opts=opts),
+        k8s.rbac.v1.Role(resource, metadata=where, rules=policy_rules(rules), opts=opts),
         k8s.rbac.v1.RoleBinding(
-            name,
+            resource,
             metadata=where,
             role_ref=RoleRefArgs(api_group=GROUP, kind="Role", name=name),
             subjects=[SubjectArgs(kind="ServiceAccount", name=name, namespace=account)],

@@ -10,12 +10,20 @@ import pulumi_kubernetes as k8s
 import yaml
 from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, ObjectFieldSelectorArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources
+from infra.platform.rights import Rule, cluster_rights, rights_in
 
 NAME = "local-path"
+READ, WRITE = ["get", "list", "watch"], ["create", "patch", "update", "delete"]
+RULES: list[Rule] = [
+    ("", ["nodes", "persistentvolumeclaims", "configmaps", "pods", "pods/log"], READ),
+    ("", ["persistentvolumes"], READ + WRITE),
+    ("", ["events"], ["create", "patch"]),
+    ("storage.k8s.io", ["storageclasses"], READ),
+]
+HELPER_RULES: list[Rule] = [("", ["pods"], READ + WRITE)]
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,10 @@ class StorageClass(Component):
     ) -> None:
         super().__init__("StorageClass", name, opts)
         where = pods.metadata(NAME, args.namespace)
-        account = k8s.core.v1.ServiceAccount(NAME, metadata=where, opts=self.child())
-        rights = self._rbac(args)
+        rights = [
+            *cluster_rights(NAME, args.namespace, RULES, self.child()),
+            *rights_in(NAME, args.namespace, HELPER_RULES, args.namespace, self.child()),
+        ]
         config = k8s.core.v1.ConfigMap(
             NAME,
             metadata=where,
@@ -89,7 +99,7 @@ class StorageClass(Component):
                 volumes=[pods.volume("config", config_map=NAME)],
                 service_account=NAME,
             ),
-            self.child(config, account, *rights),
+            self.child(config, *rights),
             # Every namespace comes after it; who has a volume waits for that.
             wait=False,
         )
@@ -104,48 +114,6 @@ class StorageClass(Component):
             opts=self.child(provisioner),
         )
         self.register_outputs({"storage_class": NAME})
-
-    def _rbac(self, args: StorageClassArgs) -> list[pulumi.Resource]:
-        subject = SubjectArgs(kind="ServiceAccount", name=NAME, namespace=args.namespace)
-        read, write = ["get", "list", "watch"], ["create", "patch", "update", "delete"]
-        cluster = {
-            ("", "nodes", "persistentvolumeclaims", "configmaps", "pods", "pods/log"): read,
-            ("", "persistentvolumes"): read + write,
-            ("", "events"): ["create", "patch"],
-            ("storage.k8s.io", "storageclasses"): read,
-        }
-        role = k8s.rbac.v1.ClusterRole(
-            NAME,
-            metadata=ObjectMetaArgs(name=NAME),
-            rules=[
-                PolicyRuleArgs(api_groups=[group], resources=resources, verbs=verbs)
-                for (group, *resources), verbs in cluster.items()
-            ],
-            opts=self.child(),
-        )
-        binding = k8s.rbac.v1.ClusterRoleBinding(
-            NAME,
-            metadata=ObjectMetaArgs(name=NAME),
-            role_ref=RoleRefArgs(
-                api_group="rbac.authorization.k8s.io", kind="ClusterRole", name=NAME
-            ),
-            subjects=[subject],
-            opts=self.child(),
-        )
-        local_role = k8s.rbac.v1.Role(
-            NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            rules=[PolicyRuleArgs(api_groups=[""], resources=["pods"], verbs=read + write)],
-            opts=self.child(),
-        )
-        local_binding = k8s.rbac.v1.RoleBinding(
-            NAME,
-            metadata=pods.metadata(NAME, args.namespace),
-            role_ref=RoleRefArgs(api_group="rbac.authorization.k8s.io", kind="Role", name=NAME),
-            subjects=[subject],
-            opts=self.child(),
-        )
-        return [role, binding, local_role, local_binding]
 
 
 def _helper_pod(image: str) -> str:
