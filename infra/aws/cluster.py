@@ -17,8 +17,6 @@ from pulumi_aws.eks.cluster import Cluster as EksCluster
 from pulumi_aws.eks.node_group import NodeGroup
 from pulumi_aws.iam.role import Role
 from pulumi_aws.iam.role_policy_attachment import RolePolicyAttachment
-from pulumi_aws.kms.alias import Alias
-from pulumi_aws.kms.key import Key
 
 from infra.aws.component import AwsComponent, Context
 from infra.aws.config import SERVICES, Account
@@ -124,20 +122,7 @@ class Cluster(AwsComponent):
 
     def _control_plane(self, args: ClusterArgs) -> EksCluster:
         context = args.context
-        key = Key(
-            "cluster",
-            description=f"Secrets of the cluster {context.name}",
-            enable_key_rotation=True,
-            deletion_window_in_days=30,
-            tags=context.tagged("cluster"),
-            opts=self.child(),
-        )
-        Alias(
-            "cluster",
-            name=f"alias/{context.name}-cluster",
-            target_key_id=key.id,
-            opts=self.child(),
-        )
+        key = self.key("cluster", f"Secrets of the cluster {context.name}", self.child())
         # EKS would make it by itself, keep it for ever, and leave it behind.
         logs = LogGroup(
             "cluster",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_aws.kms.alias import Alias
+from pulumi_aws.kms.key import Key
 
 from infra.platform.component import Component
 
@@ -46,3 +48,18 @@ class AwsComponent(Component):
         """Options for a child that holds data: where production is, Pulumi refuses to delete it."""
         kept = pulumi.ResourceOptions(protect=self.context.protected or None)
         return pulumi.ResourceOptions.merge(self.child(*after), kept)
+
+    def key(self, name: str, description: str, opts: pulumi.ResourceOptions) -> Key:
+        """A key for data, and the name under which AWS's console shows it."""
+        key = Key(
+            name,
+            description=description,
+            enable_key_rotation=True,
+            deletion_window_in_days=30,
+            tags=self.context.tagged(name),
+            opts=opts,
+        )
+        Alias(
+            name, name=f"alias/{self.context.name}-{name}", target_key_id=key.id, opts=self.child()
+        )
+        return key

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pulumi
 from pulumi_aws.ec2.security_group import SecurityGroup
-from pulumi_aws.kms.key import Key
 from pulumi_aws.rds.instance import Instance
 from pulumi_aws.rds.parameter_group import ParameterGroup
 from pulumi_aws.rds.subnet_group import SubnetGroup
@@ -45,14 +44,7 @@ class Database(AwsComponent):
         super().__init__("Database", name, args.context, opts)
         context = args.context
         self.password = RandomPassword("database", opts=self.child()).result
-        key = Key(
-            "database",
-            description=f"Database of {context.name}",
-            enable_key_rotation=True,
-            deletion_window_in_days=30,
-            tags=context.tagged("database"),
-            opts=self.lasting(),
-        )
+        key = self.key("database", f"Database of {context.name}", self.lasting())
         subnets = SubnetGroup(
             "database",
             name=context.name,

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_aws.kms.alias import Alias
-from pulumi_aws.kms.key import Key
 from pulumi_aws.s3.bucket import Bucket
 from pulumi_aws.s3.bucket_lifecycle_configuration import BucketLifecycleConfiguration
 from pulumi_aws.s3.bucket_ownership_controls import BucketOwnershipControls
@@ -48,20 +46,7 @@ class Objects(AwsComponent):
         self.region = args.context.region
         self.endpoint = pulumi.Output.from_input(f"s3.{self.region}.amazonaws.com")
         self.url = pulumi.Output.from_input(f"https://s3.{self.region}.amazonaws.com")
-        self._key = Key(
-            "objects",
-            description=f"Objects of {args.context.name}",
-            enable_key_rotation=True,
-            deletion_window_in_days=30,
-            tags=args.context.tagged("objects"),
-            opts=self.lasting(),
-        )
-        Alias(
-            "objects",
-            name=f"alias/{args.context.name}-objects",
-            target_key_id=self._key.id,
-            opts=self.child(),
-        )
+        self._key = self.key("objects", f"Objects of {args.context.name}", self.lasting())
         self._buckets = {bucket: self._bucket(bucket) for bucket in args.buckets}
         self.register_outputs({"url": self.url})
 

@@ -15,8 +15,6 @@ import pulumi
 from pulumi_aws.eks.pod_identity_association import PodIdentityAssociation
 from pulumi_aws.iam.role import Role
 from pulumi_aws.iam.role_policy import RolePolicy
-from pulumi_aws.kms.alias import Alias
-from pulumi_aws.kms.key import Key
 from pulumi_aws.secretsmanager.secret import Secret
 from pulumi_aws.secretsmanager.secret_version import SecretVersion
 from pulumi_kubernetes.apiextensions import CustomResource
@@ -90,20 +88,7 @@ class Secrets(AwsComponent):
     ) -> None:
         super().__init__("Secrets", name, args.context, opts)
         context = args.context
-        self._key = Key(
-            "secrets",
-            description=f"Secrets of {context.name}",
-            enable_key_rotation=True,
-            deletion_window_in_days=30,
-            tags=context.tagged("secrets"),
-            opts=self.lasting(),
-        )
-        Alias(
-            "secrets",
-            name=f"alias/{context.name}-secrets",
-            target_key_id=self._key.id,
-            opts=self.child(),
-        )
+        self._key = self.key("secrets", f"Secrets of {context.name}", self.lasting())
         self._role = Role(
             NAME,
             name=f"{context.name}-{NAME}",
