@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_aws.eks.pod_identity_association import PodIdentityAssociation
+from pulumi_aws.iam.role import Role
+from pulumi_aws.iam.role_policy import RolePolicy
 from pulumi_aws.kms.alias import Alias
 from pulumi_aws.kms.key import Key
 
+from infra.aws.policy import POD_IDENTITY, Statement, document, trust
 from infra.platform.component import Component
 
 
@@ -63,3 +67,31 @@ class AwsComponent(Component):
             name, name=f"alias/{self.context.name}-{name}", target_key_id=key.id, opts=self.child()
         )
         return key
+
+    def identity(
+        self,
+        name: str,
+        cluster: pulumi.Input[str],
+        namespace: str,
+        account: str,
+        statements: Sequence[Statement],
+    ) -> tuple[Role, PodIdentityAssociation]:
+        """A role for the pods of a service account. They have it once the association is there."""
+        role = Role(
+            name,
+            name=f"{self.context.name}-{name}",
+            assume_role_policy=trust(POD_IDENTITY, sessions=True),
+            tags=self.context.tagged(name),
+            opts=self.child(),
+        )
+        policy = RolePolicy(name, role=role.id, policy=document(statements), opts=self.child())
+        association = PodIdentityAssociation(
+            name,
+            cluster_name=cluster,
+            namespace=namespace,
+            service_account=account,
+            role_arn=role.arn,
+            tags=self.context.tagged(name),
+            opts=self.child(policy),
+        )
+        return role, association

@@ -6,12 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_aws.eks.pod_identity_association import PodIdentityAssociation
-from pulumi_aws.iam.role import Role
-from pulumi_aws.iam.role_policy import RolePolicy
 
 from infra.aws.component import AwsComponent, Context
-from infra.aws.policy import POD_IDENTITY, Statement, document, trust
+from infra.aws.policy import Statement
 
 
 @dataclass(frozen=True)
@@ -58,25 +55,12 @@ class Identities(AwsComponent):
         self, name: str, args: IdentitiesArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("Identities", name, args.context, opts)
-        context = args.context
         for workload, statements in args.rights.items():
-            role = Role(
+            self.identity(
                 workload.name,
-                name=f"{context.name}-{workload.name}",
-                assume_role_policy=trust(POD_IDENTITY, sessions=True),
-                tags=context.tagged(workload.name),
-                opts=self.child(),
-            )
-            policy = RolePolicy(
-                workload.name, role=role.id, policy=document(statements), opts=self.child()
-            )
-            PodIdentityAssociation(
-                workload.name,
-                cluster_name=args.cluster_name,
-                namespace=workload.namespace,
-                service_account=workload.account,
-                role_arn=role.arn,
-                tags=context.tagged(workload.name),
-                opts=self.child(policy),
+                args.cluster_name,
+                workload.namespace,
+                workload.account,
+                statements,
             )
         self.register_outputs({})

@@ -10,17 +10,14 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_aws.cloudwatch.event_rule import EventRule
 from pulumi_aws.cloudwatch.event_target import EventTarget
-from pulumi_aws.eks.pod_identity_association import PodIdentityAssociation
 from pulumi_aws.iam.instance_profile import InstanceProfile
-from pulumi_aws.iam.role import Role
-from pulumi_aws.iam.role_policy import RolePolicy
 from pulumi_aws.sqs.queue import Queue
 from pulumi_aws.sqs.queue_policy import QueuePolicy
 from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, ObjectFieldSelectorArgs
 
 from infra.aws.cluster import ROLE_LABEL
 from infra.aws.component import AwsComponent, Context
-from infra.aws.policy import POD_IDENTITY, VERSION, Statement, document, trust
+from infra.aws.policy import VERSION, Statement
 from infra.platform import pods, upstream
 from infra.platform.component import Resources
 from infra.platform.rights import Rule, cluster_rights, rights_in
@@ -110,7 +107,13 @@ class Karpenter(AwsComponent):
             opts=self.child(),
         )
         self.instance_profile = profile.name
-        identity = self._identity(args, queue, profile)
+        _, identity = self.identity(
+            NAME,
+            args.cluster_name,
+            NAMESPACE,
+            NAME,
+            statements(args.context, args.node_role, queue.arn, profile.arn),
+        )
         definitions = [
             upstream.register(NAME, manifest, self.child())
             for manifest in upstream.load(*sorted(args.manifests.glob("*.yaml")))
@@ -119,8 +122,8 @@ class Karpenter(AwsComponent):
             *cluster_rights(NAME, NAMESPACE, RULES, self.child()),
             *rights_in(NAME, NAMESPACE, OWN_RULES, NAMESPACE, self.child()),
         ]
-        controller = self._controller(args, queue, [*identity, *definitions, *rights])
-        self.ready = [profile, *identity, *definitions, *rights, controller]
+        controller = self._controller(args, queue, [identity, *definitions, *rights])
+        self.ready = [profile, identity, *definitions, *rights, controller]
         self.register_outputs({"instance_profile": self.instance_profile})
 
     def _interruptions(self) -> Queue:
@@ -150,34 +153,6 @@ class Karpenter(AwsComponent):
             )
             EventTarget(name, rule=rule.name, arn=queue.arn, opts=self.child())
         return queue
-
-    def _identity(
-        self, args: KarpenterArgs, queue: Queue, profile: InstanceProfile
-    ) -> list[pulumi.Resource]:
-        context = self.context
-        role = Role(
-            NAME,
-            name=f"{context.name}-{NAME}",
-            assume_role_policy=trust(POD_IDENTITY, sessions=True),
-            tags=context.tagged(NAME),
-            opts=self.child(),
-        )
-        policy = RolePolicy(
-            NAME,
-            role=role.id,
-            policy=document(statements(context, args.node_role, queue.arn, profile.arn)),
-            opts=self.child(),
-        )
-        association = PodIdentityAssociation(
-            NAME,
-            cluster_name=args.cluster_name,
-            namespace=NAMESPACE,
-            service_account=NAME,
-            role_arn=role.arn,
-            tags=context.tagged(NAME),
-            opts=self.child(policy),
-        )
-        return [policy, association]
 
     def _controller(
         self, args: KarpenterArgs, queue: Queue, after: list[pulumi.Resource]

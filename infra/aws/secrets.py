@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi_aws.eks.pod_identity_association import PodIdentityAssociation
-from pulumi_aws.iam.role import Role
 from pulumi_aws.iam.role_policy import RolePolicy
 from pulumi_aws.secretsmanager.secret import Secret
 from pulumi_aws.secretsmanager.secret_version import SecretVersion
@@ -22,7 +20,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.aws.cluster import ROLE_LABEL
 from infra.aws.component import AwsComponent, Context
-from infra.aws.policy import POD_IDENTITY, Statement, document, trust
+from infra.aws.policy import Statement, document
 from infra.platform import pods, upstream
 from infra.platform.component import Resources, fingerprint
 from infra.platform.rights import Rule, cluster_rights, rights_in
@@ -89,14 +87,9 @@ class Secrets(AwsComponent):
         super().__init__("Secrets", name, args.context, opts)
         context = args.context
         self._key = self.key("secrets", f"Secrets of {context.name}", self.lasting())
-        self._role = Role(
-            NAME,
-            name=f"{context.name}-{NAME}",
-            assume_role_policy=trust(POD_IDENTITY, sessions=True),
-            tags=context.tagged(NAME),
-            opts=self.child(),
-        )
-        self._store = self._operator(args)
+        decrypt = _decrypt(self._key.arn, context.region)
+        self._role, identity = self.identity(NAME, args.cluster_name, NAMESPACE, NAME, [decrypt])
+        self._store = self._operator(args, identity)
         self.register_outputs({})
 
     def keep(
@@ -155,28 +148,13 @@ class Secrets(AwsComponent):
             ),
         )
 
-    def _operator(self, args: SecretsArgs) -> pulumi.Resource:
+    def _operator(self, args: SecretsArgs, identity: pulumi.Resource) -> pulumi.Resource:
         context = self.context
         files = [args.manifests / f"{_group(kind)}_{kind}.yaml" for kind in KINDS]
         definitions = [
             upstream.register(NAME, slim(manifest), self.child())
             for manifest in upstream.load(*files)
         ]
-        decrypt = RolePolicy(
-            NAME,
-            role=self._role.id,
-            policy=document([_decrypt(self._key.arn, context.region)]),
-            opts=self.child(),
-        )
-        identity = PodIdentityAssociation(
-            NAME,
-            cluster_name=args.cluster_name,
-            namespace=NAMESPACE,
-            service_account=NAME,
-            role_arn=self._role.arn,
-            tags=context.tagged(NAME),
-            opts=self.child(decrypt),
-        )
         pod = pods.template(
             NAME,
             [
