@@ -17,7 +17,6 @@ from infra.platform.component import Resources
 from infra.platform.environment import Environment, EnvironmentArgs
 from infra.platform.flows import flows
 from infra.platform.gitea import Gitea, GiteaArgs
-from infra.platform.kueue import Kueue, KueueArgs, Webhooks, WebhooksArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
@@ -25,7 +24,7 @@ from infra.platform.namespaces import Level, Namespaces, NamespacesArgs
 from infra.platform.network import Network
 from infra.platform.pipelines import Pipelines, PipelinesArgs
 from infra.platform.postgres import Databases, DatabasesArgs, Postgres, PostgresArgs, Tables
-from infra.platform.queues import Queues, QueuesArgs
+from infra.platform.queues import queueing
 from infra.platform.signing import Signing, SigningArgs
 from infra.platform.storage_class import StorageClass, StorageClassArgs
 from infra.platform.volumes_gone import VolumesGone
@@ -215,48 +214,20 @@ class Stack:
         if self.config.gpuPools:
             cloud.pools(self.names["gpu"])
         if self.config.teams:
-            self._queues(cloud)
+            queueing(
+                self.config,
+                self.names[kueue.NAMESPACE],
+                self.names["pipelines"],
+                self.images["kueue"],
+                cloud.kubeconfig,
+                self._opts,
+            )
         if self.config.domain and self.config.oidc:
             from infra.aws.ingress import Console
 
             consoles = {c: Console(NODE_PORTS[c], health) for c, health in CONSOLES.items()}
             ingress = cloud.ingress(self.config.domain, self.config.oidc, consoles)
             pulumi.export("consoles", ingress.addresses)
-
-    def _queues(self, cloud: Cloud) -> None:
-        """Who of the teams may have how many GPUs."""
-        queued = self.names["pipelines"]
-        manifests = toolchain.files("kueue") / "config" / "components"
-        controller = Kueue(
-            "kueue",
-            KueueArgs(
-                namespace=self.names[kueue.NAMESPACE],
-                queued=queued,
-                manifests=manifests,
-                image=self.images["kueue"],
-            ),
-            self._opts,
-        )
-        queues = Queues(
-            "queues",
-            QueuesArgs(
-                namespace=queued,
-                pools=self.config.gpuPools,
-                teams=self.config.teams,
-                kubeconfig=cloud.kubeconfig,
-            ),
-            self._after(controller),
-        )
-        Webhooks(
-            "webhooks",
-            WebhooksArgs(
-                namespace=self.names[kueue.NAMESPACE],
-                queued=queued,
-                manifests=manifests,
-                certificate=controller.certificate,
-            ),
-            self._after(queues),
-        )
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         after = pulumi.ResourceOptions(depends_on=list(resources))

@@ -8,11 +8,11 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from infra.config import StackConfig
-from infra.platform.kueue import NAMESPACE, WEBHOOKS, Kueue, KueueArgs, Webhooks, WebhooksArgs
+from infra.platform.kueue import NAMESPACE, WEBHOOKS
 from infra.platform.namespaces import Namespaces, NamespacesArgs
 from infra.platform.network import Network, NetworkArgs, Peer
 from infra.platform.pods import NAME
-from infra.platform.queues import Queues, QueuesArgs
+from infra.platform.queues import queueing
 from infra.simulation.karpenter import Karpenter, KarpenterArgs
 from infra.simulation.kwok import Kwok, KwokArgs
 from slipway import paths, toolchain
@@ -68,36 +68,6 @@ def build(config: StackConfig, images: Mapping[str, str]) -> None:
         ),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[kwok])),
     )
-    manifests = toolchain.files("kueue") / "config" / "components"
-    kueue = Kueue(
-        "kueue",
-        KueueArgs(
-            namespace=namespace,
-            queued=PIPELINES,
-            manifests=manifests,
-            image=images["kueue"],
-        ),
-        opts,
-    )
-    queues = Queues(
-        "queues",
-        QueuesArgs(
-            namespace=PIPELINES,
-            pools=config.gpuPools,
-            teams=config.teams,
-            kubeconfig=kubeconfig,
-        ),
-        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[kueue])),
-    )
-    Webhooks(
-        "webhooks",
-        WebhooksArgs(
-            namespace=namespace,
-            queued=PIPELINES,
-            manifests=manifests,
-            certificate=kueue.certificate,
-        ),
-        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[queues])),
-    )
+    queueing(config, namespace, PIPELINES, images["kueue"], kubeconfig, opts)
     pulumi.export("pools", {pool.name: pool.gpus for pool in config.gpuPools})
     pulumi.export("teams", {team.name: team.gpus for team in config.teams})
