@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pulumi
-import pulumi_kubernetes as k8s
 
 from infra.config import Size, StackConfig, load
 from infra.platform import kueue, secrets
@@ -13,7 +12,7 @@ from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import Applications, ApplicationsArgs
 from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
 from infra.platform.argo_workflows import ArgoWorkflows, ArgoWorkflowsArgs
-from infra.platform.component import Resources
+from infra.platform.component import Resources, provider
 from infra.platform.environment import Environment, EnvironmentArgs
 from infra.platform.flows import flows
 from infra.platform.gitea import Gitea, GiteaArgs
@@ -88,15 +87,8 @@ def build() -> None:
     if config.cluster == "simulated":
         simulation.build(config, references)
         return
-    provider = k8s.Provider(
-        "kubernetes",
-        kubeconfig=str(paths.kubeconfig()) if config.embedded else None,
-        enable_server_side_apply=True,
-        # Updated in place: Argo CD keeps keys of its own in the Secret that we share with it.
-        enable_config_map_mutable=True,
-        enable_secret_mutable=True,
-    )
-    Stack(config, references, pulumi.ResourceOptions(providers=[provider])).register()
+    cluster = provider(str(paths.kubeconfig()) if config.embedded else None)
+    Stack(config, references, pulumi.ResourceOptions(providers=[cluster])).register()
 
 
 def _references(config: StackConfig) -> dict[str, str]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
-import pulumi_kubernetes as k8s
 import yaml
 from pulumi_aws.provider import Provider
 
@@ -28,6 +27,7 @@ from infra.aws.secrets import Secrets, SecretsArgs
 from infra.aws.teardown import Gone
 from infra.config import StackConfig
 from infra.platform import flows
+from infra.platform.component import provider
 from infra.platform.minio import Rights
 from infra.platform.network import Elsewhere, Peer
 from infra.platform.secrets import Make
@@ -123,13 +123,8 @@ class Cloud:
             self._aws,
         )
         self.kubeconfig = self._cluster.kubeconfig
-        kubernetes = k8s.Provider(
-            "kubernetes",
-            kubeconfig=self.kubeconfig,
-            enable_server_side_apply=True,
-            enable_config_map_mutable=True,
-            enable_secret_mutable=True,
-            opts=pulumi.ResourceOptions(depends_on=self._cluster.serving),
+        kubernetes = provider(
+            self.kubeconfig, pulumi.ResourceOptions(depends_on=self._cluster.serving)
         )
         self._both = pulumi.ResourceOptions(providers=[aws, kubernetes])
         self._karpenter = self._make_karpenter() if config.karpenter else None

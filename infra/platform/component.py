@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
+import pulumi_kubernetes as k8s
 
 # A service is ready when a pod behind it is, which is waited for by itself. Waiting here as well
 # would take the places of Pulumi's few parallel operations, and leave none to make the pods.
@@ -49,6 +50,21 @@ class Component(pulumi.ComponentResource):
         return pulumi.ResourceOptions.merge(
             pulumi.ResourceOptions(depends_on=self._depends_on), own
         )
+
+
+def provider(
+    kubeconfig: pulumi.Input[str] | None, opts: pulumi.ResourceOptions | None = None
+) -> k8s.Provider:
+    """The cluster, as all components are made there; None: the one that the environment names."""
+    return k8s.Provider(
+        "kubernetes",
+        kubeconfig=kubeconfig,
+        enable_server_side_apply=True,
+        # Updated in place: Argo CD keeps keys of its own in the Secret that we share with it.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
+        opts=opts,
+    )
 
 
 def fingerprint(values: Mapping[str, pulumi.Input[str]]) -> pulumi.Output[str]:

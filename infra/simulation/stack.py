@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pulumi
-import pulumi_kubernetes as k8s
 
 from infra.config import StackConfig
+from infra.platform.component import provider
 from infra.platform.kueue import NAMESPACE, WEBHOOKS
 from infra.platform.namespaces import Namespaces, NamespacesArgs
 from infra.platform.network import Network, NetworkArgs, Peer
@@ -26,14 +26,7 @@ CONTROLLERS = ("karpenter", "kueue", "kwok")
 def build(config: StackConfig, images: Mapping[str, str]) -> None:
     """Registers everything that the stack has, beside the platform that is there."""
     kubeconfig = str(paths.kubeconfig())
-    provider = k8s.Provider(
-        "kubernetes",
-        kubeconfig=kubeconfig,
-        enable_server_side_apply=True,
-        enable_config_map_mutable=True,
-        enable_secret_mutable=True,
-    )
-    opts = pulumi.ResourceOptions(providers=[provider])
+    opts = pulumi.ResourceOptions(providers=[provider(kubeconfig)])
     names = Namespaces("namespaces", NamespacesArgs({NAMESPACE: "restricted"}), opts).names
     namespace = names[NAMESPACE]
     peers = {name: Peer(NAMESPACE, name, {NAME: name}) for name in CONTROLLERS}
