@@ -20,7 +20,7 @@ from infra.aws.component import AwsComponent, Context
 from infra.aws.policy import VERSION, Statement
 from infra.platform import pods, upstream
 from infra.platform.component import Resources
-from infra.platform.rights import Rule, cluster_rights, rights_in
+from infra.platform.rights import READ, Rule, cluster_rights, rights_in
 
 NAME = "karpenter"
 NAMESPACE = "kube-system"
@@ -35,7 +35,6 @@ EVENTS = {
     "capacity-block-end": ("aws.ec2", "EC2 Capacity Block Reservation Expiration Warning"),
 }
 RESOURCES = Resources(cpu="100m", memory="256Mi", limit="1Gi")
-READ = ["get", "list", "watch"]
 # API group to (kinds, verbs): what Karpenter's own chart gives it.
 RULES: list[Rule] = [
     (

@@ -23,7 +23,7 @@ from infra.aws.component import AwsComponent, Context
 from infra.aws.policy import Statement, document
 from infra.platform import pods, upstream
 from infra.platform.component import Resources, fingerprint
-from infra.platform.rights import Rule, cluster_rights, rights_in
+from infra.platform.rights import READ, Rule, cluster_rights, rights_in
 from infra.platform.secrets import Values
 
 NAME = "external-secrets"
@@ -45,7 +45,7 @@ ARGUMENTS = [
 # The one that its stores may name, of the thirty that it knows.
 PROVIDER = "aws"
 API, GENERATORS = "external-secrets.io", "generators.external-secrets.io"
-READ, WRITE = ["get", "list", "watch"], ["create", "update", "patch", "delete"]
+WRITE = ["create", "update", "patch", "delete"]
 # Not among them, though in its own chart: tokens of any service account, which are all rights.
 RULES: list[Rule] = [
     (API, ["externalsecrets", "secretstores", "clustersecretstores"], READ),

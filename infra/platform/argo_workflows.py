@@ -15,7 +15,7 @@ import yaml
 from infra.platform import pods, secrets, upstream
 from infra.platform.component import NO_WAIT, Component, Resources
 from infra.platform.minio import ObjectStore
-from infra.platform.rights import Rule, rights_in
+from infra.platform.rights import READ, Rule, rights_in
 
 PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
 DATABASE_LOGIN = "argo-postgres"
@@ -30,14 +30,13 @@ WEBHOOK_CLIENTS, WEBHOOK_TOKEN = (
     f"{EVENTS}.service-account-token",
 )
 CONSOLE, CONSOLE_TOKEN = "console", "console-token"
-LOOK = ["get", "list", "watch"]
 CONSOLE_RULES: list[Rule] = [
     (
         "argoproj.io",
         ["cronworkflows", "workfloweventbindings", "workflows", "workflowtemplates"],
-        LOOK,
+        READ,
     ),
-    ("", ["events", "pods", "pods/log"], LOOK),
+    ("", ["events", "pods", "pods/log"], READ),
 ]
 # Relative to the module's folder `manifests`; CRDs without schema, as its own install has them.
 FILES = [

@@ -16,7 +16,7 @@ from infra.platform import pods, upstream
 from infra.platform.certificate import ServingCertificate
 from infra.platform.component import Component, Resources, fingerprint, secret_data
 from infra.platform.network import NAMESPACE as NAMESPACE_LABEL
-from infra.platform.rights import Rule, cluster_rights, rights_in
+from infra.platform.rights import READ, Rule, cluster_rights, rights_in
 
 NAME, NAMESPACE = "kueue", "gpus"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -24,7 +24,6 @@ WEBHOOKS, HEALTH = 9443, 8081
 CERTIFICATE = "kueue-webhooks"
 RESOURCES = Resources(cpu="50m", memory="96Mi", limit="512Mi")
 API = "kueue.x-k8s.io"
-READ = ["get", "list", "watch"]
 CHANGE = [*READ, "update", "patch"]
 # Of what the module's config/components/webhook has: those of its own kinds, and of pods.
 KINDS = ("clusterqueue", "cohort", "pod", "resourceflavor", "workload")

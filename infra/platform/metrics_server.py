@@ -13,11 +13,10 @@ from pulumi_kubernetes.rbac.v1 import RoleRefArgs, SubjectArgs
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources
-from infra.platform.rights import GROUP, Rule, cluster_rights, policy_rules
+from infra.platform.rights import GROUP, READ, Rule, cluster_rights, policy_rules
 
 NAME = "metrics-server"
 PORT = 10250
-READ = ["get", "list", "watch"]
 RULES: list[Rule] = [("", ["nodes/metrics"], ["get"]), ("", ["pods", "nodes"], READ)]
 
 

@@ -14,6 +14,7 @@ from infra.platform import pods
 GROUP = "rbac.authorization.k8s.io"
 # API group, kinds, verbs; and the objects' names, where not all of the kinds are meant.
 Rule = tuple[str, list[str], list[str]] | tuple[str, list[str], list[str], list[str]]
+READ = ["get", "list", "watch"]
 
 
 def policy_rules(rules: Sequence[Rule]) -> list[PolicyRuleArgs]:

@@ -13,10 +13,10 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources
-from infra.platform.rights import Rule, cluster_rights, rights_in
+from infra.platform.rights import READ, Rule, cluster_rights, rights_in
 
 NAME = "local-path"
-READ, WRITE = ["get", "list", "watch"], ["create", "patch", "update", "delete"]
+WRITE = ["create", "patch", "update", "delete"]
 RULES: list[Rule] = [
     ("", ["nodes", "persistentvolumeclaims", "configmaps", "pods", "pods/log"], READ),
     ("", ["persistentvolumes"], READ + WRITE),

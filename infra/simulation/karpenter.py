@@ -15,7 +15,7 @@ from infra.aws.config import Pool
 from infra.aws.node_pools import node_pools
 from infra.platform import pods, upstream
 from infra.platform.component import Component, Resources, fingerprint
-from infra.platform.rights import Rule, cluster_rights, rights_in
+from infra.platform.rights import READ, Rule, cluster_rights, rights_in
 from infra.simulation.machines import ZONES, instance_types
 
 NAME = "karpenter"
@@ -25,7 +25,7 @@ TABLE = "instance-types"
 MACHINES = {"group": "karpenter.kwok.sh", "kind": "KWOKNodeClass", "name": "simulated"}
 # Of the module, what defines each kind once.
 DEFINITIONS = ("kwok/charts/crds/*.yaml", "kwok/apis/crds/*.yaml")
-READ, CHANGE = ["get", "list", "watch"], ["patch", "update"]
+CHANGE = ["patch", "update"]
 # What the provider's own chart gives it.
 RULES: list[Rule] = [
     (

@@ -10,7 +10,7 @@ import pulumi_kubernetes as k8s
 
 from infra.platform import pods
 from infra.platform.component import Component, Resources, fingerprint
-from infra.platform.rights import Rule, cluster_rights
+from infra.platform.rights import READ, Rule, cluster_rights
 
 NAME = "kwok"
 PORT = 10247
@@ -25,7 +25,7 @@ STAGES = (
 )
 # Addresses that are set aside for benchmarks of networks, so that they are nobody's.
 POD_ADDRESSES = "198.18.0.1/15"
-READ, CHANGE = ["get", "list", "watch"], ["patch", "update"]
+CHANGE = ["patch", "update"]
 # Which nodes are simulated, no such rule can say: the selector below does.
 RULES: list[Rule] = [
     ("", ["nodes"], [*READ, *CHANGE]),
