@@ -12,7 +12,7 @@ from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import Applications, ApplicationsArgs
 from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
 from infra.platform.argo_workflows import ArgoWorkflows, ArgoWorkflowsArgs
-from infra.platform.component import Resources, provider
+from infra.platform.component import Resources, after, provider
 from infra.platform.environment import Environment, EnvironmentArgs
 from infra.platform.flows import flows
 from infra.platform.gitea import Gitea, GiteaArgs
@@ -208,11 +208,11 @@ class Stack:
         if self.config.teams:
             queueing(
                 self.config,
-                self.names[kueue.NAMESPACE],
-                self.names["pipelines"],
-                self.images["kueue"],
-                cloud.kubeconfig,
                 self._opts,
+                namespace=self.names[kueue.NAMESPACE],
+                queued=self.names["pipelines"],
+                image=self.images["kueue"],
+                kubeconfig=cloud.kubeconfig,
             )
         if self.config.domain and self.config.oidc:
             from infra.aws.ingress import Console
@@ -222,8 +222,7 @@ class Stack:
             pulumi.export("consoles", ingress.addresses)
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
-        after = pulumi.ResourceOptions(depends_on=list(resources))
-        return pulumi.ResourceOptions.merge(self._opts, after)
+        return after(self._opts, *resources)
 
     def _own(self, name: str) -> pulumi.Input[str]:
         """The reference of an image that only Slipway has."""

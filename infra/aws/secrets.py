@@ -22,7 +22,7 @@ from infra.aws.cluster import ROLE_LABEL
 from infra.aws.component import AwsComponent, Context
 from infra.aws.policy import Statement, document
 from infra.platform import pods, upstream
-from infra.platform.component import Resources, fingerprint
+from infra.platform.component import Resources, after, fingerprint
 from infra.platform.rights import READ, Rule, cluster_rights, rights_in
 from infra.platform.secrets import Values
 
@@ -143,9 +143,7 @@ class Secrets(AwsComponent):
                 "target": {"name": metadata.name, "creationPolicy": "Owner"},
                 "dataFrom": [{"extract": {"key": kept.arn}}],
             },
-            opts=pulumi.ResourceOptions.merge(
-                opts, pulumi.ResourceOptions(depends_on=[version, right, self._store])
-            ),
+            opts=after(opts, version, right, self._store),
         )
 
     def _operator(self, args: SecretsArgs, identity: pulumi.Resource) -> pulumi.Resource:

@@ -27,7 +27,7 @@ from infra.aws.secrets import Secrets, SecretsArgs
 from infra.aws.teardown import Gone
 from infra.config import StackConfig
 from infra.platform import flows
-from infra.platform.component import provider
+from infra.platform.component import after, provider
 from infra.platform.minio import Rights
 from infra.platform.network import Elsewhere, Peer
 from infra.platform.secrets import Make
@@ -216,9 +216,7 @@ class Cloud:
                 manifests=toolchain.files("external-secrets") / "config" / "crds" / "bases",
                 namespaces=namespaces,
             ),
-            pulumi.ResourceOptions.merge(
-                self._both, pulumi.ResourceOptions(depends_on=[self._gone])
-            ),
+            after(self._both, self._gone),
         ).keep
 
     def identities(self, users: Mapping[str, Rights]) -> None:
@@ -246,9 +244,7 @@ class Cloud:
     def pools(self, namespace: pulumi.Input[str]) -> None:
         """GPU nodes, and the software on them in `namespace`."""
         settings = self._settings
-        opts = pulumi.ResourceOptions.merge(
-            self._both, pulumi.ResourceOptions(depends_on=[self._gone])
-        )
+        opts = after(self._both, self._gone)
         zones = settings.network.zones
         pools = GpuPools(
             "gpu-pools",
@@ -274,7 +270,7 @@ class Cloud:
                 images=self._references,
             ),
             # On destroy it goes first: its pods keep no node.
-            pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[pools])),
+            after(opts, pools),
         )
 
     def ingress(self, domain: Domain, oidc: Oidc, consoles: Mapping[str, Console]) -> Ingress:

@@ -52,6 +52,11 @@ class Component(pulumi.ComponentResource):
         )
 
 
+def after(opts: pulumi.ResourceOptions, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+    """The same options, for what is made after `resources`, and on destroy goes before them."""
+    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(resources)))
+
+
 def provider(
     kubeconfig: pulumi.Input[str] | None, opts: pulumi.ResourceOptions | None = None
 ) -> k8s.Provider:

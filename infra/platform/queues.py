@@ -12,7 +12,7 @@ from infra.aws.config import Pool
 from infra.aws.node_pools import GPU, POOL_LABEL
 from infra.config import StackConfig, Team
 from infra.platform import pods, upstream
-from infra.platform.component import Component
+from infra.platform.component import Component, after
 from infra.platform.drained import Drained
 from infra.platform.kueue import Kueue, KueueArgs, Webhooks, WebhooksArgs
 from infra.platform.network import NAMESPACE
@@ -60,24 +60,23 @@ class Queues(Component):
 
 def queueing(
     config: StackConfig,
+    opts: pulumi.ResourceOptions,
+    *,
     namespace: pulumi.Input[str],
     queued: pulumi.Input[str],
     image: str,
     kubeconfig: pulumi.Input[str],
-    opts: pulumi.ResourceOptions,
 ) -> None:
     """Who of the teams may have how many GPUs: Kueue in `namespace`, and queues in `queued`."""
-
-    def after(resource: pulumi.Resource) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[resource]))
-
     manifests = toolchain.files("kueue") / "config" / "components"
     kueue = Kueue("kueue", KueueArgs(namespace, queued, manifests, image), opts)
     queues = Queues(
-        "queues", QueuesArgs(queued, config.gpuPools, config.teams, kubeconfig), after(kueue)
+        "queues", QueuesArgs(queued, config.gpuPools, config.teams, kubeconfig), after(opts, kueue)
     )
     Webhooks(
-        "webhooks", WebhooksArgs(namespace, queued, manifests, kueue.certificate), after(queues)
+        "webhooks",
+        WebhooksArgs(namespace, queued, manifests, kueue.certificate),
+        after(opts, queues),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pulumi
 
 from infra.config import StackConfig
-from infra.platform.component import provider
+from infra.platform.component import after, provider
 from infra.platform.kueue import NAMESPACE, WEBHOOKS
 from infra.platform.namespaces import Namespaces, NamespacesArgs
 from infra.platform.network import Network, NetworkArgs, Peer
@@ -59,8 +59,15 @@ def build(config: StackConfig, images: Mapping[str, str]) -> None:
             image=images["karpenter-kwok"],
             pools=config.gpuPools,
         ),
-        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[kwok])),
+        after(opts, kwok),
     )
-    queueing(config, namespace, PIPELINES, images["kueue"], kubeconfig, opts)
+    queueing(
+        config,
+        opts,
+        namespace=namespace,
+        queued=PIPELINES,
+        image=images["kueue"],
+        kubeconfig=kubeconfig,
+    )
     pulumi.export("pools", {pool.name: pool.gpus for pool in config.gpuPools})
     pulumi.export("teams", {team.name: team.gpus for team in config.teams})
