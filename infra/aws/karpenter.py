@@ -13,7 +13,6 @@ from pulumi_aws.cloudwatch.event_target import EventTarget
 from pulumi_aws.iam.instance_profile import InstanceProfile
 from pulumi_aws.sqs.queue import Queue
 from pulumi_aws.sqs.queue_policy import QueuePolicy
-from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, ObjectFieldSelectorArgs
 
 from infra.aws.cluster import ROLE_LABEL
 from infra.aws.component import AwsComponent, Context
@@ -156,7 +155,6 @@ class Karpenter(AwsComponent):
     def _controller(
         self, args: KarpenterArgs, queue: Queue, after: list[pulumi.Resource]
     ) -> k8s.apps.v1.Deployment:
-        field = ObjectFieldSelectorArgs(field_path="metadata.namespace")
         pod = pods.template(
             NAME,
             [
@@ -166,7 +164,7 @@ class Karpenter(AwsComponent):
                     RESOURCES,
                     env={
                         "KARPENTER_SERVICE": NAME,
-                        "SYSTEM_NAMESPACE": EnvVarSourceArgs(field_ref=field),
+                        "SYSTEM_NAMESPACE": pods.OWN_NAMESPACE,
                         "CLUSTER_NAME": args.cluster_name,
                         "CLUSTER_ENDPOINT": args.endpoint,
                         "INTERRUPTION_QUEUE": queue.name,

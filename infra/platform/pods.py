@@ -20,6 +20,7 @@ from pulumi_kubernetes.core.v1 import (
     EnvVarArgs,
     EnvVarSourceArgs,
     HTTPGetActionArgs,
+    ObjectFieldSelectorArgs,
     PersistentVolumeClaimArgs,
     PersistentVolumeClaimSpecArgs,
     PersistentVolumeClaimVolumeSourceArgs,
@@ -47,6 +48,7 @@ USER = 10001
 NAME = "app.kubernetes.io/name"
 SCRIPTS = Path(__file__).parent / "scripts"
 SECRETS = "/run/secrets"
+OWN_NAMESPACE = EnvVarSourceArgs(field_ref=ObjectFieldSelectorArgs(field_path="metadata.namespace"))
 SETUP = Resources(cpu="10m", memory="64Mi", limit="256Mi")
 
 

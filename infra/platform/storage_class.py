@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 import yaml
-from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, ObjectFieldSelectorArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.platform import pods
@@ -88,9 +87,7 @@ class StorageClass(Component):
                             f"--service-account-name={NAME}",
                         ],
                         env={
-                            "POD_NAMESPACE": EnvVarSourceArgs(
-                                field_ref=ObjectFieldSelectorArgs(field_path="metadata.namespace")
-                            ),
+                            "POD_NAMESPACE": pods.OWN_NAMESPACE,
                             "CONFIG_MOUNT_PATH": "/etc/local-path/",
                         },
                         mounts={"/etc/local-path/": "config"},

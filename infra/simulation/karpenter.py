@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pulumi
 import pulumi_kubernetes as k8s
-from pulumi_kubernetes.core.v1 import EnvVarSourceArgs, ObjectFieldSelectorArgs
 
 from infra.aws.config import Pool
 from infra.aws.node_pools import node_pools
@@ -116,7 +115,6 @@ class Karpenter(Component):
             *cluster_rights(NAME, args.namespace, RULES, self.child()),
             *rights_in(NAME, "kube-node-lease", LEASES, args.namespace, self.child()),
         ]
-        field = ObjectFieldSelectorArgs(field_path="metadata.namespace")
         pod = pods.template(
             NAME,
             [
@@ -126,7 +124,7 @@ class Karpenter(Component):
                     RESOURCES,
                     env={
                         "KARPENTER_SERVICE": NAME,
-                        "SYSTEM_NAMESPACE": EnvVarSourceArgs(field_ref=field),
+                        "SYSTEM_NAMESPACE": pods.OWN_NAMESPACE,
                         "INSTANCE_TYPES_FILE_PATH": "/etc/karpenter/instance-types.json",
                         "METRICS_PORT": str(METRICS),
                         "HEALTH_PROBE_PORT": str(HEALTH),
