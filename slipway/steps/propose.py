@@ -155,7 +155,8 @@ def propose(
             f"a newer version is proposed already: {newer.url} (close that to "
             f"propose version {new.version})"
         )
-    same = next((pull for _, pull in others if _has(forge, pull, made.files)), None)
+    alike = (pull for version, pull in others if version == new.version)
+    same = next((pull for pull in alike if _has(forge, pull, made.files)), None)
     branch = same.head if same else made.branch(forge.commit())
     if same is None:
         forge.write(branch, made.files, made.title)

@@ -23,6 +23,8 @@ from .conftest import MODEL, document, run, until
 STACK = ("--stack", "simulated", "--yes", "--skip-preview", "--non-interactive")
 COUNT, REAL = 200, 2
 FOR = "60s"
+# Long enough to be under way still when production wants their room, on a slow machine too.
+FORECASTING_FOR = "100s"
 PRIORITY = "kueue.x-k8s.io/priority-class"
 GROUP, TOTAL = "kueue.x-k8s.io/pod-group-name", "kueue.x-k8s.io/pod-group-total-count"
 # As environments/Pulumi.simulated.yaml has them.
@@ -94,11 +96,13 @@ def gang(
         platform.create(PODS, body)
 
 
-def search(platform: Cluster, team: str, pool: str, count: int, real: int) -> str:
+def search(
+    platform: Cluster, team: str, pool: str, count: int, real: int, simulated_for: str = FOR
+) -> str:
     with platform.forge() as forge:
         commit = training.commit_of(forge, None)
     return experiments.start(
-        platform, MODEL, commit, team, pool, count=count, real=real, simulated_for=FOR
+        platform, MODEL, commit, team, pool, count=count, real=real, simulated_for=simulated_for
     ).name
 
 
@@ -120,7 +124,9 @@ def course(simulated: Cluster) -> Iterator[Course]:
     began = time.monotonic()
     searches = {
         "vision": search(platform, "vision", "l4", COUNT, REAL),
-        "forecasting": search(platform, "forecasting", "h100", OWN["forecasting"], 0),
+        "forecasting": search(
+            platform, "forecasting", "h100", OWN["forecasting"], 0, FORECASTING_FOR
+        ),
     }
     gang(platform, "too-large", "forecasting", TOO_MANY)
     made: set[str] = set()
