@@ -12,7 +12,7 @@ GitHub does, it can read the ones of pull requests: what changes without one (an
 from __future__ import annotations
 
 import yaml
-from hera.workflows import DAG, Container, CronWorkflow, Parameter, Task, WorkflowTemplate
+from hera.workflows import Container, CronWorkflow, Parameter, WorkflowTemplate
 from hera.workflows.models import (
     Arguments,
     ArtifactLocation,
@@ -45,44 +45,50 @@ def _template(name: str, *parameters: Parameter) -> WorkflowTemplate:
     return made
 
 
-def _gates(**constants: str) -> Container:
-    return step("gates", constants=constants, revision=MAIN, secrets=(STORE, FORGE), verifies=True)
-
-
 def gates() -> WorkflowTemplate:
     """Judges one pull request; another run for the same one waits for the first."""
     made = _template("gates", Parameter(name="pull", description="its number"))
     made.synchronization = Synchronization(mutexes=[Mutex(name=f"gates-{parameter('pull')}")])
     with made:
-        _gates(pull=parameter("pull"))
+        step(
+            "gates",
+            constants={"pull": parameter("pull")},
+            revision=MAIN,
+            secrets=(STORE, FORGE),
+            verifies=True,
+        )
     return made
 
 
+def _all(**constants: str) -> Container:
+    """One pod: where a merge is followed, the model's new pod comes up beside it."""
+    return step(
+        "sweep",
+        constants=constants,
+        revision=MAIN,
+        secrets=(STORE, FORGE),
+        verifies=True,
+        account=DISPATCHER,
+    )
+
+
 def on_push() -> WorkflowTemplate:
-    """After main has moved: trains its code, follows its releases, judges anew what is open."""
+    """After main has moved: trains its code, judges anew what is open, follows its releases."""
     about = Parameter(name="commit", description="that moved main: for the record")
-    with _template("on-push", about) as made:
-        light = {"revision": MAIN, "secrets": (FORGE,), "memory": "256Mi"}
-        at_once = (
-            step("dispatch", account=DISPATCHER, **light),
-            step("follow", constants={"wait": "180"}, **light),
-            _gates(),
-        )
-        with DAG(name=made.entrypoint):
-            for container in at_once:
-                Task(name=container.name, template=container)
+    made = _template("on-push", about)
+    made.entrypoint = "sweep"
+    with made:
+        _all(wait="180")
     return made
 
 
 def sweep() -> WorkflowTemplate:
-    """All of that for whatever nobody told of, in one pod."""
+    """The same for whatever nobody told of."""
     made = _template("sweep")
     # Its log is of interest where it failed: then the pod stays as long as the workflow.
     made.pod_gc = PodGC(strategy="OnPodSuccess")
     with made:
-        step(
-            "sweep", revision=MAIN, secrets=(STORE, FORGE), verifies=True, account=DISPATCHER
-        ).archive_location = ArtifactLocation(archive_logs=False)
+        _all().archive_location = ArtifactLocation(archive_logs=False)
     return made
 
 
@@ -132,12 +138,14 @@ def binding(name: str, selector: str, workflow: str, **parameters: str) -> Workf
 
 PULL = "payload.pull_request"
 OF_MAIN = f'{PULL}.base.ref == "main"'
+# Gitea tells of a branch that has just been opened as of one that changed, too; it is judged once.
+CHANGE = f'(payload.action in ["opened", "synchronized"] ? "" : payload.action + {PULL}.updated_at)'
 BINDINGS = (
     binding(
         "gates",
         f'payload.action in ["opened", "reopened", "synchronized", "edited"] && {OF_MAIN}',
         '"gates-" + string(payload.number) + "-" + sprig.trunc(12, sprig.sha256sum('
-        f"payload.action + {PULL}.head.sha + {PULL}.updated_at))",
+        f"{CHANGE} + {PULL}.head.sha))",
         pull="payload.number",
     ),
     binding(

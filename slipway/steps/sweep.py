@@ -1,4 +1,4 @@
-"""Sweep: what a lost webhook, a failed step or a slow pod left undone is done."""
+"""Sweep: what a merge asks for is done, or what a lost webhook or a failed step left undone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import traceback
 
 from slipway.errors import SlipwayError
 
-STEPS = ("dispatch", "follow", "gates")
 
+def run(wait: str = "0") -> dict[str, str]:
+    """Dispatch, gates and follow, which waits up to `wait` seconds for pods that have just changed.
 
-def run() -> dict[str, str]:
-    """Runs each; one that fails does not keep the others from running. No outputs."""
-    if failed := [step for step in STEPS if not _done(step)]:
+    One that fails does not keep the others from running. No outputs.
+    """
+    steps = (["dispatch"], ["gates"], ["follow", f"--wait={wait}"])
+    if failed := [name for name, *flags in steps if not _done([name, *flags])]:
         raise SlipwayError(f"failed: {', '.join(failed)}", fix="see above; the next sweep tries it")
     return {}
 
 
-def _done(step: str) -> bool:
+def _done(arguments: list[str]) -> bool:
     from slipway.steps.__main__ import main
 
     try:
-        return main([step]) == 0
+        return main(arguments) == 0
     except Exception:
         traceback.print_exc()
         return False
