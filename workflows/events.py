@@ -33,6 +33,8 @@ from hera.workflows.models import Parameter as EventParameter
 from workflows.steps import FORGE, MAIN, STORE, parameter, step, template
 
 NAMESPACE = "pipelines"
+# As infra/platform/gitea.py calls it.
+BOT = "slipway-bot"
 # May start the workflows that train.
 DISPATCHER = "dispatcher"
 
@@ -143,7 +145,9 @@ CHANGE = f'(payload.action in ["opened", "synchronized"] ? "" : payload.action +
 BINDINGS = (
     binding(
         "gates",
-        f'payload.action in ["opened", "reopened", "synchronized", "edited"] && {OF_MAIN}',
+        f'payload.action in ["opened", "reopened", "synchronized", "edited"] && {OF_MAIN}'
+        # The plot of a verdict, which the bot attaches, is an edit too.
+        f' && !(payload.action == "edited" && payload.sender?.login == "{BOT}")',
         '"gates-" + string(payload.number) + "-" + sprig.trunc(12, sprig.sha256sum('
         f"{CHANGE} + {PULL}.head.sha))",
         pull="payload.number",

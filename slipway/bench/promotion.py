@@ -77,7 +77,7 @@ def promotion(
                         say(f"polling, {number + 1} of {POLLING_ROUNDS}: {took:.0f} s")
         finally:
             if forge.read(PATH) != here:
-                _merged(forge, here, "as before")
+                _merged(forge, here, "as-before")
     return figures(taken, polled, asked, failed)
 
 

@@ -70,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     overall = {step: steps.add_parser(step) for step in OVERALL}
     for sub in overall.values():
         sub.add_argument("--output-dir", type=Path, help="a file for each output")
-    overall["follow"].add_argument("--wait", default="0", help="seconds to wait for pods")
+    for name in ("follow", "sweep"):
+        overall[name].add_argument("--wait", default="0", help="seconds to wait for pods")
     overall["gates"].add_argument("--pull", type=int, help="its number; default: all open ones")
     return top
 

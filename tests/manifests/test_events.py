@@ -22,6 +22,7 @@ import httpx
 import pytest
 import yaml
 
+from infra.platform import gitea
 from slipway import paths
 from tests.apiserver import TOKEN, binary, free_ports
 from tests.manifests import program
@@ -162,9 +163,9 @@ def deliver(
     return httpx.post(where, content=content, headers=headers, trust_env=False)
 
 
-def pull_request(action: str, **changes: Any) -> dict[str, Any]:
+def pull_request(action: str, by: str = gitea.ADMIN, **changes: Any) -> dict[str, Any]:
     body = copy.deepcopy(OPENED)
-    body["action"] = action
+    body |= {"action": action, "sender": {"login": by}}
     body["pull_request"] |= changes
     return body
 
@@ -192,8 +193,10 @@ def test_a_pull_request_is_judged_whenever_it_changes_and_once_a_change(
         again = deliver(server, body)
         assert "already exists" in again.text
         assert started(api, "gates") == after
-    # Gitea tells of the very branch that was opened once more.
-    deliver(server, pull_request("synchronized", updated_at="2026-01-01T00:00:08Z"))
+    # Gitea tells of the very branch that was opened once more, and of the plot in our own comment.
+    plotted = pull_request("edited", gitea.BOT, updated_at="2026-01-01T00:00:07Z")
+    for body in (pull_request("synchronized", updated_at="2026-01-01T00:00:08Z"), plotted):
+        deliver(server, body)
     assert started(api, "gates") == after
     pushed = pull_request("synchronized")
     pushed["pull_request"]["head"]["sha"] = "d" * 40
