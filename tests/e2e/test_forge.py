@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import secrets
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+from slipway.endpoints import Cluster
 from slipway.forge import ForgeError, Gitea, NotFound
 
 # A picture of one pixel.
@@ -41,6 +44,15 @@ def test_one_commit_for_several_files_and_none_for_no_change(forge: Gitea, base:
     assert forge.files("t", base) == ["t/b ä.txt", "t/d.txt"]
     assert forge.read("t/b ä.txt", first) == b"b"
     assert forge.commit(second[:12]) == second
+
+
+def test_its_pages_have_their_style_and_their_scripts(platform: Cluster) -> None:
+    with platform.service("forge", "gitea") as url, httpx.Client(trust_env=False) as client:
+        page = client.get(f"{url}/user/login").raise_for_status().text
+        files = re.findall(r'(?:href|src)="(/assets/[^"]+\.(?:css|js)\b[^"]*)"', page)
+        assert {Path(file.partition("?")[0]).name for file in files} >= {"index.css", "index.js"}
+        for file in files:
+            assert len(client.get(url + file).raise_for_status().content) > 1000, file
 
 
 def test_what_is_not_there(forge: Gitea) -> None:

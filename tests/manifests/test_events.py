@@ -115,7 +115,7 @@ def server(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterable[str]:
     """Argo's server with the rights that it has on the platform."""
     folder, [port] = tmp_path_factory.mktemp("argo"), free_ports(1)
     config = yaml.safe_load(api.kubeconfig.read_text())
-    config["users"][0]["user"]["token"] = api.token("argo", "argo-server")
+    token = config["users"][0]["user"]["token"] = api.token("argo", "argo-server")
     config["contexts"][0]["context"]["namespace"] = "argo"
     (folder / "kubeconfig").write_text(yaml.safe_dump(config))
     registered = program.of_stack(program.LOCAL)
@@ -135,11 +135,17 @@ def server(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterable[str]:
             assert process.poll() is None, said
             assert time.monotonic() < deadline, said
             try:
-                # The path by which the kubelet and `make up` tell that it works; its API is there a
-                # little later.
+                # What the API has behind its front is there a little later than the front itself,
+                # which is all that whoever does not log in sees.
+                known = {"Authorization": f"Bearer {token}"}
                 page = httpx.get(f"{url}/", trust_env=False)
-                api_answer = httpx.get(f"{url}/api/v1/version", trust_env=False)
-                if page.is_success and api_answer.status_code == 401:
+                if (
+                    page.is_success
+                    and httpx.get(f"{url}/api/v1/version", trust_env=False).status_code == 401
+                    and httpx.get(
+                        f"{url}/api/v1/version", headers=known, trust_env=False
+                    ).is_success
+                ):
                     break
             except httpx.TransportError:
                 pass
