@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from slipway.errors import SlipwayError
-from slipway.forge import Forge, PullRequest
+
+if TYPE_CHECKING:
+    from slipway.forge import Forge, PullRequest
 
 # The commit status that branch protection requires.
 CONTEXT = "slipway/check"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from slipway import cluster, serving, training
 from slipway.endpoints import Cluster
 from slipway.forge import Gitea
 
-from .conftest import ENV, MODEL
+from .conftest import ENV, MODEL, released
 
 
 def kill(*arguments: str) -> None:
@@ -42,14 +43,14 @@ def test_a_killed_kubelet_comes_back(platform: Cluster) -> None:
     wait_ready(platform)
 
 
-def test_training_outlives_mlflow_and_containerd(
-    platform: Cluster, forge: Gitea, slipway: Callable[..., str]
+def test_training_outlives_mlflow_and_containerd_and_gives_the_same_bento(
+    platform: Cluster, forge: Gitea
 ) -> None:
-    """New parameters, so that it truly trains; MLflow and the engine die in the middle of it."""
-    path = f"bentos/{MODEL}/model.yaml"
-    before = forge.read(path)
-    forge.write("main", {path: before + b"\n# trained under fire\n"}, "Train anew")
-    commit = forge.commit("main")
+    """Of other code with the same inputs, so that it truly trains; MLflow and the engine die in
+    the middle of it."""
+    path, branch = f"bentos/{MODEL}/model.yaml", f"test/{secrets.token_hex(4)}"
+    forge.write(branch, {path: forge.read(path) + f"\n# {branch}\n".encode()}, "Train anew")
+    commit = forge.commit(branch)
     workflow = training.start(platform, MODEL, commit, ENV)
     faults: list[Callable[[], object]] = [
         lambda: cluster.kubectl("-n", "mlflow", "delete", "pod", "--all", "--force"),
@@ -63,9 +64,14 @@ def test_training_outlives_mlflow_and_containerd(
                 time.sleep(5)
             workflow = seen
     finally:
-        forge.write("main", {path: before}, "As before")
+        forge.delete_branch(branch)
     assert not faults, "training was over before its faults"
     assert workflow.phase == "Succeeded", training.failure(platform, workflow)
+    before = released(forge, ENV)
+    assert before
+    assert workflow.outputs["run"] != before.mlflow.run
+    assert workflow.outputs["bento"] == before.bento.digest
+    assert "has this bento" in workflow.outputs["note"]
     wait_ready(platform)
 
 

@@ -14,8 +14,11 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from slipway import merging
 from slipway.endpoints import Cluster
 from slipway.forge import ForgeError, Gitea, NotFound
+
+from .conftest import as_user
 
 # A picture of one pixel.
 PNG = base64.b64decode(
@@ -167,6 +170,26 @@ def test_nobody_merges_or_pushes_past_the_protection(forge: Gitea, base: str) ->
     forge.set_status(sha, "test/check", "success")
     assert forge.merge(pull.number, sha=sha).merged
     forge._api.send("DELETE", f"branch_protections/{quote(base, safe='')}")
+
+
+def test_who_only_proposes_cannot_report_a_verdict(platform: Cluster, forge: Gitea) -> None:
+    """Read access is enough for a pull request, from a fork; a commit status takes more."""
+    admin = platform.secret("forge", "gitea-admin")
+    name, password = f"reader-{secrets.token_hex(4)}", secrets.token_urlsafe(24)
+    with as_user(platform, admin["username"], admin["password"]) as client:
+        users = str(client.base_url).partition("/repos/")[0] + "/admin/users"
+        person = {"username": name, "email": f"{name}@slipway.invalid", "password": password}
+        client.post(users, json={**person, "must_change_password": False}).raise_for_status()
+        try:
+            asked = client.put(f"collaborators/{name}", json={"permission": "read"})
+            asked.raise_for_status()
+            with as_user(platform, name, password) as reader:
+                assert reader.get("branches/main").is_success
+                report = {"context": merging.CONTEXT, "state": "success"}
+                assert reader.post(f"statuses/{forge.commit()}", json=report).status_code == 403
+                assert reader.post("forks", json={}).is_success
+        finally:
+            client.delete(f"{users}/{name}", params={"purge": "true"}).raise_for_status()
 
 
 def _login(forge: Gitea) -> tuple[str, str]:

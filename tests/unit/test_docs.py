@@ -30,7 +30,7 @@ EXECUTED = {
     "make test": (".ci/run", "make test"),
     "make check": ("Makefile", "test: check"),
     "make down": (".ci/run", "make down"),
-    "make down ERASE=1": ("tests/unit/test_cluster.py", "cluster.down(erase=True)"),
+    "make down ERASE=1": (".ci/run", "make down ERASE=1"),
     "make bench": ("Makefile", "$(SLIPWAY) bench"),
     "make help": ("tests/unit/test_docs.py", '"make", "help"'),
     "slipway up": ("tests/e2e/test_9_lifecycle.py", 'slipway("up")'),
