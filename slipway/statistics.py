@@ -43,6 +43,33 @@ class Scores:
         self._sorted_y = y[self._order]
         self._sorted_groups = self.groups[self._order]
 
+    @property
+    def cells(self) -> int:
+        """How many numbers it takes to weigh all once."""
+        return len(self.y) if self._won is None else self._won.size
+
+    @cached_property
+    def _won(self) -> Array | None:
+        """Of shape (groups, groups): pairs of a positive of the one and a negative of the other of
+        which the positive has the larger probability; ties count half.
+
+        None where groups are so many that looking at all rows is less.
+        """
+        groups = int(self.groups.max()) + 1
+        if groups**2 > len(self.y):
+            return None
+        run = np.repeat(np.arange(len(self._starts)), np.diff(np.r_[self._starts, len(self.y)]))
+        positive = self._sorted_y == 1
+        won = np.empty((groups, groups))
+        for group in range(groups):
+            negative = ~positive & (self._sorted_groups == group)
+            here = np.bincount(run[negative], minlength=len(self._starts))
+            below = np.cumsum(here) - here / 2
+            won[:, group] = np.bincount(
+                self._sorted_groups[positive], below[run[positive]], minlength=groups
+            )
+        return won
+
     def sums(self, values: Array) -> Array:
         """Sums over each group, of shape (groups,), of a value a row."""
         return np.bincount(self.groups, values).astype(float)
@@ -74,6 +101,10 @@ class Scores:
 
     def _roc_auc(self, weights: Array) -> Array:
         """Area under the ROC curve; ties count half."""
+        if self._won is not None:
+            won = np.einsum("ij,ij->i", weights @ self._won, weights)
+            pairs = (weights @ self.sums(self.y)) * (weights @ self.sums(1 - self.y))
+            return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
         w = weights[:, self._sorted_groups]
         positive = w * self._sorted_y
         negative = np.subtract(w, positive, out=w)
@@ -97,14 +128,14 @@ def metrics(y: Array, p: Array) -> dict[str, float]:
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def resamples(groups: int, count: int, rows: int) -> Iterator[Array]:
+def resamples(groups: int, count: int, cells: int) -> Iterator[Array]:
     """How often each group is drawn, of shape (n, groups), until `count` draws: always the same.
 
-    `rows` says how many cells the caller will have for each draw.
+    `cells` says how many numbers the caller will have for each draw.
     """
     random, left = np.random.default_rng(0), count
     while left:
-        n = min(left, max(1, _CELLS // rows))
+        n = min(left, max(1, _CELLS // cells))
         drawn = random.integers(0, groups, (n, groups)) + np.arange(n)[:, None] * groups
         yield np.bincount(drawn.ravel(), minlength=n * groups).reshape(n, groups).astype(float)
         left -= n
@@ -137,7 +168,7 @@ def estimates(
         return found
 
     value = all_of(None)
-    draws = [all_of(w) for w in resamples(len(sizes), count, len(y))]
+    draws = [all_of(w) for w in resamples(len(sizes), count, scores.cells)]
     tail = (1 - confidence) / 2
     result: dict[str, Estimate] = {}
     for name, point in value.items():
@@ -213,7 +244,7 @@ def metric_gains(new: Scores, old: Scores, count: int) -> dict[str, Gain]:
     means = {name: mean_gain(loss(old) - loss(new), new.groups) for name, loss in _LOSSES.items()}
     rest = [name for name in METRICS if name not in means]
     sign = {name: 1 if name in LARGER_IS_BETTER else -1 for name in rest}
-    draws = [(new.metrics(w), old.metrics(w)) for w in resamples(n, count, len(new.y))]
+    draws = [(new.metrics(w), old.metrics(w)) for w in resamples(n, count, new.cells)]
     ours, theirs = new.metrics(), old.metrics()
     found: dict[str, Gain] = {}
     for name in METRICS:
@@ -295,24 +326,29 @@ def fairness(
     )
 
     names, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
-    rows, positives = np.bincount(codes), np.bincount(codes, y)
-    fit = (rows >= smallest) & (positives > 0) & (positives < rows)
+    sizes, positives = np.bincount(codes), np.bincount(codes, y)
+    fit = (sizes >= smallest) & (positives > 0) & (positives < sizes)
     if fit.sum() < 2:
         return None
     keep = fit[codes]
-    y, decided, group = y[keep].astype(int), (p[keep] >= threshold).astype(int), names[codes[keep]]
+    rows = np.column_stack([codes[keep], y[keep] == 1, p[keep] >= threshold])
+    # Each of the few kinds of rows once, with its number: fairlearn copies row by row.
+    kinds, numbers = np.unique(rows, axis=0, return_counts=True)
+    weights: Any = {"sample_weight": numbers}
+    group, happened, decided = names[kinds[:, 0]], kinds[:, 1], kinds[:, 2]
     rates: Any = MetricFrame(
         metrics={"true": true_positive_rate, "false": false_positive_rate},
-        y_true=y,
+        y_true=happened,
         y_pred=decided,
         sensitive_features=group,
+        sample_params={"true": weights, "false": weights},
     ).by_group
-    sides: Any = {"sensitive_features": group}
+    sides: Any = {"sensitive_features": group, **weights}
     return Fairness(
         column=column,
         threshold=threshold,
-        demographic_parity=float(demographic_parity_difference(y, decided, **sides)),
-        equalized_odds=float(equalized_odds_difference(y, decided, **sides)),
+        demographic_parity=float(demographic_parity_difference(happened, decided, **sides)),
+        equalized_odds=float(equalized_odds_difference(happened, decided, **sides)),
         worst_group=str((rates["true"] - rates["false"]).idxmin()),
     )
 

@@ -66,12 +66,16 @@ def test_a_roc_curve_needs_both_outcomes() -> None:
     assert set(s.metrics(np.ones(3), np.full(3, 0.5))) == {*s.METRICS} - {"roc_auc"}
 
 
-def test_a_weighted_group_is_its_rows_that_often() -> None:
+@pytest.mark.parametrize("few", [True, False])
+def test_a_weighted_group_is_its_rows_that_often(few: bool) -> None:
     y, odds, groups = outcomes(3)
-    p = guess(odds, 3, 0.5)
-    weights = np.array([[float(g % 3) for g in range(GROUPS)]])
+    p = np.round(guess(odds, 3, 0.5), 2)  # with ties
+    groups = groups // 2 if few else np.arange(len(y))
+    scores = s.Scores(y, p, groups)
+    assert (scores.cells < len(y)) is few
+    weights = np.array([[float(g % 3) for g in range(groups.max() + 1)]])
     rows = np.repeat(np.arange(len(y)), (groups % 3))
-    found = s.Scores(y, p, groups).metrics(weights)
+    found = scores.metrics(weights)
     for name, value in s.metrics(y[rows], p[rows]).items():
         assert found[name][0] == pytest.approx(value), name
 
