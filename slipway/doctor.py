@@ -158,9 +158,7 @@ def _toolchain(todo: list[toolchain.Tool]) -> Finding:
 
 
 def _images() -> Finding:
-    # An image is known by what goes into it, so programs yet to be built hide what is there.
-    unknown = bool(toolchain.missing())
-    todo = [n for n, image in images.images().items() if unknown or not image.layout.is_dir()]
+    todo = images.missing()
     if not todo:
         return Finding("images", "ok", "every image is built")
     return Finding("images", "todo", ", ".join(todo), seconds=25 * len(todo))

@@ -147,6 +147,11 @@ def _wanted(names: Iterable[str] | None) -> list[Image]:
     return [images()[name] for name in chosen]
 
 
+def missing() -> list[str]:
+    """Names of the images still to build, of those that the platform needs."""
+    return [image.name for image in _wanted(None) if not image.built]
+
+
 def image_map(file: Path = MAP) -> dict[str, str | None]:
     """The image map, checked: name -> official reference, or None for an image that only we have.
 

@@ -41,7 +41,7 @@ def machine(tmp_path: Path, monkeypatch: Patch) -> Path:
         monkeypatch.setattr(cluster, name, lambda found=found: found)
     monkeypatch.setattr(doctor, "_is_taken", lambda _: False)
     monkeypatch.setattr(toolchain, "missing", lambda _=None: [])
-    monkeypatch.setattr(images, "images", dict)
+    monkeypatch.setattr(images, "missing", list)
     return tmp_path
 
 
@@ -152,11 +152,11 @@ def test_ports_that_slipway_itself_holds_are_fine(monkeypatch: Patch, of: str) -
     assert {f.state for f in doctor.examine()} == {"ok"}
 
 
-def test_what_make_up_will_do_and_how_long_it_takes(monkeypatch: Patch, machine: Path) -> None:
+def test_what_make_up_will_do_and_how_long_it_takes(monkeypatch: Patch) -> None:
     with doctor.PACKAGES.open("a") as file:
         file.write("other-package /no/such/file\n")
     monkeypatch.setattr(toolchain, "missing", lambda _=None: [tool("kubernetes", 360)])
-    monkeypatch.setattr(images, "images", lambda: {"base": SimpleNamespace(layout=machine / "no")})
+    monkeypatch.setattr(images, "missing", lambda: ["base"])
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     todo = {f.what: f for f in doctor.examine() if f.state == "todo"}
     assert todo["packages"].detail == "apt-get install other-package"
