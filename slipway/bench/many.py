@@ -70,7 +70,10 @@ class Many:
     def begin(self) -> None:
         """Makes the ApplicationSet."""
         live = self._live(f"{ARGO}/applicationsets/{ENV}")
-        self._create(f"{ARGO}/applicationsets", "ApplicationSet", {"spec": renamed(live["spec"])})
+        # As a webhook does: Argo CD looks for the branch that is new, not in what it knows.
+        fresh = {"annotations": {"argocd.argoproj.io/application-set-refresh": "true"}}
+        rest = {"spec": renamed(live["spec"]), "metadata": fresh}
+        self._create(f"{ARGO}/applicationsets", "ApplicationSet", rest)
 
     def change(self, number: int, version: int) -> str:
         """Pushes another version of one model; the commit."""
