@@ -22,7 +22,7 @@ MODELS, PUSHES = 1000, 3
 VERSION = 100_000
 LOOK_S, PUSH_LOOK_S = 2.0, 0.1
 # So long nothing more gets synced before it counts as stuck; one push; the rest at the end.
-STUCK_S, PUSH_PATIENCE_S, CALM_S = 180.0, 120.0, 60.0
+STUCK_S, PUSH_PATIENCE_S, CALM_S = 300.0, 120.0, 60.0
 NAMESPACES = ("argocd", "kube-system")
 CONTROLLER = "argocd-application-controller"
 MEASURED = {
