@@ -18,6 +18,7 @@ from slipway.endpoints import (
     parts,
 )
 from slipway.errors import BadInput, SlipwayError
+from slipway.release import service
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,13 @@ def wait_until_answering(
     timeout_s: float = 300,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Returns once `digest` is what answers; `say` gets the news.
+    """Returns once `digest` is what answers, and nothing else any more; `say` gets the news.
 
     Raises:
         SlipwayError: it is not after `timeout_s` seconds; says what answers instead, and why.
     """
     deadline, seen = time.monotonic() + timeout_s, ""
-    while (found := answering(cluster, env, model)) != digest:
-        what = f"{found} answers" if found else trouble(cluster, env, model) or "no answer yet"
+    while what := _otherwise(cluster, env, model, digest):
         if what != seen:
             say(f"{model} in {env}: {what}")
             seen = what
@@ -100,6 +100,28 @@ def wait_until_answering(
                 fix=f"kubectl -n {env} describe pods -l slipway.dev/model={model}",
             )
         time.sleep(0.5)
+
+
+def _otherwise(cluster: Cluster, env: str, model: str, digest: str) -> str:
+    """What is not yet so that `digest` alone should answer; empty once it does."""
+    try:
+        found = answering(cluster, env, model)
+        if found == digest:
+            return "" if _is_alone(cluster, env, model) else "the replicas before still answer"
+        return f"{found} answers" if found else trouble(cluster, env, model) or "no answer yet"
+    except ClusterError as error:
+        if error.status:
+            raise
+        return str(error)  # an API server that is busy, or begins anew, answers a moment later
+
+
+def _is_alone(cluster: Cluster, env: str, model: str) -> bool:
+    """Whether every replica is of the newest release: one more may serve beside those before."""
+    deployment = cluster.find(f"/apis/apps/v1/namespaces/{env}/deployments/{service(model)}")
+    status = part(deployment, "status")
+    seen, wanted = part(status, "observedGeneration"), part(deployment, "metadata", "generation")
+    counts = {part(status, kind) for kind in ("replicas", "updatedReplicas", "readyReplicas")}
+    return seen == wanted and len(counts) == 1
 
 
 def trouble(cluster: Cluster, env: str, model: str) -> str:

@@ -19,7 +19,7 @@ from slipway import toolchain
 from slipway.errors import SlipwayError
 
 TOKEN = "test"
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 DELETION = ("garbage-collector-controller", "namespace-controller")
 
 

@@ -198,7 +198,9 @@ class Envelope:
 
 async def _refuse(send: Any) -> None:
     body = json.dumps({"error": f"body over {MAXIMUM_BODY_BYTES} bytes"}).encode()
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    # With a length a proxy passes it on whole; of chunks it may break off between two.
+    length = (b"content-length", str(len(body)).encode())
+    headers = [(b"content-type", b"application/json"), length, (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -138,12 +138,13 @@ def number_in(output: str) -> int:
     return int(found[-1])
 
 
-def verdict(forge: Gitea, number: int, seconds: float = 90) -> str:
+def verdict(forge: Gitea, number: int, seconds: float = 180) -> str:
     """What the gates say of a pull request's present head, once they have looked."""
 
     def state() -> str | None:
         found = forge.statuses(forge.pull(number).sha).get(merging.CONTEXT)
-        return None if found in (None, "pending") else found
+        # What could not be judged is looked at again.
+        return None if found in (None, "pending", "error") else found
 
     return str(until(state, seconds, f"no verdict on pull request {number}"))
 
@@ -169,7 +170,7 @@ def judged_after(api: httpx.Client, forge: Gitea, number: int) -> float:
     return (min(verdicts) - pushed).total_seconds()
 
 
-def merge(forge: Gitea, platform: Cluster, number: int, env: str, seconds: float = 90) -> Release:
+def merge(forge: Gitea, platform: Cluster, number: int, env: str, seconds: float = 180) -> Release:
     """Merges what the gates let in, and waits until the environment answers with its bento."""
     merging.merge(forge, number)
     merged = released(forge, env)
@@ -214,7 +215,7 @@ def sweep(platform: Cluster) -> None:
     name = platform.create(f"{training.API}/workflows", body)["metadata"]["name"]
     until(
         lambda: workflows(platform, "sweep").get(name, "") not in training.RUNNING,
-        120,
+        300,
         "the sweep does not end",
     )
 
@@ -237,6 +238,7 @@ def _diagnose(name: str) -> Path:
         "workflows": ("get", "workflows", "-A", "-o", "yaml"),
         "applications": ("get", "applications", "-A", "-o", "yaml"),
         "nodes": ("describe", "nodes"),
+        "apiserver": ("-n", "kube-system", "logs", "-l", "component=kube-apiserver", "--tail=500"),
     }
     for file, question in questions.items():
         try:

@@ -12,15 +12,18 @@ import pytest
 from slipway import paths
 from slipway.endpoints import Cluster
 
-from .conftest import ENV, MODEL, document
+from .conftest import ENV, MODEL, document, until
 
 REQUESTS = Path(__file__).parent.parent / "fixtures" / "requests"
 
 
 def test_status_says_what_truly_answers() -> None:
-    board = document("status")
-    row = next(r for r in board if (r["model"], r["environment"]) == (MODEL, ENV))
-    assert (row["sync"], row["health"]) == ("Synced", "Healthy")
+    def settled() -> Any:
+        board = document("status")
+        row = next(r for r in board if (r["model"], r["environment"]) == (MODEL, ENV))
+        return row if (row["sync"], row["health"]) == ("Synced", "Healthy") else None
+
+    row = until(settled, 60, "Argo CD does not say that it is synced and healthy", every_s=3)
     assert row["serving"] is True
     assert row["answers"] == row["bento"]
 

@@ -27,10 +27,10 @@ def test_a_push_is_synced_at_once(platform: Cluster, forge: Gitea) -> None:
     assert two != before
     forge.write("main", {PATH: two}, "Two replicas")
     try:
-        until(lambda: replicas() == 2, 30, "the push did not arrive")
+        until(lambda: replicas() == 2, 45, "the push did not arrive")
     finally:
         forge.write("main", {PATH: before}, "One replica")
-    until(lambda: replicas() == 1, 30, "the second push did not arrive")
+    until(lambda: replicas() == 1, 45, "the second push did not arrive")
 
 
 def test_a_hand_edit_is_put_back() -> None:
@@ -49,11 +49,11 @@ def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(
     )
     forge.write("main", {PATH: bad}, "A bento that nobody made")
     try:
-        until(lambda: "0" * 64 in serving.trouble(platform, ENV, MODEL), 90, "no clear error")
+        until(lambda: "0" * 64 in serving.trouble(platform, ENV, MODEL), 180, "no clear error")
         assert serving.answering(platform, ENV, MODEL) == good.bento.digest
     finally:
         forge.write("main", {PATH: before}, "Back to the bento that exists")
-    serving.wait_until_answering(platform, ENV, MODEL, good.bento.digest, timeout_s=90)
+    serving.wait_until_answering(platform, ENV, MODEL, good.bento.digest, timeout_s=180)
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_a_second_model_needs_no_other_file(
 
     forge.write("main", {str(path): None, **dict.fromkeys(folder)}, "Without the second model")
     query = ("-n", ENV, "get", "deployment", release.service(model), "--ignore-not-found")
-    until(lambda: not cluster.kubectl(*query), 60, "the model is still there")
+    until(lambda: not cluster.kubectl(*query), 120, "the model is still there")
     assert replicas() == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import psutil
 
 from slipway import cluster, serving, training
-from slipway.endpoints import Cluster
+from slipway.endpoints import Cluster, ClusterError
 from slipway.forge import Gitea
 
 from .conftest import ENV, MODEL, released
@@ -26,7 +27,10 @@ def kill(*arguments: str) -> None:
 
 def wait_ready(platform: Cluster) -> None:
     deadline = time.monotonic() + 180
-    while not (cluster.is_up() and serving.answering(platform, ENV, MODEL)):
+    while True:
+        with contextlib.suppress(ClusterError):
+            if cluster.is_up() and serving.answering(platform, ENV, MODEL):
+                return
         assert time.monotonic() < deadline, "the platform did not come back"
         time.sleep(1)
 
@@ -57,7 +61,7 @@ def test_training_outlives_mlflow_and_containerd_and_gives_the_same_bento(
         lambda: kill("--config", f"{cluster.paths.state()}/containerd.toml"),
     ]
     try:
-        for seen in training.follow(platform, workflow.name):
+        for seen in training.follow(platform, workflow.name, every_s=0.5):
             begun = {s.name for s in seen.steps if s.phase == "Running"}
             if faults and begun & {"train", "evaluate"}:
                 faults.pop(0)()

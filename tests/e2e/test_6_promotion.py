@@ -86,6 +86,12 @@ def serve(platform: Cluster, env: str, count: int = 60) -> list[dict[str, Any]]:
     return outcomes
 
 
+def passes(platform: Cluster, forge: Gitea, number: int) -> bool:
+    """Whether the gates, who look once more, let a pull request in."""
+    sweep(platform)
+    return verdict(forge, number) == "success"
+
+
 def label(slipway: Callable[..., str], outcomes: list[dict[str, Any]], folder: Path) -> None:
     """Replicas ship their log every few seconds; until then nobody knows the predictions."""
     file = folder / "outcomes.jsonl"
@@ -95,7 +101,7 @@ def label(slipway: Callable[..., str], outcomes: list[dict[str, Any]], folder: P
         said = slipway("label", MODEL, "--env", "staging", "--file", str(file), code=None)
         return "stored" in said and "of no prediction" not in said
 
-    until(all_known, 60, "predictions are not shipped", every_s=3)
+    until(all_known, 150, "predictions are not shipped", every_s=3)
 
 
 # --- a new version trains, while the old one is promoted ---------------------------------------
@@ -117,7 +123,7 @@ def new_code() -> Iterator[str]:
 def test_a_merge_starts_a_training(platform: Cluster, new_code: str) -> None:
     until(
         lambda: training.find(platform, MODEL, new_code, ENV),
-        60,
+        180,
         "nobody trains what was merged",
     )
 
@@ -125,11 +131,15 @@ def test_a_merge_starts_a_training(platform: Cluster, new_code: str) -> None:
 def test_a_promotion_is_tried_before_anything_is_pushed(
     platform: Cluster, forge: Gitea, slipway: Callable[..., str]
 ) -> None:
-    before = [pull.number for pull in forge.pulls("all")], forge.commit()
+    def pulls() -> list[int]:
+        # What trains meanwhile is proposed for dev.
+        return [p.number for p in forge.pulls("all") if p.title.endswith("to staging")]
+
+    before = pulls(), forge.commit()
     said = slipway("promote", MODEL, "--to", "staging", "--dry-run")
     assert release_of(forge, ENV).bento.digest in said
     assert re.search(r"non_inferior|no champion|may be merged", said)
-    assert ([pull.number for pull in forge.pulls("all")], forge.commit()) == before
+    assert (pulls(), forge.commit()) == before
 
 
 def test_staging_gets_what_dev_has(
@@ -150,8 +160,7 @@ def test_broken_glass_lets_in_what_has_not_served_and_says_so(
     number = promote(slipway, "prod", *glass, code=1)
     assert "approvals" in comment(forge, number)
     forge.approve(number)
-    sweep(platform)
-    assert verdict(forge, number) == "success"
+    until(lambda: passes(platform, forge, number), 420, "the gates stay closed")
     assert why in comment(forge, number)
     merged = merge(forge, platform, number, "prod")
     assert merged.bento == release_of(forge, "staging").bento
@@ -207,18 +216,29 @@ def test_the_comment_is_brought_up_to_date_and_not_repeated(
 ) -> None:
     number = promote(slipway, "staging")
     assert verdict(forge, number) == "success"
-    assert judged_after(api, forge, number) <= 30
+    quick(judged_after(api, forge, number))
     first = comment(forge, number)
     path = str(release.path("staging", MODEL))
     pull = forge.pull(number)
     two = forge.read(path, pull.sha).replace(b"replicas: 1", b"replicas: 2")
-    forge.write(pull.head, {path: two}, "Two replicas")
+    push(forge, number, path, two)
     assert verdict(forge, number) == "success"
-    assert judged_after(api, forge, number) <= 30
+    quick(judged_after(api, forge, number))
     assert comment(forge, number) != first
-    one = two.replace(b"replicas: 2", b"replicas: 1")
-    forge.write(pull.head, {path: one}, "One will do")
+    push(forge, number, path, two.replace(b"replicas: 2", b"replicas: 1"))
     merge(forge, platform, number, "staging")
+
+
+def push(forge: Gitea, number: int, path: str, content: bytes) -> None:
+    """To a pull request's branch; the forge tells of the new head a moment later."""
+    sha = forge.write(forge.pull(number).head, {path: content}, "Another number of replicas")
+    until(lambda: forge.pull(number).sha == sha, 30, "the push did not arrive")
+
+
+def quick(seconds: float) -> None:
+    """By the webhook, not by the sweep. How quick it is on a quiet machine, the bench says."""
+    print(f"judged after {seconds:.0f} s")
+    assert seconds < 90
 
 
 # --- prod: soak and approval ------------------------------------------------------------------
@@ -236,21 +256,21 @@ def test_prod_asks_for_soak_and_for_a_person(
 
     label(slipway, serve(platform, "staging"), tmp_path)
     forge.approve(number)
-
-    def passes() -> bool:
-        sweep(platform)
-        return verdict(forge, number) == "success"
-
-    until(passes, 150, "the gates stay closed")
+    until(lambda: passes(platform, forge, number), 420, "the gates stay closed")
     assert "slipway-admin" in comment(forge, number)
     merged = merge(forge, platform, number, "prod")
     assert merged.bento == release_of(forge, "staging").bento
 
 
 def test_the_board_shows_the_three_of_them(slipway: Callable[..., str]) -> None:
-    of = {row["environment"]: row for row in document("status") if row["model"] == MODEL}
+    def settled() -> Any:
+        of = {row["environment"]: row for row in document("status") if row["model"] == MODEL}
+        states = {(row["sync"], row["health"], row["serving"]) for row in of.values()}
+        return of if states == {("Synced", "Healthy", True)} else None
+
+    # Argo CD tells of a merge's health some seconds after the pods have it.
+    of = until(settled, 120, "not all are synced, healthy and serving", every_s=3)
     assert set(of) == set(release.ENVIRONMENTS)
-    assert all(row["serving"] for row in of.values())
     text = slipway("status")
     for env, row in of.items():
         assert env.upper() in text
@@ -285,7 +305,7 @@ def aliases(platform: Cluster) -> dict[str, int]:
 
 def test_aliases_follow_git(platform: Cluster, forge: Gitea) -> None:
     wanted = {env: release_of(forge, env).version for env in release.ENVIRONMENTS}
-    until(lambda: aliases(platform) == wanted, 150, f"{aliases(platform)}, not {wanted}")
+    until(lambda: aliases(platform) == wanted, 400, f"{aliases(platform)}, not {wanted}")
 
 
 # --- check, on a person's machine -------------------------------------------------------------
@@ -385,7 +405,7 @@ def test_rollback_brings_the_old_bento_back_and_it_stays(
     ]
     assert serving.answering(platform, "prod", MODEL) == back.bento.digest
     assert release_of(forge, "staging").bento == left.bento
-    until(lambda: aliases(platform)["prod"] == back.version, 150, "@prod did not follow")
+    until(lambda: aliases(platform)["prod"] == back.version, 400, "@prod did not follow")
 
 
 def test_a_hand_edit_is_refused_where_people_depend_on_it() -> None:
@@ -406,7 +426,11 @@ def running(platform: Cluster, env: str, kind: str) -> dict[str, Any]:
     selector = f"app.kubernetes.io/name={release.service(MODEL)}"
     group = "/api/v1" if kind == "pods" else "/apis/apps/v1"
     items = platform.items(f"{group}/namespaces/{env}/{kind}", labelSelector=selector)
-    found = next(item for item in items if item["spec"].get("replicas", 1))
+    found = next(
+        item
+        for item in items
+        if item["spec"].get("replicas", 1) and "deletionTimestamp" not in item["metadata"]
+    )
     meta, spec = found["metadata"], found["spec"]
     for key in ("nodeName", "tolerations", "priority", "preemptionPolicy"):
         spec.pop(key, None)
@@ -488,7 +512,7 @@ def test_the_api_server_refuses(
 
 
 def test_what_runs_can_be_made_again(reproduction: Any, forge: Gitea) -> None:
-    said, _ = reproduction.communicate(timeout=400)
+    said, _ = reproduction.communicate(timeout=840)
     assert reproduction.returncode == 0, said
     assert release_of(forge, ENV).bento.digest in said
 
@@ -502,7 +526,7 @@ def test_removing_a_release_file_removes_that_model_there_and_nothing_else(
     merging.merge(forge, pull.number)
     query = ("-n", "staging", "get", "deployment,service", release.service(MODEL))
     gone = (*query, "--ignore-not-found", "-o", "name")
-    until(lambda: not cluster.kubectl(*gone), 90, "the model is still there")
+    until(lambda: not cluster.kubectl(*gone), 180, "the model is still there")
     for env, bento in others.items():
         assert serving.answering(platform, env, MODEL) == bento
     with pytest.raises(ForgeError):

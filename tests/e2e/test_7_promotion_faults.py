@@ -304,7 +304,7 @@ def test_what_is_not_whole_does_not_come_back(
 
 
 def test_a_lost_webhook_is_made_good_by_the_sweep(forge: Gitea, unheard: PullRequest) -> None:
-    assert verdict(forge, unheard.number, seconds=180) == "success"
+    assert verdict(forge, unheard.number, seconds=400) == "success"
 
 
 def test_of_two_that_change_one_release_the_second_is_judged_anew(
@@ -322,7 +322,7 @@ def test_of_two_that_change_one_release_the_second_is_judged_anew(
         def refused() -> bool:
             return forge.statuses(second.sha).get(merging.CONTEXT) == "failure"
 
-        until(refused, 150, "the second still passes")
+        until(refused, 400, "the second still passes")
         assert "changed" in comment(forge, second.number)
         with pytest.raises(ForgeError):
             forge.merge(second.number)
@@ -368,7 +368,7 @@ def test_a_promotion_outlives_store_registry_and_forge(
         for step in begun & waiting.keys():
             with down(*waiting.pop(step)):
                 time.sleep(8)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=600)
     assert not waiting, f"over before {waiting}"
     assert now.phase == training.SUCCEEDED, training.failure(platform, now)
     assert forge.commit() == main
@@ -403,11 +403,18 @@ def deliver(platform: Cluster, body: bytes, secret: str | None) -> int:
         headers["X-Hub-Signature-256"] = f"sha256={signature}"
     with platform.service("argo", "argo-server") as url:
         address = f"{url}/api/v1/events/pipelines/forge"
-        return httpx.post(address, content=body, headers=headers, trust_env=False).status_code
+        return httpx.post(
+            address, content=body, headers=headers, timeout=30, trust_env=False
+        ).status_code
 
 
 def test_events_are_taken_from_the_forge_alone_and_once(platform: Cluster, forge: Gitea) -> None:
     closed = next(forge.pulls("closed"))
+
+    def judged() -> set[str]:
+        """Of this pull request alone: others may be judged meanwhile."""
+        return {w for w in workflows(platform, "gates") if w.startswith(f"gates-{closed.number}-")}
+
     about = {
         "base": {"ref": "main"},
         "head": {"sha": closed.sha},
@@ -416,20 +423,19 @@ def test_events_are_taken_from_the_forge_alone_and_once(platform: Cluster, forge
     }
     event = {"action": "edited", "number": closed.number, "pull_request": about}
     body = json.dumps(event).encode()
-    before = set(workflows(platform, "gates"))
+    before = judged()
     for secret in (None, "guessed"):
         assert deliver(platform, body, secret) >= 400
     time.sleep(3)
-    assert set(workflows(platform, "gates")) == before
+    assert judged() <= before
     secret = platform.secret("forge", "gitea-setup")["webhook"]
     assert deliver(platform, body, secret) < 300
-    until(lambda: set(workflows(platform, "gates")) - before, 20, "the forge is not believed")
-    after = set(workflows(platform, "gates"))
+    new = until(lambda: judged() - before, 60, "the forge is not believed")
     for _ in range(3):
         deliver(platform, body, secret)
     time.sleep(5)
-    assert set(workflows(platform, "gates")) == after
-    assert len(after - before) == 1
+    assert judged() - before == new
+    assert len(new) == 1
 
 
 def test_everything_still_answers(platform: Cluster, forge: Gitea) -> None:

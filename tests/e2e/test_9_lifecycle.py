@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from slipway import cluster
+from slipway import cluster, up
 
-from .conftest import ENV, MODEL, document
+from .conftest import ENV, MODEL, document, until
 
 
 def bento() -> str:
@@ -44,6 +44,7 @@ def left_behind() -> dict[str, list[str]]:
 
 def test_a_second_up_has_nothing_to_do(slipway: Callable[..., str]) -> None:
     slipway("up")  # the tests before may have published
+    until(up.all_ready, 180, "not every pod is ready")
     assert "nothing to do" in slipway("up")
 
 
@@ -60,7 +61,8 @@ def test_everything_killed_at_once_comes_back_with_its_data(slipway: Callable[..
 def test_down_leaves_nothing_and_up_brings_the_data_back(slipway: Callable[..., str]) -> None:
     before = bento()
     slipway("down")
-    assert not any(left_behind().values()), left_behind()
+    found = left_behind()
+    assert not any(found.values()), found
     assert document("doctor", "--leftovers")["leftovers"] == []
     slipway("up")
     assert bento() == before

@@ -12,7 +12,7 @@ from typing import Any
 
 from slipway import cluster, paths, pulumi, up
 
-from .conftest import document
+from .conftest import document, until
 
 Object = tuple[str, str, str]
 # What a bare cluster of kubeadm has by itself, by kind; any name, where there is none.
@@ -68,9 +68,10 @@ def test_everything_goes_and_comes_again(slipway: Callable[..., str]) -> None:
     assert len(ours) > 200
     assert ours <= there()
     slipway("pulumi", "destroy", *SETTINGS)
-    assert left(there(), ours) == set()
+    found = left(there(), ours)
+    assert found == set()
     assert list((paths.data() / "volumes").iterdir()) == []
     assert document("doctor", "--leftovers")["leftovers"] == []
     slipway("pulumi", "up", *SETTINGS)
-    assert up.all_ready()
+    until(up.all_ready, 180, "not every pod is ready")
     assert ours <= there()

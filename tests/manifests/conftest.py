@@ -32,7 +32,7 @@ def kubectl(kubeconfig: Path) -> Kubectl:
             input=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         return done

@@ -137,11 +137,15 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
             run.keep("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
         run.keep("apply", "-f", str(POLICIES))
         listed = releases(tmp_path_factory.mktemp("main"), {FIXTURE.name: FIXTURE.read_text()})
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while run.create(listed, who=ADMIN).returncode == 0:
             assert time.monotonic() < deadline, "the policies do not come into force"
             time.sleep(0.2)
         run.keep("create", "-f", "-", who=ARGO_CD, stdin=json.dumps(listed))
+        released = replica_set(rendered("Deployment"))
+        other = json.loads(json.dumps(released).replace(RELEASE.bento.digest, OTHER))
+        _until(lambda: run.create(released, who=DEPLOYMENTS).returncode == 0)
+        _until(lambda: run.create(other, who=DEPLOYMENTS).returncode != 0)
         yield run
 
 
@@ -340,7 +344,7 @@ def test_while_the_next_bento_comes_up_the_old_one_is_kept_alive(
 
 def _until(true: Callable[[], bool]) -> None:
     """The API server sees a parameter's change a moment later."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)

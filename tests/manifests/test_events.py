@@ -104,7 +104,7 @@ def api(kubeconfig: Path, kubectl: Kubectl) -> Api:
 
 def _until_enforced(api: Api) -> None:
     """A policy takes hold a moment after it has been made."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while api.create(f"{ARGO}/workflows", workflow(templates=[]))[0] == 201:
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -128,7 +128,7 @@ def server(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterable[str]:
             stdout=log,
             stderr=log,
         )
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     try:
         while True:
             said = (folder / "log").read_text()[-3000:]
@@ -166,7 +166,7 @@ def deliver(
         signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
         headers["X-Hub-Signature-256"] = f"sha256={signature}"
     where = f"{url}/api/v1/events/pipelines/forge"
-    return httpx.post(where, content=content, headers=headers, trust_env=False)
+    return httpx.post(where, content=content, headers=headers, timeout=30, trust_env=False)
 
 
 def pull_request(action: str, by: str = gitea.ADMIN, **changes: Any) -> dict[str, Any]:

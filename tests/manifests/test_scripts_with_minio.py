@@ -131,7 +131,7 @@ def test_what_the_sidecar_ships_is_what_soak_reads(store: Any, tmp_path: Path) -
             line = json.dumps({**entry, "probability": [0.5]}, separators=(",", ":"))
             # As much as is shipped at once, so that it is shipped now; and what it keeps in memory.
             log.write_text(line + "\n" + ("x" * 1000 + "\n") * 4200)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while log.exists() or any(tmp_path.iterdir()):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)

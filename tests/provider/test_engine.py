@@ -177,7 +177,7 @@ def test_what_was_not_ready_is_taken_up_again(stack: Stack, objects: Objects) ->
 def test_killed_halfway(stack: Stack, objects: Objects) -> None:
     stack.program(POD % "60s")
     process = stack.start_up()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not objects.get("v1", "Pod", "pod"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

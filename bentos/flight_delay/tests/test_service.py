@@ -192,6 +192,7 @@ def test_a_body_over_a_mebibyte_is_refused(call: Any) -> None:
     answer = call("POST", "/predict", content=b"x" * (10 << 20))
     assert answer.status_code == 413
     assert answer.headers["x-slipway-bento"] == BENTO
+    assert answer.headers["content-length"] == str(len(answer.content))
 
 
 def test_text_that_is_not_json_is_refused(call: Any) -> None:
