@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slipway import cluster, up
 
-from .conftest import ENV, MODEL, document, until
+from .conftest import ENV, MODEL, SLIPWAY, document, until
 
 
 def bento() -> str:
@@ -42,6 +42,26 @@ def left_behind() -> dict[str, list[str]]:
     }
 
 
+def interrupt_up(when: str, how: signal.Signals) -> None:
+    """Sends a signal to `slipway up` and all that it has started, once it says `when`."""
+    with subprocess.Popen(
+        [SLIPWAY, "up"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        said = ""
+        for line in process.stdout:
+            said += line
+            if when in line:
+                os.killpg(process.pid, how)
+                break
+        assert process.wait(120) != 0, said
+    assert when in said, said
+
+
 def test_a_second_up_has_nothing_to_do(slipway: Callable[..., str]) -> None:
     slipway("up")  # the tests before may have published
     until(up.all_ready, 180, "not every pod is ready")
@@ -64,6 +84,9 @@ def test_down_leaves_nothing_and_up_brings_the_data_back(slipway: Callable[..., 
     found = left_behind()
     assert not any(found.values()), found
     assert document("doctor", "--leftovers")["leftovers"] == []
+    # Ctrl-C, then a crash, each in the middle of it.
+    interrupt_up("cluster: ", signal.SIGINT)
+    interrupt_up("platform: pulumi up", signal.SIGKILL)
     slipway("up")
     assert bento() == before
     slipway("trace", MODEL, "--env", ENV)
