@@ -328,6 +328,19 @@ def statements(
             {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         ),
         Statement("ReadProfile", ["iam:GetInstanceProfile"], [profile]),
+        # A node class that goes is let go only once Karpenter has looked for profiles of its own.
+        Statement(
+            "LookForProfiles",
+            ["iam:GetInstanceProfile"],
+            [f"arn:aws:iam::{context.account}:instance-profile/{context.name}_*"],
+            reason="Karpenter ends the name of a profile that it would have made with a number",
+        ),
+        Statement(
+            "ListProfiles",
+            ["iam:ListInstanceProfiles"],
+            ["*"],
+            reason="IAM lists profiles of the whole account only",
+        ),
         Statement(
             "FindCluster", ["eks:DescribeCluster"], [context.arn("eks", f"cluster/{context.name}")]
         ),

@@ -16,6 +16,11 @@ Condition = Mapping[str, Mapping[str, "str | Sequence[str]"]]
 VERSION = "2012-10-17"
 POD_IDENTITY = "pods.eks.amazonaws.com"
 ACTION = re.compile(r"[a-z0-9-]+:([A-Za-z0-9]+\*?|\*)")
+# What is in one bucket or log group, and what AWS publishes for everybody.
+WITHIN = re.compile(
+    r"arn:aws:(s3:::[^*/]+/[^*]*|logs:[^*:]+:[^*:]+:log-group:[^*:]+:|"
+    r"ssm:[^*:]+::parameter/aws/service/)\*"
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,9 @@ class Statement:
 def is_wide(resource: str) -> bool:
     """Whether a resource is more than one named thing and what is in it.
 
-    `arn:aws:s3:::bucket/*` and `…:parameter/aws/service/*` are not; `*` and `…:instance/*` are.
+    `arn:aws:s3:::bucket/*` and `…:parameter/aws/service/*` are not; `*` and `…:role/slipway-*` are.
     """
-    if resource == "*":
-        return True
-    name = resource.split(":", 5)[5]
-    kind, _, rest = name.partition("/")
-    return kind == "*" or (rest == "*" and resource.split(":")[2] != "s3")
+    return "*" in resource and not WITHIN.fullmatch(resource)
 
 
 def document(statements: Sequence[Statement]) -> pulumi.Output[str]:

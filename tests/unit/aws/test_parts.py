@@ -39,7 +39,18 @@ def pool(**changed: Any) -> Pool:
         ("arn:aws:ec2:eu-central-1:*:instance/*", True),
         ("arn:aws:s3:::slipway-dev-bentos/*", False),
         ("arn:aws:s3:::*", True),
+        ("arn:aws:s3:::slipway-dev-bentos/sha256/*", False),
+        ("arn:aws:s3:::slipway-*", True),
+        ("arn:aws:s3:::slipway-*/sha256/*", True),
         ("arn:aws:ssm:eu-central-1::parameter/aws/service/*", False),
+        ("arn:aws:ssm:eu-central-1:111111111111:parameter/*", True),
+        ("arn:aws:logs:eu-central-1:111111111111:log-group:/aws/vpc/flow:*", False),
+        ("arn:aws:logs:eu-central-1:111111111111:log-group:*", True),
+        ("arn:aws:logs:eu-central-1:111111111111:log-group:/aws/*:*", True),
+        ("arn:aws:secretsmanager:eu-central-1:111111111111:secret:*", True),
+        ("arn:aws:secretsmanager:eu-central-1:111111111111:secret:slipway-dev/one", False),
+        ("arn:aws:iam::111111111111:role/slipway-*", True),
+        ("arn:aws:kms:eu-central-1:111111111111:key/*", True),
     ],
 )
 def test_what_a_wildcard_is(resource: str, wide: bool) -> None:

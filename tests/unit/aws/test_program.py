@@ -283,6 +283,14 @@ def test_who_reads_the_artifacts_of_production(prod: Stack) -> None:
         assert {s["Effect"] for s in statements(policy)} == {"Deny"}
 
 
+def test_karpenter_may_let_a_node_class_go(prod: Stack) -> None:
+    """Before it does, it lists profiles and asks for one by the name that it gave them once."""
+    profile = f"arn:aws:iam::333333333333:instance-profile/slipway-prod_{2**63}"
+    assert roles_that(prod, "iam:GetInstanceProfile", profile) == {"karpenter"}
+    assert roles_that(prod, "iam:ListInstanceProfiles", "*") == {"karpenter"}
+    assert not roles_that(prod, "iam:DeleteInstanceProfile", profile)
+
+
 def test_nobody_decrypts_but_with_the_key_of_the_objects(prod: Stack) -> None:
     """And who brings secrets, with theirs."""
     for policy in prod.of("rolePolicy:RolePolicy"):
