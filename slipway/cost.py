@@ -1,9 +1,10 @@
 """What a stack on AWS costs a month: at least, at most, and by whom.
 
 From its configuration come the floor (every pool at its smallest and cheapest) and the ceiling (at
-its largest and dearest), by a price table that is committed, `infra/prices.yaml`. From what the
-cluster ran come shares by team and model, what was idle, and how much of each budget is gone.
-Traffic, stored objects, requests and logs are in neither.
+its largest and dearest), by a price table that is committed, `infra/prices.yaml`. A pool's largest
+is `max` nodes; where its machines differ in size, Karpenter counts GPUs, and small ones can be more
+and cost more. From what the cluster ran come shares by team and model, what was idle, and how much
+of each budget is gone. Traffic, stored objects, requests and logs are in neither.
 """
 
 from __future__ import annotations

@@ -51,12 +51,21 @@ def node_pools(
 ) -> list[dict[str, Any]]:
     """The NodePools: one that follows the pods and, for `min`, one that is always there.
 
+    What bounds the first is GPUs or cores: Karpenter looks at `nodes` once there are too many.
+
     Args:
         zones: of the network; a pool may name fewer.
         machines: group, kind and name of the node class; by default the pool's EC2NodeClass.
     """
     machines = machines or {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": pool.name}
-    most = (pool.max - pool.min) * pool.most.gpus
+    more = pool.max - pool.min
+    # Karpenter counts what nodes say of themselves, and one whose GPUs are shared says more of them
+    # than it has: by GPUs such a pool would be full before its time. Cores are not shared.
+    bound = (
+        {GPU: str(more * pool.most.gpus)}
+        if pool.sharing.by == "none"
+        else {"cpu": str(more * max(size.vcpus for size in pool.types.values()))}
+    )
     follows = {
         "disruption": {
             "consolidationPolicy": {
@@ -70,7 +79,7 @@ def node_pools(
                 {"nodes": "1", "reasons": ["Drifted", "Underutilized"]},
             ],
         },
-        "limits": {"nodes": str(pool.max - pool.min), GPU: str(most)},
+        "limits": {"nodes": str(more), **bound},
     }
     stays = {"replicas": pool.min, "limits": {"nodes": str(pool.min)}}
     made = [_node_pool(pool, zones, machines, pool.name, follows)] if pool.max > pool.min else []

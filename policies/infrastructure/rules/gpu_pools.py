@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from infra.aws import families
 from policies.infrastructure.limits import Limits
 from policies.infrastructure.resources import UNKNOWN, Resource, Stack, at, each, texts
 from policies.infrastructure.rule import Rule, StackRule
@@ -17,6 +19,8 @@ GPU = "nvidia.com/gpu"
 POOL = "slipway/pool"
 # Whose nodes are simulated.
 SIMULATED = "KWOKNodeClass"
+# GPUs of a machine that nobody knows.
+MOST = 8
 # Families of AWS with NVIDIA's GPUs: g4dn, g5, g6e, gr6, p3, p4d, p5, p5en, p6-b200.
 _FAMILY = re.compile(r"^(g\d+|gr\d+|p\d+)[a-z]*(-[a-z0-9]+)?$")
 _UNITS = {"h": 60, "m": 1, "s": 1 / 60}
@@ -37,21 +41,54 @@ def gpu_pools_tainted(resource: Resource, limits: Limits) -> Iterator[str]:
         yield f"a taint {GPU} with effect {effects[0]} is missing"
 
 
-def gpu_pools_limited(resource: Resource, limits: Limits) -> Iterator[str]:
+def gpu_pools_limited(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
     """A pool has a largest number of GPUs, within the environment's."""
     most = limits.gpu_pools.maximum_gpus
-    if is_pool(resource):
-        # A pool of so many nodes and no others is limited by them.
-        name = "nodes" if resource.get("spec", "replicas") is not None else GPU
-        asked = resource.get("spec", "limits", name)
+    # A pool's nodes that always are there are a NodePool of their own.
+    together = defaultdict[str, float](float)
+    for resource in stack.resources:
+        if not (is_pool(resource) or is_group(resource)):
+            continue
+        where, asked, gpus = _bound(resource)
+        if asked is UNKNOWN:
+            continue
         if asked is None:
-            yield f"spec.limits.{name} is missing"
-        elif asked is not UNKNOWN and not 0 <= _number(asked) <= most:
-            yield f"spec.limits.{name}: {asked} is not within 0 and {most}"
+            yield resource, f"{where} is missing"
+            continue
+        label = resource.get("spec", "template", "metadata", "labels", POOL)
+        name = label if isinstance(label, str) else resource.name
+        together[name] += gpus
+        if not 0 <= together[name] <= most:
+            pool = f"with {asked} the pool has {together[name]:g} GPUs"
+            yield resource, f"{where}: {pool}, not within 0 and {most}"
+
+
+def _bound(resource: Resource) -> tuple[str, Any, float]:
+    """What bounds the GPUs of a pool or group: where it stands, its value, and GPUs at most."""
+    machines = _machines(resource)
+    each_has = max((machine.gpus for machine in machines), default=MOST)
     if is_group(resource):
         nodes = resource.get("scalingConfig", "maxSize")
-        if isinstance(nodes, int | float) and nodes > most:
-            yield f"scalingConfig.maxSize: {int(nodes)} nodes have more than {most} GPUs"
+        return "scalingConfig.maxSize", nodes, _number(nodes) * each_has
+    asked = {name: resource.get("spec", "limits", name) for name in ("nodes", "cpu", GPU)}
+    if resource.get("spec", "replicas") is not None:
+        # A pool of so many nodes and no others is limited by them.
+        return "spec.limits.nodes", asked["nodes"], _number(asked["nodes"]) * each_has
+    # Where GPUs are shared, Karpenter cannot count them.
+    if asked[GPU] is None and asked["cpu"] is not None and machines:
+        cores = _number(asked["cpu"])
+        return "spec.limits.cpu", asked["cpu"], max(cores // m.vcpus * m.gpus for m in machines)
+    return f"spec.limits.{GPU}", asked[GPU], _number(asked[GPU])
+
+
+def _machines(resource: Resource) -> list[families.Size]:
+    """The machines with GPUs that a pool or group may have, as far as they are known."""
+    names = [str(name) for name in each(resource.get("instanceTypes"))]
+    for requirement in requirements(resource):
+        if at(requirement, "operator") == "In" and at(requirement, "key") in (TYPE, FAMILY):
+            names += [str(value) for value in each(at(requirement, "values"))]
+    every = families.sizes(list(families.catalogue().families))
+    return [size for name, size in every.items() if {name, name.partition(".")[0]} & {*names}]
 
 
 def gpu_pools_short_lived(resource: Resource, limits: Limits) -> Iterator[str]:
@@ -164,7 +201,7 @@ def _number(value: Any) -> float:
 
 RULES = (
     Rule(gpu_pools_tainted),
-    Rule(gpu_pools_limited),
+    StackRule(gpu_pools_limited),
     Rule(gpu_pools_short_lived),
     StackRule(gpu_pools_budgeted),
 )

@@ -98,6 +98,22 @@ def test_four_lines_make_a_pool() -> None:
     assert inner["expireAfter"] == "336h"
 
 
+@pytest.mark.parametrize(
+    "sharing",
+    [{}, {"by": "time-slicing", "replicas": 4}, {"by": "mig", "profile": "1g.5gb"}],
+    ids=lambda s: s.get("by", "none"),
+)
+def test_a_pool_grows_until_it_has_all_its_gpus(sharing: dict[str, Any]) -> None:
+    """By what Karpenter counts: the capacity that nodes say they have, shares of GPUs included."""
+    made = pool(families=["p4d"], max=4, budget=90000, sharing=sharing)
+    [spec] = [p["spec"] for p in node_pools.node_pools(made, ["eu-central-1a"])]
+    each = made.gpus // made.max
+    says = {"nodes": 1, "cpu": made.most.vcpus, "nvidia.com/gpu": each}
+    nodes = min(int(limit) // says[name] for name, limit in spec["limits"].items())
+    shares = {"none": 1, "time-slicing": 4, "mig": 7}[made.sharing.by]
+    assert nodes * each == made.gpus == 4 * 8 * shares
+
+
 def test_a_minimum_is_a_pool_that_stays() -> None:
     follows, floor = gpu_pools.node_pools(pool(min=1), ["eu-central-1a"])
     assert follows["spec"]["limits"]["nodes"] == "3"
