@@ -251,6 +251,8 @@ class Stack:
 
     def _cluster(self) -> list[pulumi.Resource]:
         """What a bare cluster lacks and a managed one brings."""
+        if self._cloud:
+            return [self._cloud.volumes]
         if not self.config.embedded:
             return []
         storage = StorageClass(

@@ -223,7 +223,6 @@ class Cluster(AwsComponent):
             "aws-ebs-csi-driver": {
                 # So that a volume that nobody wants any more is found by its tags.
                 "controller": {"extraVolumeTags": dict(context.tags)},
-                "defaultStorageClass": {"enabled": True},
             },
         }.get(addon)
         return Addon(

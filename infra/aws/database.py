@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
+from pulumi_aws.cloudwatch.log_group import LogGroup
 from pulumi_aws.ec2.security_group import SecurityGroup
 from pulumi_aws.rds.instance import Instance
 from pulumi_aws.rds.parameter_group import ParameterGroup
@@ -19,6 +20,7 @@ from infra.platform.random_password import RandomPassword
 # The major version that the platform's own image has; RDS picks and upgrades the minor one.
 VERSION = "15"
 PORT = 5432
+LOGS = ["postgresql", "upgrade"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,17 @@ class Database(AwsComponent):
             tags=context.tagged("database"),
             opts=self.child(),
         )
+        # RDS would make them by itself, keep them for ever, and leave them behind.
+        logs = [
+            LogGroup(
+                f"database-{log}",
+                name=f"/aws/rds/instance/{context.name}/{log}",
+                retention_in_days=365 if context.protected else 30,
+                tags=context.tagged("database"),
+                opts=self.child(),
+            )
+            for log in LOGS
+        ]
         server = Instance(
             "database",
             identifier=context.name,
@@ -82,9 +95,9 @@ class Database(AwsComponent):
             auto_minor_version_upgrade=True,
             performance_insights_enabled=True,
             performance_insights_kms_key_id=key.arn,
-            enabled_cloudwatch_logs_exports=["postgresql", "upgrade"],
+            enabled_cloudwatch_logs_exports=LOGS,
             tags=context.tagged("database"),
-            opts=self.lasting(),
+            opts=self.lasting(*logs),
         )
         self.host = server.address
         self.register_outputs({"host": self.host})

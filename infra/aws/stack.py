@@ -9,6 +9,8 @@ from pathlib import Path
 import pulumi
 import yaml
 from pulumi_aws.provider import Provider
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+from pulumi_kubernetes.storage.v1 import StorageClass
 
 from infra.aws.cluster import Cluster, ClusterArgs
 from infra.aws.component import Context
@@ -80,12 +82,14 @@ class Cloud:
 
     Attributes:
         platform: options for everything on the cluster; it goes before anything that it needs.
+        volumes: what makes a volume of a claim.
         objects: S3; None where the platform runs MinIO.
         database: RDS; None where PostgreSQL is a pod.
         kubeconfig: of the cluster; it holds no secret.
     """
 
     platform: pulumi.ResourceOptions
+    volumes: pulumi.Resource
     objects: Objects | None
     database: Database | None
     kubeconfig: pulumi.Output[str]
@@ -137,6 +141,20 @@ class Cloud:
             opts=pulumi.ResourceOptions(depends_on=ends),
         )
         self.platform = pulumi.ResourceOptions(providers=[kubernetes], depends_on=[self._gone])
+        # The driver's own default leaves them as the account has them.
+        self.volumes = StorageClass(
+            "encrypted",
+            metadata=ObjectMetaArgs(
+                name="encrypted",
+                annotations={"storageclass.kubernetes.io/is-default-class": "true"},
+            ),
+            provisioner="ebs.csi.aws.com",
+            parameters={"type": "gp3", "encrypted": "true"},
+            volume_binding_mode="WaitForFirstConsumer",
+            reclaim_policy="Delete",
+            allow_volume_expansion=True,
+            opts=self.platform,
+        )
         self.registry = Registry(
             "registry", RegistryArgs(context, settings.account.registryReaders), self._aws
         )

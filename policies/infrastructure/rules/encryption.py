@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from policies.infrastructure.limits import Limits
@@ -14,6 +15,8 @@ ENCRYPTIONS = (
     "s3/BucketServerSideEncryptionConfigurationV2",
 )
 YES = (True, "true", UNKNOWN)
+# What makes volumes of claims on AWS.
+DRIVERS = ("ebs.csi.aws.com", "ebs.csi.eks.amazonaws.com", "kubernetes.io/aws-ebs")
 
 
 def volumes_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
@@ -27,6 +30,22 @@ def volumes_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
         yield from _disks(mappings, "spec.blockDeviceMappings")
         if mappings is None:
             yield "spec.blockDeviceMappings is missing: nodes get disks as the account has them"
+    by_aws = resource.kind == "StorageClass" and resource.get("provisioner") in DRIVERS
+    if by_aws and resource.get("parameters", "encrypted") not in YES:
+        yield 'parameters.encrypted: "true" is missing'
+    if resource.aws == "eks/Addon" and _makes_a_class(resource.get("configurationValues")):
+        yield (
+            "configurationValues.defaultStorageClass: its volumes are as the account has them; "
+            "leave it out, and make a class with encrypted"
+        )
+
+
+def _makes_a_class(settings: object) -> bool:
+    try:
+        known = json.loads(settings) if isinstance(settings, str) else None
+    except ValueError:
+        return False
+    return at(known, "defaultStorageClass", "enabled") is True
 
 
 def _disks(mappings: object, where: str) -> Iterator[str]:
@@ -47,9 +66,18 @@ def databases_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
 def buckets_encrypted(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
     """Buckets are encrypted by a key that the stack names."""
     for bucket in stack.on_aws(*BUCKETS):
-        inline = bucket.get("serverSideEncryptionConfiguration")
-        if inline is None and not any(stack.naming(bucket, "bucket", *ENCRYPTIONS)):
+        inline = at(bucket.get("serverSideEncryptionConfiguration"), "rule")
+        found = [c.get("rules") for c in stack.naming(bucket, "bucket", *ENCRYPTIONS)]
+        rules = [*found, *([] if inline is None else [[inline]])]
+        if not rules:
             yield bucket, "no BucketServerSideEncryptionConfiguration names it"
+        elif not any(_by_a_key(each_of) for each_of in rules):
+            yield bucket, "kmsMasterKeyId is missing: AWS's own key is the whole account's"
+
+
+def _by_a_key(rules: object) -> bool:
+    named = [at(r, "applyServerSideEncryptionByDefault", "kmsMasterKeyId") for r in each(rules)]
+    return rules is UNKNOWN or any(named)
 
 
 def cluster_secrets_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:

@@ -159,6 +159,22 @@ EXPOSED = [
 ]
 UNENCRYPTED = [
     Mutation("an unencrypted bucket", "s3/BucketServerSideEncryptionConfiguration", (), GONE),
+    Mutation(
+        "a bucket under AWS's own key",
+        *(
+            "s3/BucketServerSideEncryptionConfiguration",
+            ("rules", 0, "applyServerSideEncryptionByDefault"),
+            {"sseAlgorithm": "AES256"},
+        ),
+    ),
+    Mutation("unencrypted volumes", "StorageClass", ("parameters", "encrypted"), GONE),
+    Mutation(
+        "a class of volumes that the driver makes",
+        *(
+            *("eks/Addon", ("configurationValues",)),
+            *('{"defaultStorageClass": {"enabled": true}}', "aws-ebs-csi-driver"),
+        ),
+    ),
     Mutation("an unencrypted database", "rds/Instance", ("storageEncrypted",), False),
     Mutation("unencrypted Secrets", "eks/Cluster", ("encryptionConfig",), GONE),
     Mutation("a key that is never replaced", "kms/Key", ("enableKeyRotation",), GONE),

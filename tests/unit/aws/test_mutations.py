@@ -35,7 +35,8 @@ def prod() -> list[Resource]:
 @pytest.fixture(scope="module")
 def cloud(prod: list[Resource]) -> list[Resource]:
     """Those in which mistakes are made; what runs on the cluster is the same as on any other."""
-    return [resource for resource in prod if resource.aws or resource.kind in KUBERNETES]
+    kinds = (*KUBERNETES, "StorageClass")
+    return [resource for resource in prod if resource.aws or resource.kind in kinds]
 
 
 def by_policy(resources: list[Resource]) -> Iterator[str]:

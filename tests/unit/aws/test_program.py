@@ -24,6 +24,7 @@ from tests.unit.aws.stacks import STACKS, Made, Stack, stack
 TAGS = {"slipway:stack", "environment", "owner", "cost-centre", "managed-by", "Name"}
 # Made by the cluster's own controllers, and in no state: nothing may be removed that they need.
 MADE_BY_CLUSTER = (":NodePool", ":EC2NodeClass", ":StatefulSet", ":PersistentVolumeClaim")
+DATABASE = (":Instance", "database")
 
 
 @pytest.fixture(scope="module", params=STACKS)
@@ -178,6 +179,24 @@ def test_objects_are_kept_closed_and_encrypted(made: Stack) -> None:
         assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+def test_volumes_are_encrypted_by_the_default_class_and_no_other(made: Stack) -> None:
+    [volumes] = made.of(":StorageClass")
+    assert volumes.inputs["parameters"] == {"type": "gp3", "encrypted": "true"}
+    assert list(volumes.inputs["metadata"]["annotations"].values()) == ["true"]
+    driver = json.loads(made.one(":Addon", "aws-ebs-csi-driver").inputs["configurationValues"])
+    assert "defaultStorageClass" not in driver
+    claims = {
+        holder.urn: claim["spec"]
+        for holder in made.of(":StatefulSet", ":PersistentVolumeClaim")
+        for claim in holder.inputs["spec"].get("volumeClaimTemplates", [holder.inputs])
+        if "accessModes" in claim["spec"]
+    }
+    assert claims
+    for urn, spec in claims.items():
+        assert "storageClassName" not in spec
+        assert made.goes_before(made.by_urn[urn], volumes)
+
+
 def test_only_what_nobody_would_miss_expires(made: Stack) -> None:
     expiring = {
         c.name
@@ -203,6 +222,19 @@ def test_production_outlives_a_zone_and_a_mistake() -> None:
         assert stack(name).one("eks/cluster:Cluster", "cluster").inputs["deletionProtection"] is (
             protected
         )
+
+
+def test_logs_end_with_what_writes_them_and_one_day_in_any_case(made: Stack) -> None:
+    """A group that AWS makes by itself is kept for ever, and in no state."""
+    cluster, server = (made.one(*of) for of in (("eks/cluster:Cluster", "cluster"), DATABASE))
+    groups = {g.inputs["name"]: g for g in made.of("logGroup:LogGroup")}
+    written = {f"/aws/eks/{cluster.inputs['name']}/cluster": cluster}
+    for log in server.inputs["enabledCloudwatchLogsExports"]:
+        written[f"/aws/rds/instance/{server.inputs['identifier']}/{log}"] = server
+    assert groups.keys() >= written.keys()
+    for name, writer in written.items():
+        assert made.goes_before(writer, groups[name])
+    assert all(group.inputs["retentionInDays"] for group in groups.values())
 
 
 def test_images_are_written_once_scanned_and_pulled_by_other_stacks() -> None:
