@@ -214,6 +214,8 @@ def configuration(queued: str) -> str:
             "clientConnection": {"qps": 200, "burst": 400},
             "managedJobsNamespaceSelector": {"matchLabels": {NAMESPACE_LABEL: queued}},
             "integrations": {"frameworks": ["pod"]},
+            # No quota is of them: who asks for an EFA interface beside its GPUs would never start.
+            "resources": {"excludeResourcePrefixes": ["vpc.amazonaws.com/"]},
             "featureGates": {
                 "MultiKueue": False,
                 "ProvisioningACC": False,

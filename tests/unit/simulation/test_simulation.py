@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 
 from infra.aws import node_pools
@@ -114,6 +115,14 @@ def test_only_pods_that_name_a_queue_wait_for_kueue(ran: Program) -> None:
             }
             named = {"key": "kueue.x-k8s.io/queue-name", "operator": "Exists"}
             assert webhook["objectSelector"] == {"matchExpressions": [named]}
+
+
+def test_who_asks_for_an_interface_beside_gpus_is_not_kept_waiting(ran: Program) -> None:
+    """Kueue starts nothing that asks for what no queue has a quota of, but for what it overlooks."""
+    settings = yaml.safe_load(ran.one("ConfigMap", "kueue")["data"]["config.yaml"])
+    overlooked = tuple(settings["resources"]["excludeResourcePrefixes"])
+    assert "vpc.amazonaws.com/efa".startswith(overlooked)
+    assert not GPU.startswith(overlooked)
 
 
 # Machines and pools
