@@ -239,6 +239,13 @@ class StackConfig(_Model):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"gpuPools: {name} is named twice: give each a name of its own")
+        taken = {eks.floor_name(pool.name): pool.name for pool in self.gpuPools if pool.min}
+        for index, pool in enumerate(self.gpuPools):
+            if self.karpenter and pool.name in taken:
+                raise ValueError(
+                    f"gpuPools.{index}.name: {pool.name} is what the nodes of {taken[pool.name]} "
+                    "that are always there are called: give it another name"
+                )
         if self.aws and self.network:
             zones = [("network.zones", zone) for zone in self.network.zones]
             for index, pool in enumerate(self.gpuPools):
@@ -253,6 +260,12 @@ class StackConfig(_Model):
             for index, pool in enumerate(self.gpuPools):
                 if pool.purchase == "capacity-block":
                     raise ValueError(f"gpuPools.{index}: a capacity block needs karpenter: true")
+                for field in ("ttl", "consolidation"):
+                    if field in pool.model_fields_set:
+                        raise ValueError(
+                            f"gpuPools.{index}.{field}: a managed node group has none: remove it, "
+                            "or leave out karpenter: false"
+                        )
         return self
 
     @model_validator(mode="after")

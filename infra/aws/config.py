@@ -95,6 +95,17 @@ class Account(_Model):
             raise ValueError(f"deployRole is not of the account {self.account}: name a role of it")
         return self
 
+    @model_validator(mode="after")
+    def _admins_differ(self) -> Account:
+        names = [arn.rpartition("/")[2] for arn in [self.deployRole, *self.admins]]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"admins: two are called {name} (deployRole is one unnamed): leave one out, or "
+                    "name a role that is called otherwise"
+                )
+        return self
+
 
 class Network(_Model):
     """The VPC: a private, a public and an isolated subnet in each of three zones."""
@@ -309,6 +320,11 @@ class Backend(_Model):
 
 def _order(low: int, high: int) -> str:
     return f"min {low} is above max {high}: lower one, or raise the other"
+
+
+def floor_name(pool: str) -> str:
+    """The NodePool of those nodes of a pool that are always there."""
+    return f"{pool}-floor"
 
 
 def zone_region(zone: str) -> str:

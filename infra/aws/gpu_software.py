@@ -34,12 +34,18 @@ def plugin_config(pool: Pool) -> dict[str, Any]:
     return {"version": "v1", "flags": flags, **shared}
 
 
+def efa_pools(pools: Sequence[Pool], *, karpenter: bool) -> list[Pool]:
+    """Whose machines get EFA's interfaces: Karpenter attaches them, a managed group has none."""
+    return [pool for pool in pools if karpenter and efa_types(pool)]
+
+
 @dataclass(frozen=True)
 class GpuSoftwareArgs:
     context: Context
     pools: Sequence[Pool]
     namespace: pulumi.Input[str]
     images: Mapping[str, str]
+    karpenter: bool
 
 
 class GpuSoftware(AwsComponent):
@@ -86,8 +92,7 @@ class GpuSoftware(AwsComponent):
             self._daemon_set(name, plugin, container, volumes, labels(pool), config)
         if args.pools:
             self._exporter(name)
-        with_efa = [pool for pool in args.pools if efa_types(pool)]
-        if with_efa:
+        if with_efa := efa_pools(args.pools, karpenter=args.karpenter):
             self._efa(name, with_efa)
         self.register_outputs({})
 

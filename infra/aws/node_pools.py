@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.aws import families
-from infra.aws.config import Pool
+from infra.aws.config import Pool, floor_name
 
 POOL_LABEL = "slipway/pool"
 GPU = "nvidia.com/gpu"
@@ -83,7 +83,7 @@ def node_pools(
     }
     stays = {"replicas": pool.min, "limits": {"nodes": str(pool.min)}}
     made = [_node_pool(pool, zones, machines, pool.name, follows)] if pool.max > pool.min else []
-    floor = [_node_pool(pool, zones, machines, f"{pool.name}-floor", stays)] if pool.min else []
+    floor = [_node_pool(pool, zones, machines, floor_name(pool.name), stays)] if pool.min else []
     return made + floor
 
 

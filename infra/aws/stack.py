@@ -286,6 +286,7 @@ class Cloud:
                 pools=settings.config.gpuPools,
                 namespace=namespace,
                 images=self._references,
+                karpenter=settings.config.karpenter,
             ),
             # On destroy it goes first: its pods keep no node.
             after(opts, pools),

@@ -135,7 +135,7 @@ def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
 @functools.cache
 def of_stack(file: Path) -> Program:
     """What a stack file's platform is; read by many tests, so not to be changed."""
-    return run(settings(file), file.stem.removeprefix("Pulumi."))
+    return run(settings(file), file.stem.removeprefix("Pulumi.").replace("_", "-"))
 
 
 def run(config: Mapping[str, str], stack: str = "local") -> Program:

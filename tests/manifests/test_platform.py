@@ -14,7 +14,9 @@ pytestmark = pytest.mark.apiserver
 
 
 def stack_files() -> list[Path]:
-    return sorted(program.ROOT.glob("environments/Pulumi.*.yaml"))
+    """Those of this repository, and what none of them is on AWS."""
+    own_stores = program.ROOT / "tests" / "unit" / "infra" / "valid" / "eks_own_stores.yaml"
+    return [*sorted(program.ROOT.glob("environments/Pulumi.*.yaml")), own_stores]
 
 
 @pytest.mark.parametrize("stack", stack_files(), ids=lambda f: f.stem)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from policies.infrastructure import limits
+from policies.infrastructure.limits import Limits
 from policies.infrastructure.resources import Resource, Stack, at
 from policies.infrastructure.rules import RULES
 from policies.infrastructure.rules.instance_types import TYPE, requirements
@@ -26,9 +27,13 @@ KUBERNETES = ("NodePool", "EC2NodeClass", "ClusterSecretStore", "ExternalSecret"
 
 @pytest.fixture(scope="module")
 def prod() -> list[Resource]:
+    return judged("prod")
+
+
+def judged(stack: str) -> list[Resource]:
     return [
         Resource(made.token, made.name, made.inputs, made.urn, made.ids, made.refers)
-        for made in stacks.stack("prod").resources
+        for made in stacks.stack(stack).resources
     ]
 
 
@@ -39,11 +44,11 @@ def cloud(prod: list[Resource]) -> list[Resource]:
     return [resource for resource in prod if resource.aws or resource.kind in kinds]
 
 
-def by_policy(resources: list[Resource]) -> Iterator[str]:
-    """What policy stops in prod."""
+def by_policy(resources: list[Resource], found: Limits = PROD) -> Iterator[str]:
+    """What policy stops, in prod or by other limits."""
     for rule in RULES.values():
-        if PROD.levels[rule.name] == "mandatory":
-            for resource, said in rule.judge(Stack(resources), PROD):
+        if found.levels[rule.name] == "mandatory":
+            for resource, said in rule.judge(Stack(resources), found):
                 yield f"{rule.name}: {resource.name}: {said}"
 
 
@@ -88,9 +93,12 @@ def caught(mutation: Mutation, resources: list[Resource]) -> bool:
     return any(any(by_models(resource)) for resource in changed) or any(by_policy(mistaken))
 
 
-def test_without_a_mistake_nothing_is_refused(prod: list[Resource]) -> None:
-    assert list(by_policy(prod)) == []
-    assert [said for resource in prod for said in by_models(resource)] == []
+@pytest.mark.parametrize("stack", stacks.STACKS)
+def test_without_a_mistake_nothing_is_refused(stack: str) -> None:
+    """By the stack's own limits."""
+    resources = judged(stack)
+    assert list(by_policy(resources, limits.load([stack], frozenset(RULES)))) == []
+    assert [said for resource in resources for said in by_models(resource)] == []
 
 
 def test_the_mistakes_are_refused(cloud: list[Resource]) -> None:

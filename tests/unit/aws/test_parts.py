@@ -15,7 +15,7 @@ from botocore.stub import Stubber
 from infra.aws import families, gpu_pools, node_pools
 from infra.aws.component import Context
 from infra.aws.config import Network, Pool
-from infra.aws.gpu_software import plugin_config
+from infra.aws.gpu_software import efa_pools, plugin_config
 from infra.aws.policy import Statement, document, is_wide
 from infra.aws.teardown import GoneProvider
 from slipway.errors import SlipwayError
@@ -175,6 +175,12 @@ def test_efa_is_where_aws_has_it() -> None:
     assert families.with_efa(["g6"], ["xlarge", "8xlarge"]) == ["g6.8xlarge"]
     for family in families.catalogue().families.values():
         assert set(family.efa) <= set(family.sizes)
+
+
+def test_efa_s_plugin_is_where_machines_get_its_interfaces() -> None:
+    pools = [pool(), pool(name="small", sizes=["xlarge"])]
+    assert [p.name for p in efa_pools(pools, karpenter=True)] == ["inference"]
+    assert efa_pools(pools, karpenter=False) == []
 
 
 # The wait at the end of a destroy

@@ -19,7 +19,7 @@ from slipway import toolchain
 from slipway.store import Bucket
 from tests.manifests.program import ROOT, containers, decoded
 from tests.unit.aws import mocks, models
-from tests.unit.aws.stacks import STACKS, Made, Stack, stack
+from tests.unit.aws.stacks import OTHERS, STACKS, Made, Stack, stack
 
 TAGS = {"slipway:stack", "environment", "owner", "cost-centre", "managed-by", "Name"}
 # Made by the cluster's own controllers, and in no state: nothing may be removed that they need.
@@ -29,6 +29,12 @@ DATABASE = (":Instance", "database")
 
 @pytest.fixture(scope="module", params=STACKS)
 def made(request: pytest.FixtureRequest) -> Stack:
+    return stack(request.param)
+
+
+@pytest.fixture(scope="module", params=(*STACKS, *OTHERS))
+def every(request: pytest.FixtureRequest) -> Stack:
+    """Also those that no file of environments/ is."""
     return stack(request.param)
 
 
@@ -66,27 +72,27 @@ def roles_that(made: Stack, action: str, resource: str) -> set[str]:
     }
 
 
-def test_every_resource_says_whose_it_is(made: Stack) -> None:
-    for resource in made.resources:
+def test_every_resource_says_whose_it_is(every: Stack) -> None:
+    for resource in every.resources:
         if resource.token.startswith("aws:") and takes_tags(resource.token):
             assert resource.inputs.get("tags", {}).keys() >= TAGS, resource.urn
-    for machines in made.of(":EC2NodeClass"):
+    for machines in every.of(":EC2NodeClass"):
         assert machines.inputs["spec"]["tags"].keys() >= TAGS
-    for template in made.of(":LaunchTemplate"):
+    for template in every.of(":LaunchTemplate"):
         kinds = {t["resourceType"]: t["tags"].keys() for t in template.inputs["tagSpecifications"]}
         assert set(kinds) == {"instance", "volume", "network-interface"}
         assert all(keys >= TAGS for keys in kinds.values())
-    driver = json.loads(made.one(":Addon", "aws-ebs-csi-driver").inputs["configurationValues"])
+    driver = json.loads(every.one(":Addon", "aws-ebs-csi-driver").inputs["configurationValues"])
     assert driver["controller"]["extraVolumeTags"].keys() >= TAGS - {"Name"}
 
 
-def test_aws_knows_everything_that_is_said(made: Stack) -> None:
-    found = [f"{r.name}: {p}" for r in made.resources for p in models.problems(r.token, r.inputs)]
+def test_aws_knows_everything_that_is_said(every: Stack) -> None:
+    found = [f"{r.name}: {p}" for r in every.resources for p in models.problems(r.token, r.inputs)]
     assert found == []
 
 
-def test_names_are_unique(made: Stack) -> None:
-    assert len(made.by_urn) == len(made.resources)
+def test_names_are_unique(every: Stack) -> None:
+    assert len(every.by_urn) == len(every.resources)
 
 
 # Network and cluster
@@ -149,11 +155,11 @@ def test_the_control_plane(made: Stack) -> None:
     assert {e.inputs["principalArn"] for e in made.of(":AccessPolicyAssociation")} == admins
 
 
-def test_pods_do_not_reach_the_nodes_role(made: Stack) -> None:
-    for template in made.of(":LaunchTemplate"):
+def test_pods_do_not_reach_the_nodes_role(every: Stack) -> None:
+    for template in every.of(":LaunchTemplate"):
         options = template.inputs["metadataOptions"]
         assert (options["httpTokens"], options["httpPutResponseHopLimit"]) == ("required", 1)
-    for machines in made.of(":EC2NodeClass"):
+    for machines in every.of(":EC2NodeClass"):
         options = machines.inputs["spec"]["metadataOptions"]
         assert (options["httpTokens"], options["httpPutResponseHopLimit"]) == ("required", 1)
 
@@ -179,22 +185,22 @@ def test_objects_are_kept_closed_and_encrypted(made: Stack) -> None:
         assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_volumes_are_encrypted_by_the_default_class_and_no_other(made: Stack) -> None:
-    [volumes] = made.of(":StorageClass")
+def test_volumes_are_encrypted_by_the_default_class_and_no_other(every: Stack) -> None:
+    [volumes] = every.of(":StorageClass")
     assert volumes.inputs["parameters"] == {"type": "gp3", "encrypted": "true"}
     assert list(volumes.inputs["metadata"]["annotations"].values()) == ["true"]
-    driver = json.loads(made.one(":Addon", "aws-ebs-csi-driver").inputs["configurationValues"])
+    driver = json.loads(every.one(":Addon", "aws-ebs-csi-driver").inputs["configurationValues"])
     assert "defaultStorageClass" not in driver
     claims = {
         holder.urn: claim["spec"]
-        for holder in made.of(":StatefulSet", ":PersistentVolumeClaim")
+        for holder in every.of(":StatefulSet", ":PersistentVolumeClaim")
         for claim in holder.inputs["spec"].get("volumeClaimTemplates", [holder.inputs])
         if "accessModes" in claim["spec"]
     }
     assert claims
     for urn, spec in claims.items():
         assert "storageClassName" not in spec
-        assert made.goes_before(made.by_urn[urn], volumes)
+        assert every.goes_before(every.by_urn[urn], volumes)
 
 
 def test_only_what_nobody_would_miss_expires(made: Stack) -> None:
@@ -283,14 +289,14 @@ def test_images_of_others_say_their_version() -> None:
 # Identities
 
 
-def test_a_role_is_one_workloads(made: Stack) -> None:
+def test_a_role_is_one_workloads(every: Stack) -> None:
     pairs = [
         (a.inputs["namespace"], a.inputs["serviceAccount"], a.inputs["roleArn"])
-        for a in made.of(":PodIdentityAssociation")
+        for a in every.of(":PodIdentityAssociation")
     ]
     assert len({role for *_, role in pairs}) == len(pairs)
     assert len({(n, a) for n, a, _ in pairs}) == len(pairs)
-    for role in made.of("iam/role:Role"):
+    for role in every.of("iam/role:Role"):
         [trusted] = statements(role)
         assert trusted["Principal"].keys() == {"Service"}
         tagged = trusted["Principal"]["Service"] == "pods.eks.amazonaws.com"
@@ -423,39 +429,39 @@ def alive_for(made: Stack) -> Iterator[Made]:
     yield from (r for r in made.of(":ClusterRoleBinding", ":RolePolicy") if r.name in karpenter)
 
 
-def test_what_the_cluster_made_goes_before_what_it_needs(made: Stack) -> None:
-    [gone] = made.of(":Gone")
-    on_cluster = [r for r in made.resources if r.token.endswith((":Namespace", *MADE_BY_CLUSTER))]
+def test_what_the_cluster_made_goes_before_what_it_needs(every: Stack) -> None:
+    [gone] = every.of(":Gone")
+    on_cluster = [r for r in every.resources if r.token.endswith((":Namespace", *MADE_BY_CLUSTER))]
     assert on_cluster
     for resource in on_cluster:
-        assert made.goes_before(resource, gone), resource.urn
-    for needed in alive_for(made):
+        assert every.goes_before(resource, gone), resource.urn
+    for needed in alive_for(every):
         if needed.name.startswith("gpu-"):
-            assert made.goes_before(needed, gone)
+            assert every.goes_before(needed, gone)
         else:
-            assert made.goes_before(gone, needed), needed.urn
+            assert every.goes_before(gone, needed), needed.urn
 
 
-def test_everything_on_the_cluster_goes_before_the_wait(made: Stack) -> None:
-    [gone] = made.of(":Gone")
+def test_everything_on_the_cluster_goes_before_the_wait(every: Stack) -> None:
+    [gone] = every.of(":Gone")
     outlives = {"karpenter"}
-    for resource in made.resources:
+    for resource in every.resources:
         parent = resource.parent.rpartition("::")[2]
         if resource.token.startswith("kubernetes:") and parent not in outlives:
-            assert made.goes_before(resource, gone), resource.urn
+            assert every.goes_before(resource, gone), resource.urn
 
 
-def test_the_network_goes_last(made: Stack) -> None:
-    [vpc] = made.of("vpc:Vpc")
-    for resource in made.of("eks/cluster:Cluster", ":NodeGroup", ":Instance", ":LoadBalancer"):
-        assert made.goes_before(resource, vpc), resource.urn
-    for pool in made.of(":NodePool"):
-        machines = [m for m in made.of(":EC2NodeClass") if made.goes_before(pool, m)]
+def test_the_network_goes_last(every: Stack) -> None:
+    [vpc] = every.of("vpc:Vpc")
+    for resource in every.of("eks/cluster:Cluster", ":NodeGroup", ":Instance", ":LoadBalancer"):
+        assert every.goes_before(resource, vpc), resource.urn
+    for pool in every.of(":NodePool"):
+        machines = [m for m in every.of(":EC2NodeClass") if every.goes_before(pool, m)]
         assert len(machines) == 1
-    # No load balancer is made behind Pulumi's back.
-    services = made.program.all("Service")
+    # No load balancer is every behind Pulumi's back.
+    services = every.program.all("Service")
     assert not [s for s in services if s["spec"].get("type") == "LoadBalancer"]
-    assert not made.program.all("Ingress")
+    assert not every.program.all("Ingress")
 
 
 # GPU nodes and consoles

@@ -118,7 +118,7 @@ def test_only_pods_that_name_a_queue_wait_for_kueue(ran: Program) -> None:
 
 
 def test_who_asks_for_an_interface_beside_gpus_is_not_kept_waiting(ran: Program) -> None:
-    """Kueue starts nothing that asks for what no queue has a quota of, but for what it overlooks."""
+    """Kueue starts nothing that asks for what no queue has a quota of, unless it overlooks it."""
     settings = yaml.safe_load(ran.one("ConfigMap", "kueue")["data"]["config.yaml"])
     overlooked = tuple(settings["resources"]["excludeResourcePrefixes"])
     assert "vpc.amazonaws.com/efa".startswith(overlooked)
