@@ -4,7 +4,8 @@ From its configuration come the floor (every pool at its smallest and cheapest) 
 its largest and dearest), by a price table that is committed, `infra/prices.yaml`. A pool's largest
 is `max` nodes; where its machines differ in size, Karpenter counts GPUs, and small ones can be more
 and cost more. From what the cluster ran come shares by team and model, what was idle, and how much
-of each budget is gone. Traffic, stored objects, requests and logs are in neither.
+of each budget is gone. Traffic, stored objects, requests and logs are in neither, nor are keys,
+secrets, backups and volumes of pods.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ NEAR, OVER = 0.8, 1.0
 ENDPOINTS = 6
 # Each of the platform's nodes has a disk of as many GiB as infra/aws/cluster.py says.
 NODE_DISK_GIB = 50
+# A database's disk may grow to as many times its size, as infra/aws/database.py says.
+DATABASE_GROWTH = 4
 Price = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 State = Literal["near", "over"]
 
@@ -244,7 +247,8 @@ def _lines(config: StackConfig, account: Account, table: Prices) -> Iterator[Lin
         one = table.database(database.type) * hours
         space = database.storageGiB * table.monthly.database_gib
         what = f"{database.type}, {database.storageGiB} GiB, in {copies} zone{'s'[: copies - 1]}"
-        yield Line("database", what, copies * (one + space), copies * (one + space))
+        most = one + space * DATABASE_GROWTH
+        yield Line("database", what, copies * (one + space), copies * most)
     if config.domain is not None and network is not None:
         # It has an address in each zone.
         balancer = (hourly.load_balancer + len(network.zones) * hourly.public_address) * hours

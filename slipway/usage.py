@@ -7,6 +7,8 @@ idle on them records what there is every few minutes.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +18,12 @@ import httpx
 import yaml
 from pydantic import AwareDatetime, Field
 
-from slipway import documents
+from slipway import documents, paths
 from slipway.endpoints import Cluster, ClusterError, part, parts
 from slipway.errors import BadInput
 from slipway.release import Strict
 
 GPU = "nvidia.com/gpu"
-# How many there are of flesh and blood, where pods share them.
-PHYSICAL = "nvidia.com/gpu.count"
 POOLS = ("slipway/pool", "karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup")
 TEAMS = ("slipway.dev/team", "kueue.x-k8s.io/queue-name")
 MODEL = "slipway.dev/model"
@@ -102,22 +102,31 @@ def record(file: Path, now: Usage) -> Usage:
     return whole
 
 
-def of_cluster(cluster: Cluster, now: datetime | None = None) -> Usage:
-    """What a cluster knows of this month: nodes and pods that are there, and steps that ended."""
+def of_cluster(
+    cluster: Cluster, now: datetime | None = None, shares: Mapping[str, int] | None = None
+) -> Usage:
+    """What a cluster knows of this month: nodes and pods that are there, and steps that ended.
+
+    Args:
+        shares: pool to as how many its GPUs are offered, for pools of which no node is there.
+    """
     now = now or datetime.now(UTC)
     start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    physical = _physical()
     nodes: dict[str, tuple[RanNode, float]] = {}
     for node in cluster.items("/api/v1/nodes"):
         capacity = _number(part(node, "status", "capacity", GPU))
         if not capacity:
             continue
         labels: Mapping[str, str] = part(node, "metadata", "labels") or {}
-        gpus = _number(labels.get(PHYSICAL)) or capacity
+        kind = labels.get("node.kubernetes.io/instance-type", NONE)
+        # Where pods share them, a node says that it has more.
+        gpus = physical.get(kind, capacity)
         came = _time(part(node, "metadata", "creationTimestamp")) or now
         nodes[str(part(node, "metadata", "name"))] = (
             RanNode(
                 pool=_first(labels, POOLS),
-                type=labels.get("node.kubernetes.io/instance-type", NONE),
+                type=kind,
                 gpus=gpus,
                 hours=_hours(came, now, start),
                 id=str(part(node, "metadata", "uid") or ""),
@@ -149,10 +158,25 @@ def of_cluster(cluster: Cluster, now: datetime | None = None) -> Usage:
             )
         )
     pools = {name: node.pool for name, (node, _) in nodes.items()}
-    pods += [ran for ran in _steps(cluster, start, pools) if ran.id not in steps]
+    parts_of_one = {pool: 1 / many for pool, many in (shares or {}).items()}
+    parts_of_one |= {node.pool: share for node, share in nodes.values()}
+    for ran in _steps(cluster, start, pools):
+        if ran.id not in steps:
+            gpus = ran.gpus * parts_of_one.get(ran.pool, 1)
+            pods.append(ran.model_copy(update={"gpus": gpus}))
     return Usage(
         start=start, end=now, nodes=tuple(node for node, _ in nodes.values()), pods=tuple(pods)
     )
+
+
+def _physical() -> dict[str, int]:
+    """Instance type to the GPUs that are in it."""
+    # The program is run by Pulumi from the checkout, and is no package that is installed.
+    if str(paths.REPOSITORY) not in sys.path:
+        sys.path.append(str(paths.REPOSITORY))
+    families = importlib.import_module("infra.aws.families")
+    every = families.sizes(list(families.catalogue().families))
+    return {name: size.gpus for name, size in every.items()}
 
 
 def _steps(cluster: Cluster, start: datetime, pools: Mapping[str, str]) -> Iterator[RanPod]:

@@ -262,12 +262,16 @@ class Pool(_Model):
         return max(self.types.values(), key=lambda size: (size.gpus, size.vcpus, size.memoryGiB))
 
     @property
+    def shares(self) -> int:
+        """As how many GPUs each of its GPUs is offered."""
+        if self.sharing.profile:
+            return 7 // int(self.sharing.profile[0])
+        return self.sharing.replicas or 1
+
+    @property
     def gpus(self) -> int:
         """What pods may ask for when there are as many nodes as there may be; shares count."""
-        shares = self.sharing.replicas or 1
-        if self.sharing.profile:
-            shares = 7 // int(self.sharing.profile[0])
-        return self.max * self.most.gpus * shares
+        return self.max * self.most.gpus * self.shares
 
 
 class Database(_Model):

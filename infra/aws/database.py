@@ -21,6 +21,8 @@ from infra.platform.random_password import RandomPassword
 VERSION = "15"
 PORT = 5432
 LOGS = ["postgresql", "upgrade"]
+# RDS lets the disk become as many times larger, by itself.
+GROWTH = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Database(AwsComponent):
             engine_version=VERSION,
             instance_class=args.settings.type,
             allocated_storage=args.settings.storageGiB,
-            max_allocated_storage=args.settings.storageGiB * 4,
+            max_allocated_storage=args.settings.storageGiB * GROWTH,
             storage_type="gp3",
             storage_encrypted=True,
             kms_key_id=key.arn,

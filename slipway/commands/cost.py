@@ -49,7 +49,8 @@ def command(
     changed = _changes(diff, now, table) if diff else {}
     spent = None
     if ran or record:
-        spent = cost.spending(_usage(ran, record), table, cost.rates(pools, table))
+        shares = {pool.name: pool.shares for pool in pools}
+        spent = cost.spending(_usage(ran, record, shares), table, cost.rates(pools, table))
     alarms = [a for estimate in found for a in estimate.alarms]
     if spent:
         alarms += spent.alarms({pool.name: pool.budget for pool in pools})
@@ -91,9 +92,9 @@ def _changes(rev: str, now: dict[str, Estimate | None], table: Prices) -> dict[s
     return {name: cost.changes(old[name], now[name]) for name in now}
 
 
-def _usage(ran: str, record: str) -> usage.Usage:
+def _usage(ran: str, record: str, shares: dict[str, int]) -> usage.Usage:
     if record or ran == "cluster":
-        found = usage.of_cluster(Cluster.connect())
+        found = usage.of_cluster(Cluster.connect(), shares=shares)
         return usage.record(Path(record), found) if record else found
     file = Path(ran)
     if not file.is_file():

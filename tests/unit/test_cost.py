@@ -106,9 +106,11 @@ def test_the_committed_table_has_what_pools_may_ask_for() -> None:
 
 def test_what_is_counted_is_what_the_program_makes() -> None:
     from infra.aws.cluster import DISK_GIB
+    from infra.aws.database import GROWTH
     from infra.aws.network import ENDPOINTS
 
-    assert (len(ENDPOINTS), DISK_GIB) == (cost.ENDPOINTS, cost.NODE_DISK_GIB)
+    made = (len(ENDPOINTS), DISK_GIB, GROWTH)
+    assert made == (cost.ENDPOINTS, cost.NODE_DISK_GIB, cost.DATABASE_GROWTH)
 
 
 def test_a_machine_without_a_price() -> None:
@@ -126,7 +128,8 @@ def test_floor_and_ceiling_of_each_part() -> None:
         "nodes": pytest.approx((2 * (73 + 5), 4 * (146 + 5))),
         "pool shared": pytest.approx((730 + 10, 3 * (2 * 730 + 10))),
         "network": pytest.approx([(0.055 + 6 * 3 * 0.01) * 730] * 2),
-        "database": pytest.approx((73 + 2, 73 + 2)),
+        # Its disk grows by itself.
+        "database": pytest.approx((73 + 2, 73 + 8)),
     }
 
 
@@ -341,8 +344,8 @@ def test_what_a_cluster_knows() -> None:
 
 
 def test_a_gpu_that_pods_share_is_one() -> None:
-    labels = {usage.PHYSICAL.replace("/", "__"): "1"}
-    found = usage.of_cluster(cluster([node("a", gpus="4", **labels)], [pod("a"), pod("a")]), NOW)
+    """Nothing on a node says so: its type does, by infra/aws/families.yaml."""
+    found = usage.of_cluster(cluster([node("a", gpus="4")], [pod("a"), pod("a")]), NOW)
     assert found.nodes[0].gpus == 1
     assert [p.gpus for p in found.pods] == [0.25, 0.25]
 
@@ -437,6 +440,16 @@ def test_a_step_whose_pod_is_there_counts_once(monkeypatch: pytest.MonkeyPatch) 
     known = WithArgo(cluster([node("a")], [there]), monkeypatch, workflow())
     [ran] = usage.of_cluster(known, NOW).pods
     assert (ran.team, ran.hours, ran.id) == ("dev", 12, STEP)
+
+
+@pytest.mark.parametrize(("there", "hours"), [([node("a", gpus="4")], 0.5), ([], 0.25)])
+def test_a_step_had_its_part_of_a_gpu(
+    there: list[Any], hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the nodes of its pool; where none is there any more, by the pool."""
+    known = WithArgo(cluster(there, []), monkeypatch, workflow())
+    [ran] = usage.of_cluster(known, NOW, {"shared": 8}).pods
+    assert ran.gpus * ran.hours == hours
 
 
 def test_a_step_counts_as_far_as_it_is_of_this_month(monkeypatch: pytest.MonkeyPatch) -> None:
