@@ -167,6 +167,8 @@ GIVEN = {
 # Botocore's model says nothing of it.
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 DATABASE_CLASS = re.compile(r"db\.(.+)")
+# Major versions of PostgreSQL that RDS has.
+POSTGRES = ("13", "14", "15", "16", "17")
 
 
 @functools.cache
@@ -311,6 +313,9 @@ def _database(inputs: Mapping[str, Any]) -> Iterator[str]:
     match = DATABASE_CLASS.fullmatch(str(inputs["instanceClass"]))
     if not match or match[1] not in values("ec2", "InstanceType"):
         yield f"rds/instance.instanceClass: {inputs['instanceClass']!r} is no class of machines"
+    version = str(inputs.get("engineVersion", POSTGRES[-1]))
+    if version.partition(".")[0] not in POSTGRES:
+        yield f"rds/instance.engineVersion: RDS has no PostgreSQL {version}"
 
 
 # Policies

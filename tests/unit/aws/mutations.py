@@ -321,6 +321,7 @@ MISSPELT = [
     ),
     Mutation("no such effect", "NodePool", (*PLAIN, "taints", 0, "effect"), "NoScheduling"),
     Mutation("no such machine", "NodePool", (*PLAIN, "requirements"), _types("g6.3xlarge")),
+    Mutation("no such PostgreSQL", "rds/Instance", ("engineVersion",), "51"),
     Mutation("a backup of two months", "rds/Instance", ("backupRetentionPeriod",), 60),
     Mutation(
         "a template's disk of no kind",

@@ -259,6 +259,11 @@ def test_an_edit_of_the_file_replaces_nothing() -> None:
         ("aws:iam/role:Role", {"name": "a"}, "AWS needs AssumeRolePolicyDocument"),
         ("aws:sns/topic:Topic", {"name": "a"}, "no counterpart on AWS is named"),
         ("aws:rds/instance:Instance", {"instanceClass": "db.m7x.large"}, "no class of machines"),
+        (
+            "aws:rds/instance:Instance",
+            {"instanceClass": "db.t4g.medium", "engineVersion": "51"},
+            "RDS has no PostgreSQL 51",
+        ),
     ],
 )
 def test_mistakes_that_aws_would_refuse(token: str, inputs: dict[str, Any], problem: str) -> None:
