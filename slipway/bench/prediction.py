@@ -26,6 +26,8 @@ from slipway.errors import SlipwayError
 from slipway.release import Release
 
 CONNECTIONS, SECONDS, ROUNDS, START_S = 4, 10, 3, 120.0
+# The bento calculates in 32 bits, MLflow in 64.
+SAME = 1e-4
 MODEL, ENV = up.FIRST_MODEL, up.FIRST_ENVIRONMENT
 # As in the pod, and the same for both: thread pools cost more than they give.
 QUIET = {
@@ -233,14 +235,14 @@ def _ask(url: str, body: bytes) -> Any:
 
 
 def same_answer(ours: Any, theirs: Any) -> None:
-    """MLflow answers with the class, the bento with its probability.
+    """The bento answers with one probability, MLflow with that of each class.
 
     Raises:
-        SlipwayError: they contradict each other, so they are not the same model.
+        SlipwayError: they differ by more than rounding, so they are not the same model.
     """
-    probability, late = ours["probability_late"], theirs["predictions"][0]
-    if (probability >= 0.5) != bool(late):
-        raise SlipwayError(f"the bento answers {probability}, MLflow's model {late}: not the same")
+    probability, other = ours["probability_late"], theirs["predictions"][0][1]
+    if abs(probability - other) > SAME:
+        raise SlipwayError(f"the bento answers {probability}, MLflow's model {other}: not the same")
 
 
 def load(url: str, body: Path) -> Load:

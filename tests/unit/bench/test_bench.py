@@ -316,10 +316,11 @@ def test_two_services_are_compared_by_their_medians() -> None:
     assert "not every answer" in prediction.beside([taken(1, 1, {"503": 2})], theirs)[0].how
 
 
-def test_two_models_that_contradict_each_other_are_not_compared() -> None:
-    prediction.same_answer({"probability_late": 0.7}, {"predictions": [1]})
+@pytest.mark.parametrize("late", [0.6, 0.699, 0.701, 0.2])
+def test_two_models_that_answer_otherwise_are_not_compared(late: float) -> None:
+    prediction.same_answer({"probability_late": 0.7}, {"predictions": [[0.30002, 0.69998]]})
     with pytest.raises(SlipwayError, match="not the same"):
-        prediction.same_answer({"probability_late": 0.2}, {"predictions": [1]})
+        prediction.same_answer({"probability_late": 0.7}, {"predictions": [[1 - late, late]]})
 
 
 def test_mlflow_is_asked_with_the_models_own_inputs() -> None:
