@@ -89,10 +89,13 @@ def _memory() -> Finding:
     return Finding("memory", "failed", detail, fix="a larger machine, or a cluster that exists")
 
 
+def existing(place: Path) -> Path:
+    """The folder, or where it is still to come the nearest one above it."""
+    return place if place.exists() else existing(place.parent)
+
+
 def _disk(todo: list[toolchain.Tool]) -> Finding:
-    place = paths.cache()
-    while not place.exists():
-        place = place.parent
+    place = existing(paths.cache())
     free = shutil.disk_usage(place).free
     fresh = not paths.images_file().exists()
     needed = DISK_TO_BUILD if todo else DISK_AT_REST if fresh else 3 * GIB

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -105,16 +106,17 @@ def up(console: Console) -> None:
         return
     kind = _kind() if embedded else None
     examine(console, embedded=embedded)
-    _machine(report, embedded=embedded)
-    if embedded:
-        _cluster(report)
-    _platform(report)
-    platform = Cluster.connect()
-    _answering(report, platform)
-    commit = _publish(report, platform)
-    _first_release(report, platform, commit)
+    with _disk_peak() as peak:
+        _machine(report, embedded=embedded)
+        if embedded:
+            _cluster(report)
+        _platform(report)
+        platform = Cluster.connect()
+        _answering(report, platform)
+        commit = _publish(report, platform)
+        _first_release(report, platform, commit)
     _remember()
-    _remember_time(kind, time.monotonic() - started)
+    _remember_time(kind, time.monotonic() - started, peak())
     console.print(f"\nthe platform is up ({time.monotonic() - started:.0f} s)")
     summary(console)
 
@@ -341,8 +343,36 @@ def _remember() -> None:
     (paths.state() / "up").write_text(_inputs())
 
 
+def _disk_used() -> int:
+    """Bytes in use on the file systems that Slipway writes to."""
+    places = {doctor.existing(place) for place in (paths.cache(), paths.data(), paths.state())}
+    systems = {place.stat().st_dev: os.statvfs(place) for place in places}
+    return sum((s.f_blocks - s.f_bfree) * s.f_frsize for s in systems.values())
+
+
+@contextmanager
+def _disk_peak(every_s: float = 1.0) -> Generator[Callable[[], int]]:
+    """What the body gets says by how many bytes the disk in use has grown, at its most."""
+    before = _disk_used()
+    most, ended = before, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not ended.wait(every_s):
+            most = max(most, _disk_used())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: max(most, _disk_used()) - before
+    finally:
+        ended.set()
+        thread.join()
+
+
 def times_file() -> Path:
-    """JSON: how long the last run of each of KINDS, and destroy, took. See `slipway bench`."""
+    """JSON: what the last run of each of KINDS, of destroy and of `make check` took. See
+    `slipway bench`."""
     return paths.cache() / "up-times.json"  # outlives `make down ERASE=1`, which one kind needs
 
 
@@ -355,20 +385,22 @@ def _kind() -> str | None:
     return None if any(tool.built for tool in toolchain.tools().values()) else "cold"
 
 
-def _remember_time(kind: str | None, seconds: float) -> None:
+def _remember_time(kind: str | None, seconds: float, disk_peak: int) -> None:
     if kind is None:
         return
     # Began with `make`, whose first step is the Python environment.
     begun = float(os.environ.get("SLIPWAY_BEGUN") or 0)
-    record(kind, datetime.now(UTC).timestamp() - begun if begun else seconds)
+    took = datetime.now(UTC).timestamp() - begun if begun else seconds
+    record(kind, took, disk_peak=disk_peak)
 
 
-def record(kind: str, seconds: float) -> None:
-    """Keeps how long something took that no bench can do."""
+def record(kind: str, seconds: float, **more: int) -> None:
+    """Keeps how long something took that no bench can do, and what else is known of it."""
     ended = datetime.now(UTC)
     times = json.loads(times_file().read_text()) if times_file().exists() else {}
     times[kind] = {
         "seconds": round(seconds, 1),
+        **more,
         "ended": ended.isoformat(timespec="seconds"),
         "commit": head(),
     }

@@ -27,8 +27,9 @@ Measure = Callable[..., list[Figure]]
 
 # What rests is measured before anything is asked of it.
 MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
-    command.installs: ("up-cold", "up-cached"),
+    command.installs: ("up-cold", "up-cached", "disk-peak"),
     command.destroyed: ("destroy",),
+    command.checked: ("make-check",),
     rest.rest: ("memory", "cpu"),
     rest.disk: ("disk",),
     command.no_op_up: ("up",),
@@ -46,7 +47,7 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
 # one name gives all its figures.
 ON_REQUEST = {scale.scale, gpus.gpus}
 # They ask nothing of the platform.
-WITHOUT_PLATFORM = {command.installs, command.preview}
+WITHOUT_PLATFORM = {command.installs, command.checked, command.preview}
 
 
 def check_names(names: Collection[str]) -> None:

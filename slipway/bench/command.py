@@ -1,4 +1,4 @@
-"""Commands that have nothing to do, timed; and how long the runs of `make up` took that had."""
+"""Commands that have nothing to do, timed; and what the runs took that had."""
 
 from __future__ import annotations
 
@@ -9,38 +9,53 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from slipway import paths, pulumi, toolchain, up
-from slipway.bench.figures import Figure
+from slipway.bench.figures import GB, Figure
 from slipway.endpoints import Cluster
 from slipway.errors import SlipwayError
+
+NOT_YET = "not measured yet"
 
 
 def installs(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
     """What the last `make up` of each kind recorded: no bench can begin with nothing."""
     say("reading what make up recorded")
-    file = up.times_file()
-    times = json.loads(file.read_text()) if file.exists() else {}
-    figures: list[Figure] = []
-    for kind in up.KINDS:
-        found = times.get(kind)
-        if found:
-            how = f"make up that ended {found['ended']}, commit {found['commit'][:12]}"
-            figures.append(Figure(f"up-{kind}", found["seconds"], how))
-        else:
-            figures.append(Figure(f"up-{kind}", None, "not measured yet"))
-    return figures
+    figures = [_recorded(f"up-{kind}", kind, "make up") for kind in up.KINDS]
+    times = _times()
+    peaks = {kind: times[kind].get("disk_peak") for kind in up.KINDS if kind in times}
+    peaks = {kind: peak for kind, peak in peaks.items() if peak is not None}
+    if not peaks:
+        return [*figures, Figure("disk-peak", None, NOT_YET)]
+    kind = max(peaks, key=lambda kind: peaks[kind])
+    how = f"disk in use above what it was when make up, {kind}, began"
+    return [*figures, Figure("disk-peak", peaks[kind] / GB, how, "", {"bytes": peaks})]
 
 
 def destroyed(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
     """What the last `slipway pulumi destroy` recorded: no bench removes what it measures."""
     say("reading what pulumi destroy recorded")
+    return [_recorded("destroy", "destroy", "pulumi destroy")]
+
+
+def checked(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
+    """What the last `make check` that passed recorded: it is minutes, and no part of a bench."""
+    say("reading what make check recorded")
+    return [_recorded("make-check", "make-check", "make check")]
+
+
+def _times() -> dict[str, Any]:
     file = up.times_file()
-    found = (json.loads(file.read_text()) if file.exists() else {}).get("destroy")
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def _recorded(name: str, kind: str, what: str) -> Figure:
+    found = _times().get(kind)
     if not found:
-        return [Figure("destroy", None, "not measured yet")]
-    how = f"pulumi destroy that ended {found['ended']}, commit {found['commit'][:12]}"
-    return [Figure("destroy", found["seconds"], how)]
+        return Figure(name, None, NOT_YET)
+    how = f"{what} that ended {found['ended']}, commit {found['commit'][:12]}"
+    return Figure(name, found["seconds"], how)
 
 
 def no_op_up(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:

@@ -29,6 +29,8 @@ class Target:
 TARGETS = {
     "up-cold": Target("make up, nothing cached", "s", 45 * 60),
     "up-cached": Target("make up, toolchain cached", "s", 4 * 60),
+    "disk-peak": Target("disk meanwhile, peak", "GB", 25),
+    "make-check": Target("make check", "s", 180),
     "destroy": Target("pulumi destroy, to zero objects", "s", 60),
     "up": Target("slipway up, already running", "s", 5),
     "pulumi-up": Target("pulumi up, nothing to change", "s", 10),

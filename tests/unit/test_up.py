@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,29 @@ def test_on_a_cluster_that_exists(way: list[str], console: Console, monkeypatch:
     assert way == [built, *pulumi.MANIFESTS, *ALWAYS]
 
 
+def test_the_disk_is_watched_meanwhile(monkeypatch: Patch) -> None:
+    seen = iter((10, 15, 40, 12))
+    last, watched = 20, threading.Event()
+
+    def used() -> int:
+        if (value := next(seen, None)) is None:
+            watched.set()
+        return last if value is None else value
+
+    monkeypatch.setattr(up, "_disk_used", used)
+    with up._disk_peak(every_s=0.001) as peak:
+        assert watched.wait(10)
+        assert peak() == 30
+        last = 60
+        assert peak() == 50
+    assert peak() == 50
+
+
+def test_the_disk_is_counted_once_and_folders_may_be_still_to_come() -> None:
+    assert not paths.data().exists()
+    assert 0 < up._disk_used() <= shutil.disk_usage(paths.state()).total
+
+
 def test_what_fails_is_not_remembered(way: list[str], console: Console, monkeypatch: Patch) -> None:
     def broken(*_: object) -> None:
         raise SlipwayError("no")
@@ -251,6 +276,7 @@ def test_what_fails_is_not_remembered(way: list[str], console: Console, monkeypa
 def test_a_machine_that_cannot_is_left_as_it_is(console: Console, monkeypatch: Patch) -> None:
     failed = Finding("memory", "failed", "2 GiB, 6 needed", fix="a larger machine")
     monkeypatch.setattr(doctor, "examine", lambda *, embedded: [failed])
+    monkeypatch.setattr(up, "_kind", lambda: None)
     with pytest.raises(BadInput, match="2 GiB, 6 needed\n  fix: a larger machine"):
         up.up(console)
 

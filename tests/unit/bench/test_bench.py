@@ -143,15 +143,31 @@ def test_first_runs_are_reported_as_make_up_recorded_them(
     measured: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths.cache().mkdir(parents=True)
-    cold, cached = command.installs(None, print)
+    cold, cached, peak = command.installs(None, print)
     assert (cold.value, cold.how, cold.problem) == (None, "not measured yet", "")
+    assert (peak.value, peak.how, peak.problem) == (None, "not measured yet", "")
     monkeypatch.delenv("SLIPWAY_BEGUN", raising=False)
-    up._remember_time(None, 3)
-    up._remember_time("cold", 2000.04)
-    up._remember_time("cached", 100)
-    up._remember_time("cached", 200)
-    cold, cached = command.installs(None, print)
-    assert (cold.value, cached.value) == (2000.0, 200)
+    up._remember_time(None, 3, 40)
+    up._remember_time("cold", 2000.04, 21_500_000_000)
+    up._remember_time("cached", 100, 3)
+    up._remember_time("cached", 200, 6_000_000_000)
+    cold, cached, peak = command.installs(None, print)
+    assert (cold.value, cached.value, peak.value) == (2000.0, 200, 21.5)
+    assert "make up, cold, began" in peak.how
+
+
+def test_a_run_that_kept_no_peak_has_none(measured: Callable[..., None]) -> None:
+    up.record("cold", 2000)
+    cold, _, peak = command.installs(None, print)
+    assert (cold.value, peak.value) == (2000, None)
+
+
+def test_how_long_make_check_took_is_what_it_recorded(measured: Callable[..., None]) -> None:
+    assert command.checked(None, print)[0].value is None
+    up.record("make-check", 171.04)
+    [figure] = command.checked(None, print)
+    assert (figure.value, figure.target.met(figure.value)) == (171, True)
+    assert figure.how.startswith("make check that ended")
 
 
 # --- at rest ----------------------------------------------------------------------------------
