@@ -38,12 +38,16 @@ from slipway.errors import BadInput, SlipwayError, from_validation
 
 TEMPLATES = paths.REPOSITORY / "toolchain" / "cluster"
 RUN = Path("/run/slipway")
+PROC = Path("/proc")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
 REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
 # Lines of iptables-save with chains that Kubernetes' components and the CNI plugins make, by their
 # documented prefixes: a chain, a rule in it, a jump to it.
 OUR_RULES = re.compile(r"^:(KUBE|CNI)-|^-A (KUBE|CNI)-| -[jg] (KUBE|CNI)-")
+# Pods' packets are forwarded, and those that stay on the bridge see the services' rules.
+SWITCHES = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
+NO_MODULE = "load them on this machine's host, or use a cluster that exists: KUBECONFIG=… make up"
 
 
 class Addresses(BaseModel):
@@ -313,6 +317,29 @@ def foreign_routes() -> list[str]:
     return [line.strip() for line in routes.splitlines() if f"dev {a.bridge}" not in line]
 
 
+def missing_modules() -> list[str]:
+    """Modules of the kernel that the node needs and that are neither loaded nor built in."""
+    filter_ = [] if (PROC / "sys" / SWITCHES[1]).exists() else ["br_netfilter"]
+    file = PROC / "filesystems"
+    known = file.read_text().split() if file.exists() else ()  # another system has no such file
+    return [*filter_, *([] if "overlay" in known else ["overlay"])]
+
+
+def load_modules(*, dry_run: bool = False) -> list[str]:
+    """Loads what is missing; the modules that this kernel does not have.
+
+    Args:
+        dry_run: only finds out.
+    """
+    # Who is not root may have neither of them on the path.
+    modprobe = shutil.which("modprobe", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    missing = missing_modules()
+    if not modprobe:
+        return missing
+    options = ["--dry-run"] if dry_run else []
+    return [m for m in missing if subprocess.run([modprobe, "-q", *options, m]).returncode]
+
+
 def _bridge_up() -> None:
     a = addresses()
     if foreign := foreign_routes():
@@ -330,8 +357,10 @@ def _bridge_up() -> None:
     # Until kube-proxy has its rules, nothing for a service may leave the machine: whoever answers
     # there would keep the API server's connection for good.
     _run("ip", "route", "replace", str(a.service_subnet), "dev", a.bridge)
-    for key in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
-        (Path("/proc/sys") / key).write_text("1")
+    if lacking := load_modules():
+        raise SlipwayError(f"this kernel has no {', no '.join(lacking)}", fix=NO_MODULE)
+    for key in SWITCHES:
+        (PROC / "sys" / key).write_text("1")
 
 
 def _kubeadm_init() -> None:

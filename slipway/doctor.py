@@ -66,7 +66,7 @@ def examine(*, embedded: bool = True) -> list[Finding]:
     todo = toolchain.missing(None if embedded else pulumi.TOOLS)
     found = [_system(embedded), _disk(todo)]
     if embedded:
-        found += [_memory(), _packages(), *_ports(), _network()]
+        found += [_memory(), _kernel(), _packages(), *_ports(), _network()]
     return [*found, _toolchain(todo), *([_images()] if embedded else [])]
 
 
@@ -87,6 +87,16 @@ def _memory() -> Finding:
     if total >= MEMORY:
         return Finding("memory", "ok", detail)
     return Finding("memory", "failed", detail, fix="a larger machine, or a cluster that exists")
+
+
+def _kernel() -> Finding:
+    if lacking := cluster.load_modules(dry_run=True):
+        return Finding(
+            *("kernel", "failed", f"no {', no '.join(lacking)}, loaded or to be loaded"),
+            fix=cluster.NO_MODULE,
+        )
+    todo = cluster.missing_modules()
+    return Finding("kernel", "ok", f"{', '.join(todo)} can be loaded" if todo else "has all")
 
 
 def existing(place: Path) -> Path:

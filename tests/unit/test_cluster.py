@@ -350,6 +350,75 @@ def test_a_route_of_the_machine_s_own_names_the_field(monkeypatch: pytest.Monkey
         cluster.up()
 
 
+# --- the kernel -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A /proc where all is a module still to be loaded, by a modprobe that is not there."""
+    proc = machine / "proc"
+    (proc / "sys/net/ipv4").mkdir(parents=True)
+    (proc / "sys/net/ipv4/ip_forward").write_text("0\n")
+    (proc / "filesystems").write_text("nodev\ttmpfs\n\text4\n")
+    monkeypatch.setattr(cluster, "PROC", proc)
+    monkeypatch.setattr(cluster.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(cluster, "foreign_routes", list)
+    monkeypatch.setattr(cluster, "_run", lambda *_, **__: "")
+    return proc
+
+
+def switch(kernel: Path) -> Path:
+    return kernel / "sys/net/bridge/bridge-nf-call-iptables"
+
+
+def have(kernel: Path) -> None:
+    switch(kernel).parent.mkdir()
+    switch(kernel).write_text("0\n")
+    (kernel / "filesystems").write_text("nodev\ttmpfs\nnodev\toverlay\n")
+
+
+def modprobe(kernel: Path, monkeypatch: pytest.MonkeyPatch, *known: str) -> list[list[str]]:
+    """A modprobe that loads these modules; what it is called with."""
+    calls: list[list[str]] = []
+
+    def run(command: list[str]) -> SimpleNamespace:
+        calls.append(command[1:])
+        return SimpleNamespace(returncode=0 if command[-1] in known else 1)
+
+    monkeypatch.setattr(cluster.shutil, "which", lambda *_, **__: "/sbin/modprobe")
+    monkeypatch.setattr(cluster.subprocess, "run", run)
+    return calls
+
+
+def test_a_kernel_that_has_all_is_asked_for_nothing(
+    kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(kernel)
+    calls = modprobe(kernel, monkeypatch)
+    cluster._bridge_up()
+    assert calls == []
+    assert switch(kernel).read_text() == "1"
+
+
+def test_a_module_is_loaded_where_it_is_missing(
+    kernel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = modprobe(kernel, monkeypatch, "br_netfilter", "overlay")
+    assert cluster.load_modules(dry_run=True) == []
+    assert calls == [["-q", "--dry-run", m] for m in ("br_netfilter", "overlay")]
+    calls.clear()
+    assert cluster.load_modules() == []
+    assert calls == [["-q", m] for m in ("br_netfilter", "overlay")]
+
+
+def test_a_kernel_without_a_module_is_told(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SlipwayError, match=r"no br_netfilter, no overlay\n  fix: load them"):
+        cluster._bridge_up()
+    modprobe(kernel, monkeypatch, "overlay")
+    with pytest.raises(SlipwayError, match=r"no br_netfilter\n"):
+        cluster._bridge_up()
+
+
 def test_a_socket_without_its_supervisor_is_no_running_cluster(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

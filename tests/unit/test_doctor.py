@@ -37,7 +37,10 @@ def machine(tmp_path: Path, monkeypatch: Patch) -> Path:
     monkeypatch.setattr(doctor, "on_debian", lambda: True)
     memory(monkeypatch, 16 * GIB)
     disk(monkeypatch, 100 * GIB)
-    for name, found in {"running": {}, "orphans": [], "foreign_routes": []}.items():
+    for name, found in {
+        **{"running": {}, "orphans": [], "foreign_routes": []},
+        **{"missing_modules": []},
+    }.items():
         monkeypatch.setattr(cluster, name, lambda found=found: found)
     monkeypatch.setattr(doctor, "_is_taken", lambda _: False)
     monkeypatch.setattr(toolchain, "missing", lambda _=None: [])
@@ -69,7 +72,8 @@ def test_a_machine_that_lacks_nothing() -> None:
     assert {f.state for f in findings} == {"ok"}
     assert sum(f.seconds for f in findings) == 0
     assert {f.what for f in findings} == {
-        *("system", "memory", "disk", "packages", "ports", "network", "toolchain", "images")
+        *("system", "memory", "disk", "kernel", "packages", "ports", "network", "toolchain"),
+        "images",
     }
 
 
@@ -99,12 +103,18 @@ def route(monkeypatch: Patch) -> None:
     monkeypatch.setattr(cluster, "foreign_routes", lambda: ["10.244.0.0/16 dev office"])
 
 
+def no_overlay(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(cluster, "missing_modules", lambda: ["overlay"])
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+
+
 FAULTS = [
     (not_root, "system", "not root", "KUBECONFIG=… make up"),
     (other_system, "system", "neither Debian nor Ubuntu", "KUBECONFIG=… make up"),
     (little_memory, "memory", "4.0 GiB, 6 needed", "a cluster that exists"),
     (little_disk_to_build, "disk", "24.0 GiB free", "slipway clean"),
     (little_disk_to_run, "disk", "9.0 GiB free", "slipway clean"),
+    (no_overlay, "kernel", "no overlay, loaded or to be loaded", "KUBECONFIG=… make up"),
     (route, "network", "10.244.0.0/24 is in use: 10.244.0.0/16 dev office", "pod_subnet"),
 ]
 
@@ -124,6 +134,13 @@ def test_what_stops_make_up(
     # `make up` stops there, before it changes anything.
     with pytest.raises(BadInput, match="fix: "):
         up.examine(Console(quiet=True), embedded=True)
+
+
+def test_a_module_that_can_be_loaded_stops_nothing(monkeypatch: Patch) -> None:
+    no_overlay(monkeypatch)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: "/usr/bin/true")
+    found = {f.what: f for f in doctor.examine()}["kernel"]
+    assert (found.state, found.detail) == ("ok", "overlay can be loaded")
 
 
 def test_a_port_that_is_taken(monkeypatch: Patch) -> None:
