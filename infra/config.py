@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from infra.aws import config as eks
-from slipway.errors import did_you_mean, from_validation
+from slipway.errors import BadInput, did_you_mean, from_validation
 
 PROJECT = "slipway"
+# Whose keys a stack may have: this program's, the two providers' and the engine's.
+NAMESPACES = {PROJECT, "aws", "kubernetes", "pulumi"}
 CPU = Annotated[str, Field(pattern=r"^\d+m?$", description="cores, or thousandths with m")]
 Bytes = Annotated[str, Field(pattern=r"^[1-9]\d*(Ki|Mi|Gi|Ti)$", description="bytes, e.g. 512Mi")]
 Environment = Literal["dev", "staging", "prod"]
@@ -287,6 +289,11 @@ def load(values: Mapping[str, str], stack: str) -> StackConfig:
     Raises:
         BadInput: a key is unknown or a value cannot work; the message names file, key and fix.
     """
+    file = f"environments/Pulumi.{stack}.yaml"
+    for key in values:
+        if key.partition(":")[0] not in NAMESPACES or ":" not in key:
+            known = [f"{PROJECT}:{name}" for name in StackConfig.model_fields]
+            raise BadInput("unknown key", file=file, field=key, fix=did_you_mean(key, known))
     given = {
         key.removeprefix(f"{PROJECT}:"): _parse(value)
         for key, value in values.items()
@@ -297,7 +304,6 @@ def load(values: Mapping[str, str], stack: str) -> StackConfig:
     try:
         return StackConfig.model_validate(given)
     except ValidationError as error:
-        file = f"environments/Pulumi.{stack}.yaml"
         raise from_validation(error, StackConfig, file) from None
 
 

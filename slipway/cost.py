@@ -18,13 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from slipway import documents, paths
 from slipway.errors import BadInput, did_you_mean
-from slipway.release import Strict, parse_yaml
+from slipway.release import Strict
 
 if TYPE_CHECKING:
     from infra.aws.config import Account, Pool
@@ -190,10 +190,7 @@ def stack_config(text: bytes, stack: str, where: str = "") -> StackConfig:
         sys.path.append(str(paths.REPOSITORY))
     load = importlib.import_module("infra.config").load
     file = f"{STACKS}/Pulumi.{stack}.yaml"
-    values = parse_yaml(text, file).get("config")
-    if not isinstance(values, dict):
-        raise BadInput("a mapping of keys to values is needed", file=file, field="config")
-    given = cast("dict[str, Any]", values)
+    given = documents.parse_stack(text, file)["config"]
     try:
         return load(
             {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}, stack

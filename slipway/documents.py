@@ -9,9 +9,11 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from slipway import digests
-from slipway.errors import BadInput, from_validation
+from slipway.errors import BadInput, did_you_mean, from_validation
 from slipway.release import Strict, parse_yaml
 
+# What a stack sets, and what Pulumi itself writes beside it.
+STACK_KEYS = {*("config", "environment", "secretsprovider", "encryptedkey", "encryptionsalt")}
 Model = TypeVar("Model", bound=Strict)
 
 
@@ -29,6 +31,22 @@ def parse(kind: type[Model], text: str | bytes, file: Path | str) -> Model:
         raise from_validation(error, kind, file) from None
     except ValueError as error:
         raise BadInput(f"not what JSON can say: {error}", file=file) from None
+
+
+def parse_stack(text: str | bytes, file: Path | str) -> dict[str, Any]:
+    """A stack file. What its values may be is the program's to say.
+
+    Raises:
+        BadInput: it is not YAML, has a key that Pulumi would pass over, or no configuration.
+    """
+    document = parse_yaml(text, file)
+    if not isinstance(document.get("config"), dict):
+        raise BadInput("a mapping of keys to values is needed", file=file, field="config")
+    for key in document:
+        if key not in STACK_KEYS:
+            fix = did_you_mean(str(key), STACK_KEYS)
+            raise BadInput("unknown key", file=file, field=str(key), fix=fix)
+    return document
 
 
 def _plain(value: Any) -> Any:

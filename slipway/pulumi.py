@@ -16,7 +16,7 @@ import psutil
 import yaml
 from pydantic import ValidationError
 
-from slipway import images, paths, toolchain
+from slipway import documents, images, paths, toolchain
 from slipway.errors import BadInput, SlipwayError, did_you_mean, from_validation
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def _other_cluster() -> str | None:
     return None if ours else named
 
 
-def _cluster_of(stack: str) -> str | None:
-    return _committed(stack)["config"].get("slipway:cluster")
+def _cluster_of(stack: str) -> str:
+    return _committed(stack)["config"].get("slipway:cluster", "embedded")
 
 
 def _is_on_aws(stack: str) -> bool:
@@ -99,13 +99,7 @@ def _committed(stack: str) -> dict[str, Any]:
     if not file.exists():
         known = [f.name.split(".")[1] for f in file.parent.glob("Pulumi.*.yaml")]
         raise BadInput(f"no such stack: {stack}", file=file, fix=did_you_mean(stack, known))
-    try:
-        document = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise BadInput(f"not YAML: {error}", file=file) from error
-    if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
-        raise BadInput("a mapping of keys to values is needed", file=file, field="config")
-    return document
+    return documents.parse_stack(file.read_bytes(), file)
 
 
 def _home() -> Path:
