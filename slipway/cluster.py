@@ -55,8 +55,10 @@ class Addresses(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    # An interface's name has at most 15 characters.
-    bridge: str = Field(pattern=r"^[a-z][a-z0-9-]{0,14}$")
+    bridge: str = Field(
+        pattern=r"^[a-z][a-z0-9-]{0,14}$",
+        description="an interface's name: at most 15 of a-z, 0-9 and -, a letter first",
+    )
     node_ip: ipaddress.IPv4Address
     pod_subnet: ipaddress.IPv4Network
     service_subnet: ipaddress.IPv4Network

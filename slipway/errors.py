@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 # Exit codes of the command line.
 OK, FAILED, BAD_INPUT = 0, 1, 2
@@ -40,32 +42,57 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields that the model allows at `path` (a pydantic error location)."""
+def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel] | None:
+    """The model at `path` (a pydantic error location)."""
     current: type[BaseModel] | None = model
     for part in path:
         if current is None or isinstance(part, int):
             continue
-        info = current.model_fields.get(part) or next(
-            (f for f in current.model_fields.values() if f.alias == part), None
-        )
-        candidates = [info.annotation, *getattr(info.annotation, "__args__", ())] if info else []
+        info = _field(current, part)
+        candidates = [info.annotation, *get_args(info.annotation)] if info else []
         current = next(
             (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None
         )
+    return current
+
+
+def _field(model: type[BaseModel], name: int | str) -> FieldInfo | None:
+    fields = model.model_fields
+    return next((f for n, f in fields.items() if name in (n, f.alias)), None)
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """Names of the fields that the model allows at `path`."""
+    current = _model_at(model, path)
     return [f.alias or n for n, f in current.model_fields.items()] if current else []
+
+
+def _description(model: type[BaseModel], path: Sequence[int | str]) -> str:
+    """What the model says of the value at `path`, which may be an item of a list."""
+    names = [part for part in path if isinstance(part, str)]
+    parent = _model_at(model, names[:-1]) if names else None
+    info = _field(parent, names[-1]) if parent else None
+    if info and isinstance(path[-1], int):
+        told = [m for item in get_args(info.annotation) for m in getattr(item, "__metadata__", ())]
+        info = next((m for m in told if isinstance(m, FieldInfo)), None)
+    return (info.description or "") if info else ""
 
 
 def from_validation(error: ValidationError, model: type[BaseModel], file: Path | str) -> BadInput:
     """Turns pydantic's errors into one `BadInput` that lists every wrong field, in file order."""
     lines: list[str] = []
     for item in error.errors():
-        *parents, last = item["loc"] or ("",)
-        field = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(model, tuple(parents))
-            lines.append(f"{file}: {field}: unknown key\n  fix: {did_you_mean(str(last), known)}")
-        else:
-            got = "" if item["type"] == "missing" else f" (got {item['input']!r:.80})"
-            lines.append(f"{file}: {field}: {item['msg']}{got}")
+        path, kind = item["loc"], item["type"]
+        # What is wrong with the whole has no field, and what was given is the whole file.
+        got = f" (got {item['input']!r:.80})" if path and kind != "missing" else ""
+        problem, fix = item["msg"].removeprefix("Value error, "), ""
+        if kind == "extra_forbidden":
+            problem, got = "unknown key", ""
+            fix = did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))
+        elif kind in ("missing", "string_pattern_mismatch"):
+            fix = _description(model, path)
+            if fix and kind != "missing":
+                problem = "malformed"
+        field = ".".join(str(part) for part in path)
+        lines.append(str(BadInput(f"{problem}{got}", file=file, field=field, fix=fix)))
     return BadInput("\n".join(lines))

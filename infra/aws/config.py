@@ -14,14 +14,28 @@ from slipway.errors import did_you_mean
 # Of the cluster's services: no network of ours may lie in it.
 SERVICES = ipaddress.ip_network("172.20.0.0/16")
 ZONES = 3
-Zone = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$", description="eu-central-1a")]
-Arn = Annotated[
-    str, Field(pattern=r"^arn:aws(-[a-z]+)*:iam::\d{12}:(role|user)/[A-Za-z0-9_+=,.@/-]+$")
+Zone = Annotated[
+    str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$", description="e.g. eu-central-1a")
 ]
-AccountId = Annotated[str, Field(pattern=r"^\d{12}$")]
+Arn = Annotated[
+    str,
+    Field(
+        pattern=r"^arn:aws(-[a-z]+)*:iam::\d{12}:(role|user)/[A-Za-z0-9_+=,.@/-]+$",
+        description="a role or user, arn:aws:iam::111111111111:role/NAME",
+    ),
+]
+AccountId = Annotated[str, Field(pattern=r"^\d{12}$", description="12 digits, in quotes")]
 Duration = Annotated[str, Field(pattern=r"^[1-9]\d*(s|m|h)$", description="e.g. 30s, 10m, 336h")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
-Url = Annotated[str, Field(pattern=r"^https://[^\s/]+\.[^\s/]+(/\S*)?$")]
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$",
+        description="2 to 32 of a-z, 0-9 and -, a letter first, no - at the end",
+    ),
+]
+Url = Annotated[
+    str, Field(pattern=r"^https://[^\s/]+\.[^\s/]+(/\S*)?$", description="an address, https://…")
+]
 
 
 class _Model(BaseModel):
@@ -31,8 +45,12 @@ class _Model(BaseModel):
 class Tags(_Model):
     """Who owns what a stack makes, and who pays for it: on every resource."""
 
-    owner: str = Field(pattern=r"^[A-Za-z0-9 _.@+-]{2,64}$")
-    costCentre: str = Field(pattern=r"^[A-Za-z0-9 _.-]{1,32}$")
+    owner: str = Field(
+        pattern=r"^[A-Za-z0-9 _.@+-]{2,64}$", description="who answers for it: a team or an address"
+    )
+    costCentre: str = Field(
+        pattern=r"^[A-Za-z0-9 _.-]{1,32}$", description='who pays for it, e.g. "4711"'
+    )
 
 
 class Nodes(_Model):
@@ -53,8 +71,10 @@ class Account(_Model):
     """Where the stack is, and who may work on it."""
 
     account: AccountId
-    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
-    deployRole: Arn = Field(description="assumed by `pulumi up`")
+    region: str = Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="e.g. eu-central-1")
+    deployRole: Arn = Field(
+        description="assumed by `pulumi up`: arn:aws:iam::111111111111:role/NAME"
+    )
     admins: list[Arn] = Field(default=[], description="who else administers the cluster")
     endpointCidrs: list[str] = Field(
         default=[], description="from where the cluster's API is reached; none: from the VPC only"
@@ -68,13 +88,15 @@ class Account(_Model):
         description="the stack whose registry has the images that only Slipway has; none: this one",
     )
     alarms: str | None = Field(
-        default=None, pattern=r"^\S+@\S+\.\S+$", description="who is told when a budget is near"
+        default=None,
+        pattern=r"^\S+@\S+\.\S+$",
+        description="a mail address, which is told when a budget is near",
     )
     nodes: Nodes = Nodes()
     amiVersion: str = Field(
         default="v20251108",
         pattern=r"^v\d{8}$",
-        description="of Amazon Linux 2023 for EKS, on nodes that Karpenter makes; never `latest`",
+        description="of Amazon Linux 2023 for EKS, on nodes that Karpenter makes, e.g. v20251108",
     )
 
     @field_validator("endpointCidrs")
@@ -164,7 +186,7 @@ class Network(_Model):
 
 
 class Taint(_Model):
-    key: str = Field(pattern=r"^[a-z0-9.-]+(/[A-Za-z0-9._-]+)?$")
+    key: str = Field(pattern=r"^[a-z0-9.-]+(/[A-Za-z0-9._-]+)?$", description="e.g. nvidia.com/gpu")
     value: str = ""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
 
@@ -201,14 +223,14 @@ class Pool(_Model):
     families: list[str] = Field(min_length=1)
     sizes: list[str] = Field(default=[], description="of the families; none: every one")
     purchase: Literal["on-demand", "spot", "capacity-block"] = "on-demand"
-    reservations: list[Annotated[str, Field(pattern=r"^cr-[0-9a-z]+$")]] = []
+    reservations: list[Annotated[str, Field(pattern=r"^cr-[0-9a-z]+$", description="cr-…")]] = []
     zones: list[Zone] = Field(default=[], description="none: all of the network's")
     min: int = Field(default=0, ge=0, le=64)
     max: int = Field(ge=1, le=64)
     sharing: Sharing = Sharing()
     taints: list[Taint] = Field(default=[Taint(key="nvidia.com/gpu", value="true")], min_length=1)
     consolidation: Consolidation = Consolidation()
-    ttl: Duration = Field(default="336h", description="a node older than this is replaced")
+    ttl: Duration = Field(default="336h", description="an older node is replaced, e.g. 336h")
     budget: float = Field(gt=0, description="US dollars a month at which somebody is told")
     diskGiB: int = Field(default=200, ge=50, le=16000)
 
@@ -275,7 +297,11 @@ class Pool(_Model):
 
 
 class Database(_Model):
-    type: str = Field(default="db.t4g.medium", pattern=r"^db\.[a-z0-9]+\.[a-z0-9]+$")
+    type: str = Field(
+        default="db.t4g.medium",
+        pattern=r"^db\.[a-z0-9]+\.[a-z0-9]+$",
+        description="e.g. db.t4g.medium",
+    )
     storageGiB: int = Field(default=20, ge=20, le=65536)
     backupDays: int = Field(default=7, ge=1, le=35)
 
@@ -291,8 +317,8 @@ class Stores(_Model):
 class Domain(_Model):
     """The name under which the consoles are reached: mlflow.<name>, argocd.<name>, argo.<name>."""
 
-    name: str = Field(pattern=r"^([a-z0-9-]+\.)+[a-z]{2,}$")
-    zone: str = Field(pattern=r"^Z[A-Z0-9]{6,31}$", description="id of its Route 53 zone")
+    name: str = Field(pattern=r"^([a-z0-9-]+\.)+[a-z]{2,}$", description="e.g. ml.example.com")
+    zone: str = Field(pattern=r"^Z[A-Z0-9]{6,31}$", description="id of its Route 53 zone, Z…")
     openTo: list[str] = Field(default=["0.0.0.0/0"], min_length=1)
 
 

@@ -20,7 +20,9 @@ class Limits(Strict):
     `brier_margin`: how much worse than on the holdout the labelled ones may be.
     """
 
-    lasting: Annotated[str, Field(pattern=r"^[0-9]+[smhd]$", alias="for")]
+    lasting: Annotated[
+        str, Field(pattern=r"^[0-9]+[smhd]$", alias="for", description="e.g. 30m, 24h")
+    ]
     predictions: Count
     labelled: Count
     brier_margin: Annotated[float, Field(ge=0, le=1)] | None = None
