@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from slipway.digests import Digest
 from slipway.errors import BadInput, from_validation
 from slipway.release import ModelName, Strict
-from slipway.store import Store, uri
+from slipway.store import Corrupt, Missing, Store, uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,5 +80,16 @@ def read(store: Store, document: Manifest, names: list[str]) -> pd.DataFrame:
             field="split",
             fix=f"partitions are {', '.join(known)}",
         )
-    tables = [decode(store.get("data", known[name].digest)) for name in names]
+    tables = [decode(_get(store, document.model, known[name])) for name in names]
     return pd.concat(tables, ignore_index=True)
+
+
+def _get(store: Store, model: str, partition: Partition) -> bytes:
+    try:
+        return store.get("data", partition.digest)
+    except (Missing, Corrupt) as error:
+        raise type(error)(
+            f"{model}, partition {partition.name}: {str(error).splitlines()[0]}",
+            fix=f"`slipway train {model}`, whose ingest writes it anew; where that ends here too, "
+            "have the object deleted and train once more",
+        ) from None

@@ -32,7 +32,7 @@ from slipway.steps import (
     validate,
 )
 from slipway.steps.__main__ import TRANSIENT, main
-from slipway.store import Corrupt, Store, tar, untar, uri
+from slipway.store import Corrupt, Missing, Store, StoreError, tar, untar, uri
 from tests import samples
 from tests.unit.steps.conftest import BUCKETS
 
@@ -89,10 +89,38 @@ def test_a_corrupt_partition_is_named(folder: Folder, data: str, store: Store) -
     partition = dataset.manifest(store, data).partitions[3]
     key, right = partition.digest.replace(":", "/"), store.get("data", partition.digest)
     store._s3.put_object(Bucket=f"{BUCKETS}data", Key=key, Body=right[:-8] + b"12345678")
-    with pytest.raises(Corrupt, match=key):
+    with pytest.raises(Corrupt, match=rf"partition {partition.name}: s3://data/{key}: corrupt"):
         validate.run(folder, data)
     store.put("data", right)
     assert validate.run(folder, data)["data"] == data
+
+
+@pytest.mark.parametrize("kind", [Missing, Corrupt])
+def test_whoever_reads_of_a_bad_partition_can_mend_it(
+    kind: type[StoreError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests_ = [f"sha256:{digit * 64}" for digit in "ab"]
+    document = dataset.Manifest(
+        model="toy",
+        partitions=[
+            dataset.Partition(name=f"2013-0{n}", digest=digest, rows=1, size=1)
+            for n, digest in enumerate(digests_, 1)
+        ],
+    )
+    good = dataset.encode(pd.DataFrame({"a": [1]}))
+
+    def get(_self: Store, _bucket: str, digest: str) -> bytes:
+        if digest == digests_[0]:
+            return good
+        raise kind(f"s3://data/{digest[7:]}: bad", fix="as the store says")
+
+    monkeypatch.setattr(Store, "get", get)
+    assert len(dataset.read(Store(), document, ["2013-01"])) == 1
+    with pytest.raises(kind) as raised:
+        dataset.read(Store(), document, ["2013-01", "2013-02"])
+    problem, fix = str(raised.value).splitlines()
+    assert problem == f"toy, partition 2013-02: s3://data/{'b' * 64}: bad"
+    assert "`slipway train toy`" in fix
 
 
 def test_invalid_data_is_a_table_of_violations(
