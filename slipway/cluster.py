@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import json
 import os
 import re
 import shutil
@@ -38,7 +39,7 @@ from slipway.errors import BadInput, SlipwayError, from_validation
 
 TEMPLATES = paths.REPOSITORY / "toolchain" / "cluster"
 RUN = Path("/run/slipway")
-PROC = Path("/proc")
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
 REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
@@ -47,6 +48,7 @@ PROGRAMS = ("registry", "containerd", "kubelet")
 OUR_RULES = re.compile(r"^:(KUBE|CNI)-|^-A (KUBE|CNI)-| -[jg] (KUBE|CNI)-")
 # Pods' packets are forwarded, and those that stay on the bridge see the services' rules.
 SWITCHES = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
+BOOT = "kernel/random/boot_id"
 NO_MODULE = "load them on this machine's host, or use a cluster that exists: KUBECONFIG=… make up"
 
 
@@ -361,8 +363,31 @@ def _bridge_up() -> None:
     _run("ip", "route", "replace", str(a.service_subnet), "dev", a.bridge)
     if lacking := load_modules():
         raise SlipwayError(f"this kernel has no {', no '.join(lacking)}", fix=NO_MODULE)
+    _set_switches()
+
+
+def _set_switches() -> None:
+    if not _switches_before().exists():
+        before = {key: (PROC / "sys" / key).read_text() for key in (BOOT, *SWITCHES)}
+        _switches_before().write_text(json.dumps(before))
     for key in SWITCHES:
         (PROC / "sys" / key).write_text("1")
+
+
+def _switches_before() -> Path:
+    """JSON: what SWITCHES were before the cluster started, and which boot of the machine that was;
+    another one has settings of its own."""
+    return paths.state() / "switches.json"
+
+
+def _restore_switches() -> None:
+    if not _switches_before().exists():
+        return
+    before = json.loads(_switches_before().read_text())
+    if (PROC / "sys" / BOOT).read_text() == before.pop(BOOT):
+        for key, value in before.items():
+            (PROC / "sys" / key).write_text(value)
+    _switches_before().unlink()
 
 
 def _kubeadm_init() -> None:
@@ -495,6 +520,7 @@ def clean_remains() -> None:
         _remove_rules()
     if Path(f"/sys/class/net/{addresses().bridge}").exists():
         _run("ip", "link", "delete", addresses().bridge, check=False)
+    _restore_switches()
     shutil.rmtree(RUN, ignore_errors=True)
     _remove_cgroups()
 
@@ -512,7 +538,7 @@ def remains() -> dict[str, list[str]]:
             for family, saved, kept in (_rules() if _is_ours() else ())
         ],
         "folder": [str(RUN)] if RUN.exists() else [],
-        "control group": [str(root) for root in Path("/sys/fs/cgroup").glob("*/kubepods")],
+        "control group": [str(root) for root in _cgroups()],
     }
 
 
@@ -583,8 +609,13 @@ def _remove_rules() -> None:
         subprocess.run([f"{family}-restore"], input=kept, text=True)
 
 
+def _cgroups() -> list[Path]:
+    """Of pods: one, or where the machine has version 1, one for each controller."""
+    return [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
+
+
 def _remove_cgroups() -> None:
-    for root in Path("/sys/fs/cgroup").glob("*/kubepods"):
+    for root in _cgroups():
         for folder, _, _ in os.walk(root, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()

@@ -291,6 +291,17 @@ def test_what_remains_is_told_by_kind(
     assert found["folder"] == []
 
 
+@pytest.mark.parametrize("where", ["memory/kubepods", "kubepods"], ids=["v1", "v2"])
+def test_control_groups_of_pods_are_found_and_removed(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(cluster, "CGROUPS", machine / "cgroup")
+    (machine / "cgroup" / where / "burstable" / "pod1").mkdir(parents=True)
+    assert cluster._cgroups() == [machine / "cgroup" / where]
+    cluster._remove_cgroups()
+    assert cluster._cgroups() == []
+
+
 def test_rules_are_restored_only_when_some_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     restored: list[str] = []
     saved = {"iptables-save": SAVED, "ip6tables-save": FOREIGN}
@@ -360,6 +371,9 @@ def kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (proc / "sys/net/ipv4").mkdir(parents=True)
     (proc / "sys/net/ipv4/ip_forward").write_text("0\n")
     (proc / "filesystems").write_text("nodev\ttmpfs\n\text4\n")
+    (proc / "sys/kernel/random").mkdir(parents=True)
+    (proc / "sys/kernel/random/boot_id").write_text("first\n")
+    paths.state().mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(cluster, "PROC", proc)
     monkeypatch.setattr(cluster.shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(cluster, "foreign_routes", list)
@@ -398,6 +412,23 @@ def test_a_kernel_that_has_all_is_asked_for_nothing(
     cluster._bridge_up()
     assert calls == []
     assert switch(kernel).read_text() == "1"
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_switches_are_put_back_unless_the_machine_has_set_them_anew(
+    stopped: Path, kernel: Path, rebooted: bool
+) -> None:
+    have(kernel)
+    for _ in range(2):  # up on a cluster that runs sets them again
+        cluster._set_switches()
+        assert switch(kernel).read_text() == "1"
+    if rebooted:
+        (kernel / "sys" / cluster.BOOT).write_text("second\n")
+    cluster.clean_remains()
+    assert switch(kernel).read_text().strip() == ("1" if rebooted else "0")
+    assert (kernel / "sys/net/ipv4/ip_forward").read_text().strip() == ("1" if rebooted else "0")
+    assert not cluster._switches_before().exists()
+    cluster.clean_remains()
 
 
 def test_a_module_is_loaded_where_it_is_missing(
