@@ -112,13 +112,17 @@ class Tool:
         return lines + re.findall(r"^tool ([^\s(]+)$", self.gomod, re.M)
 
     @functools.cached_property
-    def version(self) -> str:
-        """The pinned version of the tool's module, as go.mod has it (with its leading v).
+    def _required(self) -> dict[str, str]:
+        return dict(re.findall(r"^\s*(?:require )?([^\s(]+) (v\S+)", self.gomod, re.M))
+
+    @functools.cached_property
+    def module(self) -> str:
+        """The tool's module: of all that go.mod requires the one that is meant by its version.
 
         Raises:
             BadInput: go.mod does not require that module.
         """
-        required = dict(re.findall(r"^\s*(?:require )?([^\s(]+) (v\S+)", self.gomod, re.M))
+        required = self._required
         module = self.config.module or max(
             (m for m in required if any(p == m or p.startswith(m + "/") for p in self.packages)),
             key=len,
@@ -131,7 +135,12 @@ class Tool:
                 field="require",
                 fix=did_you_mean(module, required),
             )
-        return required[module]
+        return module
+
+    @property
+    def version(self) -> str:
+        """The pinned version of the tool's module, as go.mod has it (with its leading v)."""
+        return self._required[self.module]
 
     @functools.cached_property
     def binaries(self) -> list[str]:
