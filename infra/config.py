@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from infra.aws import config as eks
 from slipway.errors import BadInput, did_you_mean, from_validation
+from slipway.release import REGISTRY_NAME
 
 PROJECT = "slipway"
 # Whose keys a stack may have: this program's, the two providers' and the engine's.
@@ -21,7 +22,7 @@ Environment = Literal["dev", "staging", "prod"]
 Registry = Annotated[
     str,
     Field(
-        pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*$",
+        pattern=f"^{REGISTRY_NAME}$",
         description="a registry, or a path in one, without a slash at its end",
     ),
 ]

@@ -111,7 +111,7 @@ def _references(config: StackConfig) -> dict[str, str]:
         fix = did_you_mean(name, IMAGES | wanted)
         raise BadInput("no such image", file=file, field=f"images.{name}", fix=fix)
     for name in sorted(wanted - known.keys()):
-        fix = "push it to a registry that the cluster reaches, and name it here by its digest"
+        fix = "`slipway push REGISTRY` builds and pushes it, and prints what to write here"
         raise BadInput("only Slipway has this image", file=file, field=f"images.{name}", fix=fix)
     return known
 

@@ -14,7 +14,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from slipway import cluster, images, paths, pulumi, toolchain
+from slipway import cluster, endpoints, images, paths, pulumi, toolchain
+from slipway.errors import SlipwayError
 
 PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
 MIB, GIB = 2**20, 2**30
@@ -56,16 +57,19 @@ def on_debian() -> bool:
     return Path("/etc/debian_version").exists()
 
 
-def examine(*, embedded: bool = True) -> list[Finding]:
+def examine(*, embedded: bool = True, stack: str = "local") -> list[Finding]:
     """Examines the machine; changes nothing.
 
     Args:
         embedded: whether Slipway is to run the cluster itself; a cluster that is there needs
             neither root nor Debian.
+        stack: whose cluster it is.
     """
     todo = toolchain.missing(None if embedded else pulumi.TOOLS)
     found = [_system(embedded), _disk(todo)]
-    if embedded:
+    if not embedded:
+        found += [_cluster(), _own_images(stack)]
+    else:
         found += [_memory(), _kernel(), _packages(), *_ports(), _network()]
     return [*found, _toolchain(todo), *([_images()] if embedded else [])]
 
@@ -79,6 +83,29 @@ def _system(embedded: bool) -> Finding:
         *("system", "failed", f"{name}, {why}: the embedded cluster cannot run here"),
         fix="run as root on Debian 12, or use a cluster that exists: KUBECONFIG=… make up",
     )
+
+
+def _cluster() -> Finding:
+    try:
+        version = endpoints.Cluster.connect().find("/version") or {}
+    except SlipwayError as error:
+        problem = str(error).splitlines()[0]
+        fix = "KUBECONFIG names the file of one cluster that runs, and where you may work"
+        return Finding("cluster", "failed", problem, fix=fix)
+    return Finding("cluster", "ok", f"{endpoints.kubeconfig()}: {version.get('gitVersion', '?')}")
+
+
+def _own_images(stack: str) -> Finding:
+    named = pulumi.named_images(stack)
+    if missing := [name for name in images.own() if name not in named]:
+        return Finding(
+            "images",
+            "failed",
+            f"only Slipway has {', '.join(missing)}, and environments/Pulumi.{stack}.yaml names no "
+            "reference under slipway:images",
+            fix="`slipway push REGISTRY` as root on Debian, and what it prints into that file",
+        )
+    return Finding("images", "ok", "the stack names those that only Slipway has")
 
 
 def _memory() -> Finding:

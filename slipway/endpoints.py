@@ -14,7 +14,7 @@ from typing import Any, cast
 import httpx
 
 from slipway import paths
-from slipway.errors import SlipwayError
+from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Gitea, GitHub, from_environment
 from slipway.release import service
 from slipway.store import PREFIX, Store
@@ -45,8 +45,24 @@ def parts(item: Any, *keys: str) -> list[Any]:
 
 
 def kubeconfig() -> Path:
-    """The user's cluster where KUBECONFIG names one, else the embedded one."""
-    return Path(os.environ.get("KUBECONFIG") or paths.kubeconfig())
+    """The user's cluster where KUBECONFIG or the stack file means one, else the embedded one.
+
+    Raises:
+        BadInput: KUBECONFIG names several files.
+    """
+    named = os.environ.get("KUBECONFIG")
+    if named and os.pathsep in named and not Path(named).exists():
+        raise BadInput(
+            f"several files: {named}",
+            field="KUBECONFIG",
+            fix="`kubectl config view --flatten >FILE`, and KUBECONFIG=FILE",
+        )
+    if named:
+        return Path(named)
+    from slipway import pulumi  # which pods do not have all of
+
+    usual = Path.home() / ".kube" / "config"
+    return usual if pulumi.is_elsewhere("local") else paths.kubeconfig()
 
 
 class _Given(Store):

@@ -32,6 +32,7 @@ from ruamel.yaml.error import YAMLError
 
 from slipway import paths, toolchain
 from slipway.errors import BadInput, SlipwayError, did_you_mean
+from slipway.release import REGISTRY_NAME
 
 FOLDER = paths.REPOSITORY / "toolchain" / "images"
 MAP = paths.REPOSITORY / "toolchain" / "images.yaml"
@@ -139,8 +140,7 @@ def images() -> dict[str, Image]:
 
 
 def _wanted(names: Iterable[str] | None) -> list[Image]:
-    platform = (name for name, image in images().items() if not image.only_for)
-    chosen = list(platform if names is None else names)
+    chosen = list(filter(_platform, images()) if names is None else names)
     for name in chosen:
         if name not in images():
             raise BadInput(f"no image {name!r} in {FOLDER}", fix=did_you_mean(name, images()))
@@ -150,6 +150,25 @@ def _wanted(names: Iterable[str] | None) -> list[Image]:
 def missing() -> list[str]:
     """Names of the images still to build, of those that the platform needs."""
     return [image.name for image in _wanted(None) if not image.built]
+
+
+def own() -> list[str]:
+    """Names of the images that only we have, of those that the platform needs."""
+    return [name for name, official in image_map().items() if not official and _platform(name)]
+
+
+def _platform(name: str) -> bool:
+    return name in images() and not images()[name].only_for
+
+
+def check_registry(registry: str) -> None:
+    """`BadInput` unless images can be pushed to what this names."""
+    if not re.fullmatch(REGISTRY_NAME, registry):
+        raise BadInput(
+            f"no registry: {registry!r}",
+            field="REGISTRY",
+            fix="host, host:port or a path in one, without https:// and a slash at the end",
+        )
 
 
 def image_map(file: Path = MAP) -> dict[str, str | None]:
@@ -488,15 +507,42 @@ def push(
     progress: Progress = _silent,
     jobs: int = 2,
 ) -> dict[str, str]:
-    """Pushes built images, digests preserved, and notes the references in `paths.images_file()`.
+    """Pushes built images to the embedded cluster's registry and notes where they are.
 
     Args:
-        registry: host[:port][/path]; without TLS if it is on this machine.
+        registry: host[:port][/path].
         names: images by name; by default all that the platform needs.
         progress: called with (image, what happens to it), from several threads.
 
     Returns:
-        Every image pushed so far: name -> `registry/slipway/<name>@sha256:…`.
+        Every image pushed so far: name -> `registry/slipway/<name>@sha256:…`, as it stands in
+        `paths.images_file()`.
+
+    Raises:
+        SlipwayError: an image has not been built, or the registry refused one.
+    """
+    file = paths.images_file()
+    pushed = deliver(registry, names, progress=progress, jobs=jobs)
+    noted: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    noted |= pushed
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(noted, indent=2, sort_keys=True) + "\n")
+    partial.rename(file)
+    return noted
+
+
+def deliver(
+    registry: str,
+    names: Iterable[str] | None = None,
+    *,
+    progress: Progress = _silent,
+    jobs: int = 2,
+) -> dict[str, str]:
+    """Pushes built images, digests preserved; name -> reference of those.
+
+    Args:
+        registry: host[:port][/path]; without TLS if it is on this machine.
 
     Raises:
         SlipwayError: an image has not been built, or the registry refused one.
@@ -506,15 +552,7 @@ def push(
         if not image.built:
             raise SlipwayError(f"image {image.name} has not been built", fix="run `make up`")
     _each(lambda image: _push(image, registry, progress), wanted, jobs)
-    file = paths.images_file()
-    noted: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    for image in wanted:
-        noted[image.name] = f"{registry}/slipway/{image.name}@{image.digest}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(noted, indent=2, sort_keys=True) + "\n")
-    partial.rename(file)
-    return noted
+    return {i.name: f"{registry}/slipway/{i.name}@{i.digest}" for i in wanted}
 
 
 def _is_local(registry: str) -> bool:
@@ -534,6 +572,8 @@ def _push(image: Image, registry: str, progress: Progress) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         fix = f"is the registry at {registry} running?"
+        if not _is_local(registry):
+            fix = f"`skopeo login {registry.partition('/')[0]}`, as somebody who may write there"
         raise SlipwayError(f"image {image.name}: pushing failed\n{done.stderr.strip()}", fix=fix)
     progress(image.name, f"pushed in {time.monotonic() - started:.0f} s")
 

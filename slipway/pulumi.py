@@ -56,6 +56,17 @@ def _cluster_of(stack: str) -> str:
     return _committed(stack)["config"].get("slipway:cluster", "embedded")
 
 
+def is_elsewhere(stack: str) -> bool:
+    """Whether the stack file says that the cluster is there; one that is missing says nothing."""
+    return _stack(stack).exists() and _cluster_of(stack) == "kubeconfig"
+
+
+def named_images(stack: str) -> dict[str, str]:
+    """The images that the stack file names."""
+    given = _committed(stack)["config"].get("slipway:images")
+    return given if isinstance(given, dict) else {}
+
+
 def _is_on_aws(stack: str) -> bool:
     """Whether Slipway makes the stack's cluster, on AWS."""
     return _cluster_of(stack) == "eks"
@@ -93,9 +104,13 @@ def on_aws() -> list[str]:
     return [name for name in sorted(f.name.split(".")[1] for f in files) if _is_on_aws(name)]
 
 
+def _stack(name: str) -> Path:
+    return paths.REPOSITORY / "environments" / f"Pulumi.{name}.yaml"
+
+
 def _committed(stack: str) -> dict[str, Any]:
     """The stack file in the checkout. What its values may be is the program's to say."""
-    file = paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml"
+    file = _stack(stack)
     if not file.exists():
         known = [f.name.split(".")[1] for f in file.parent.glob("Pulumi.*.yaml")]
         raise BadInput(f"no such stack: {stack}", file=file, fix=did_you_mean(stack, known))

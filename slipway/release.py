@@ -25,6 +25,8 @@ from pydantic_core import PydanticCustomError
 from slipway.errors import BadInput, did_you_mean, from_validation
 
 ENVIRONMENTS = ("dev", "staging", "prod")
+# A registry of images, or a path in one.
+REGISTRY_NAME = r"[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9._-]+)*"
 
 _HEADER = "# Written by slipway. What runs changes by a pull request that changes this file.\n"
 

@@ -139,19 +139,25 @@ def examine(console: Console, *, embedded: bool) -> None:
 
 
 def _machine(report: Report, *, embedded: bool) -> None:
-    if embedded and (missing := doctor.missing_packages()):
+    if embedded:
+        packages(report)
+    with report.step("toolchain") as say:
+        toolchain.build(None if embedded else pulumi.TOOLS, progress=news(say))
+        toolchain.fetch(pulumi.MANIFESTS, progress=news(say))
+    if embedded:
+        with report.step("images") as say:
+            images.build(progress=news(say, "cached"))
+
+
+def packages(report: Report) -> None:
+    """Installs the Debian packages that are missing."""
+    if missing := doctor.missing_packages():
         with report.step("packages") as say:
             say(f"apt-get install {' '.join(missing)}")
             _apt(missing)
-    with report.step("toolchain") as say:
-        toolchain.build(None if embedded else pulumi.TOOLS, progress=_news(say))
-        toolchain.fetch(pulumi.MANIFESTS, progress=_news(say))
-    if embedded:
-        with report.step("images") as say:
-            images.build(progress=_news(say, "cached"))
 
 
-def _news(say: Callable[[str], None], known: str = "") -> Callable[[str, str], None]:
+def news(say: Callable[[str], None], known: str = "") -> Callable[[str, str], None]:
     """A progress callback that passes on everything but what was there already."""
 
     def tell(name: str, what: str) -> None:
@@ -179,7 +185,7 @@ def _cluster(report: Report) -> None:
             cluster.clean_remains()
         cluster.configure()
         cluster.start_process("registry")
-        images.push(progress=_news(say, "pushed before"))
+        images.push(progress=news(say, "pushed before"))
         cluster.up(progress=say)
         cluster.prefetch()
 

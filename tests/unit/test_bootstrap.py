@@ -33,7 +33,7 @@ class Machine:
             assert there in script
             script = script.replace(there, str(here))
         self.script = self.program(self.checkout / "toolchain" / "bootstrap", script)
-        for name in ("sh", "dirname", "cat", "sha256sum", "cut", "mkdir", "cp"):
+        for name in ("sh", "dirname", "cat", "sha256sum", "cut", "mkdir", "cp", "grep"):
             if found := shutil.which(name):
                 (self.programs / name).symlink_to(found)
         self.system("Linux", "6.1")
@@ -127,6 +127,21 @@ def test_with_a_cluster_that_exists_nobody_is_refused(machine: Machine, fault: o
     assert code == 0, said
     assert machine.changes[0] == "venv"
     assert not [change for change in machine.changes if change.startswith("apt-get")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("cluster", ["kubeconfig", '"kubeconfig"'])
+def test_a_stack_file_may_name_the_cluster_too(
+    machine: Machine, fault: object, cluster: str
+) -> None:
+    fault(machine)  # type: ignore[operator]
+    stack = machine.checkout / "environments" / "Pulumi.local.yaml"
+    stack.parent.mkdir()
+    stack.write_text(f"config:\n  slipway:cluster: {cluster}\n")
+    assert machine.run()[0] == 0
+    stack.write_text("config:\n  slipway:cluster: embedded  # not kubeconfig\n")
+    (machine.checkout / ".venv" / "slipway.lock").unlink()
+    assert machine.run()[0] == 2
 
 
 def test_what_is_done_and_that_it_is_done_once(machine: Machine) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import psutil
 import pytest
 from rich.console import Console
@@ -19,10 +20,12 @@ from typer.testing import CliRunner
 from slipway import cluster, doctor, images, paths, pulumi, toolchain, up
 from slipway.cli import app
 from slipway.doctor import GIB, Finding
+from slipway.endpoints import Cluster
 from slipway.errors import BadInput
 
 Usage = namedtuple("Usage", "total used free")  # as psutil and shutil have them
 Patch = pytest.MonkeyPatch
+CONNECT = Cluster.connect
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +188,7 @@ def test_what_make_up_will_do_and_how_long_it_takes(monkeypatch: Patch) -> None:
     assert "about 7 min" in shown.get()
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_a_cluster_that_exists_needs_neither_root_nor_debian_nor_much(monkeypatch: Patch) -> None:
     for fault in (not_root, other_system, little_memory, route):
         fault(monkeypatch)
@@ -193,9 +197,54 @@ def test_a_cluster_that_exists_needs_neither_root_nor_debian_nor_much(monkeypatc
     monkeypatch.setattr(toolchain, "missing", lambda names=None: asked.append(names) or [])
     findings = doctor.examine(embedded=False)
     assert {f.what: f.state for f in findings} == dict.fromkeys(
-        ("system", "disk", "toolchain"), "ok"
+        ("system", "cluster", "images", "disk", "toolchain"), "ok"
     )
     assert asked == [pulumi.TOOLS]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: Patch, machine: Path) -> dict[str, str]:
+    """A cluster that exists, and the images that the stack file names."""
+    named = dict.fromkeys(images.own(), "registry/image@sha256:0")
+    monkeypatch.setattr(pulumi, "named_images", lambda _: named)
+    api = httpx.MockTransport(lambda _: httpx.Response(200, json={"gitVersion": "v1.34.2"}))
+    client = httpx.Client(base_url="https://api", transport=api)
+    monkeypatch.setattr(Cluster, "connect", lambda: Cluster(client, embedded=False))
+    return named
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_cluster_that_exists_says_its_version(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/some/where")
+    found = {f.what: f for f in doctor.examine(embedded=False)}["cluster"]
+    assert found.detail == "/some/where: v1.34.2"
+
+
+def test_an_image_that_no_registry_has_is_missed_before_anything_is_compiled(
+    elsewhere: dict[str, str],
+) -> None:
+    del elsewhere["serving"], elsewhere["training"]
+    found = only(doctor.examine(embedded=False), "failed")
+    assert found.what == "images"
+    assert "only Slipway has serving, training, and environments/Pulumi.local.yaml" in found.detail
+    assert "slipway push REGISTRY" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("/no/such/file", "no cluster: /no/such/file does not exist"),
+        ("/a/config:/b/config", "KUBECONFIG: several files: /a/config:/b/config"),
+    ],
+)
+def test_a_kubeconfig_that_cannot_be_used(
+    elsewhere: dict[str, str], monkeypatch: Patch, value: str, said: str
+) -> None:
+    monkeypatch.setattr(Cluster, "connect", CONNECT)
+    monkeypatch.setenv("KUBECONFIG", value)
+    found = only(doctor.examine(embedded=False), "failed")
+    assert (found.what, found.detail) == ("cluster", said)
+    assert found.fix.startswith("KUBECONFIG names")
 
 
 def test_the_packages_of_this_repository_are_well_formed(monkeypatch: Patch) -> None:

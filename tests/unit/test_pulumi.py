@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from slipway import paths, pulumi, toolchain
+from slipway import endpoints, paths, pulumi, toolchain
 from slipway.cli import app
 from slipway.errors import BadInput, SlipwayError
 
@@ -265,6 +265,42 @@ def test_nodes_are_simulated_on_the_embedded_cluster_alone(
 def test_our_own_kubeconfig_does_not(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", value and str(paths.kubeconfig()))
     assert pulumi.is_embedded("local")
+
+
+def test_the_stack_file_may_mean_the_usual_kubeconfig(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(checkout.parent))
+    assert endpoints.kubeconfig() == paths.kubeconfig()
+    committed(checkout).write_text((FIXTURES / "valid" / "kubeconfig.yaml").read_text())
+    assert endpoints.kubeconfig() == checkout.parent / ".kube" / "config"
+    monkeypatch.setenv("KUBECONFIG", "/some/where")
+    assert endpoints.kubeconfig() == Path("/some/where")
+    monkeypatch.delenv("KUBECONFIG")
+    committed(checkout).unlink()
+    assert endpoints.kubeconfig() == paths.kubeconfig()
+
+
+def test_of_several_kubeconfigs_none_is_meant(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", f"/a{os.pathsep}/b")
+    with pytest.raises(BadInput, match=r"KUBECONFIG: several files: /a:/b\n  fix: `kubectl"):
+        endpoints.kubeconfig()
+    odd = checkout.parent / "a:b"
+    odd.touch()
+    monkeypatch.setenv("KUBECONFIG", str(odd))
+    assert endpoints.kubeconfig() == odd
+
+
+@pytest.mark.parametrize(
+    ("written", "found"), [("{mlflow: 'r/m@sha256:0'}", {"mlflow": "r/m@sha256:0"}), ("[a]", {})]
+)
+def test_images_that_the_stack_names(checkout: Path, written: str, found: dict[str, str]) -> None:
+    assert pulumi.named_images("local") == {}
+    file = committed(checkout)
+    file.write_text(f"{file.read_text()}  slipway:images: {written}\n")
+    assert pulumi.named_images("local") == found
 
 
 # --- calling the engine -----------------------------------------------------------------------
