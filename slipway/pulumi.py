@@ -352,7 +352,7 @@ def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None
 
 
 def install_plugin() -> None:
-    """Installs the stand-in for the Kubernetes plugin, unless the official one is installed."""
+    """Installs the stand-in for the Kubernetes plugin, unless the official one is there."""
     script = paths.REPOSITORY / "toolchain" / "pulumi-kubernetes" / "install"
     done = subprocess.run(
         [sys.executable, script, "--offline"],

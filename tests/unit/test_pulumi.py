@@ -303,6 +303,52 @@ def test_images_that_the_stack_names(checkout: Path, written: str, found: dict[s
     assert pulumi.named_images("local") == found
 
 
+# --- the plugin ---------------------------------------------------------------------------------
+
+
+PLUGIN = Path("plugins", "resource-kubernetes-v4.24.0", "pulumi-resource-kubernetes")
+
+
+def installed(folder: Path, **environment: str) -> str:
+    """What the script says, where no engine is at hand that could take a stand-in."""
+    done = subprocess.run(
+        [sys.executable, INFRA.parent / "toolchain/pulumi-kubernetes/install", "--offline"],
+        env={"HOME": str(folder), "PULUMI_HOME": str(folder / "slipway"), **environment},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip() or done.stderr
+
+
+def plugin(home: Path, content: str) -> Path:
+    (home / PLUGIN).parent.mkdir(parents=True)
+    (home / PLUGIN).write_text(content)
+    (home / PLUGIN).chmod(0o755)
+    return home / PLUGIN
+
+
+@pytest.mark.parametrize(
+    "before", [None, "#!/bin/sh\n# Slipway's stand-in for the official plugin."]
+)
+def test_an_official_plugin_that_the_user_has_is_taken(tmp_path: Path, before: str | None) -> None:
+    theirs = plugin(tmp_path / ".pulumi", "official")
+    (theirs.parent / "PulumiPlugin.yaml").write_text("runtime: go\n")
+    if before:
+        plugin(tmp_path / "slipway", before)
+    for _ in range(2):
+        assert installed(tmp_path) == "official"
+    taken = tmp_path / "slipway" / PLUGIN
+    assert (taken.read_text(), os.access(taken, os.X_OK)) == ("official", True)
+    assert sorted(f.name for f in taken.parent.iterdir()) == ["PulumiPlugin.yaml", PLUGIN.name]
+    assert theirs.read_text() == "official"
+
+
+def test_a_stand_in_that_the_user_has_is_not_taken_for_official(tmp_path: Path) -> None:
+    plugin(tmp_path / ".pulumi", "# Slipway's stand-in for the official plugin.")
+    assert "pulumi" in installed(tmp_path, PATH="")
+    assert not (tmp_path / "slipway" / PLUGIN).exists()
+
+
 # --- calling the engine -----------------------------------------------------------------------
 
 
