@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from slipway import cluster, endpoints, images, paths, pulumi, toolchain
+from slipway import cluster, endpoints, images, paths, publish, pulumi, toolchain
 from slipway.errors import SlipwayError
 
 PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
@@ -66,7 +66,7 @@ def examine(*, embedded: bool = True, stack: str = "local") -> list[Finding]:
         stack: whose cluster it is.
     """
     todo = toolchain.missing(None if embedded else pulumi.TOOLS)
-    found = [_system(embedded), _disk(todo)]
+    found = [_system(embedded), _checkout(), _disk(todo)]
     if not embedded:
         found += [_cluster(), _own_images(stack)]
     else:
@@ -83,6 +83,22 @@ def _system(embedded: bool) -> Finding:
         *("system", "failed", f"{name}, {why}: the embedded cluster cannot run here"),
         fix="run as root on Debian 12, or use a cluster that exists: KUBECONFIG=… make up",
     )
+
+
+def _checkout() -> Finding:
+    """The forge gets its first commits from here, when all else has been built."""
+    if not (paths.REPOSITORY / ".git").exists():
+        return Finding(
+            *("checkout", "failed", f"{paths.REPOSITORY} is no git checkout"),
+            fix="`git clone` the repository: an unpacked archive has no commits to publish",
+        )
+    if not shutil.which("git"):  # a package still to come, and this is asked again
+        return Finding("checkout", "ok", "a git checkout")
+    try:
+        return Finding("checkout", "ok", f"commit {publish.whole()[:12]}")
+    except SlipwayError as error:
+        problem, _, fix = str(error).partition("\n  fix: ")
+        return Finding("checkout", "failed", problem, fix=fix or "see `git status`")
 
 
 def _cluster() -> Finding:

@@ -61,6 +61,19 @@ def head() -> str:
     return git("rev-parse", "HEAD")
 
 
+def whole() -> str:
+    """The checkout's commit, with all that came before it.
+
+    Raises:
+        SlipwayError: this is no git checkout, has no commit, or is shallow.
+    """
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        raise SlipwayError(
+            "this clone is shallow and cannot be pushed", fix="git fetch --unshallow"
+        )
+    return head()
+
+
 def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
     """Makes the forge's branch contain this checkout's HEAD.
 
@@ -73,11 +86,7 @@ def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
     Raises:
         SlipwayError: the two conflict, or the checkout is shallow.
     """
-    if git("rev-parse", "--is-shallow-repository") == "true":
-        raise SlipwayError(
-            "this clone is shallow and cannot be pushed", fix="git fetch --unshallow"
-        )
-    mine, theirs = head(), _theirs(remote, branch)
+    mine, theirs = whole(), _theirs(remote, branch)
     if theirs and _is_ancestor(mine, theirs):
         return theirs, False
     if theirs and not _is_ancestor(theirs, mine):

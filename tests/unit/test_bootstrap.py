@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway import paths
+from slipway import doctor, paths
 
 
 class Machine:
@@ -29,15 +29,18 @@ class Machine:
         for there, here in {
             "/etc/debian_version": self.release,
             "/usr/bin/python3": self.programs / "python3",
+            "/proc/meminfo": self.folder / "meminfo",
         }.items():
             assert there in script
             script = script.replace(there, str(here))
         self.script = self.program(self.checkout / "toolchain" / "bootstrap", script)
-        for name in ("sh", "dirname", "cat", "sha256sum", "cut", "mkdir", "cp", "grep"):
+        for name in ("sh", "dirname", "cat", "sha256sum", "cut", "mkdir", "cp", "grep", "awk"):
             if found := shutil.which(name):
                 (self.programs / name).symlink_to(found)
         self.system("Linux", "6.1")
         self.says("id", "0")
+        self.disk(doctor.DISK_TO_BUILD)
+        self.memory(doctor.MEMORY)
         self.logs(self.programs / "apt-get")
         self.python(works=True)
 
@@ -53,6 +56,12 @@ class Machine:
     def system(self, name: str, version: str) -> None:
         words = f'[ "$1" = -s ] && echo {name} || echo {name} {version}'
         self.program(self.programs / "uname", f"#!/bin/sh\n{words}\n")
+
+    def disk(self, free: int) -> None:
+        self.says("df", f"Filesystem 1024-blocks Used Available\n/dev/vda 9 9 {free // 1024} 9% /")
+
+    def memory(self, total: int) -> None:
+        (self.folder / "meminfo").write_text(f"MemTotal:  {total // 1024} kB\nMemFree:  1 kB\n")
 
     def logs(self, file: Path) -> None:
         self.program(file, f'#!/bin/sh\necho "{file.name} $*" >>{self.log}\n')
@@ -100,10 +109,20 @@ def not_root(machine: Machine) -> None:
     machine.says("id", "1000")
 
 
+def little_disk(machine: Machine) -> None:
+    machine.disk(doctor.DISK_TO_BUILD - 1024)
+
+
+def little_memory(machine: Machine) -> None:
+    machine.memory(doctor.MEMORY - 1024)
+
+
 FAULTS = {
     not_debian: "runs on Debian and Ubuntu only, and this is Linux 6.1",
     not_linux: "runs on Debian and Ubuntu only, and this is Darwin 25",
     not_root: "needs root",
+    little_disk: "less than 25 GiB of disk are free at ",
+    little_memory: "needs 6 GiB of memory",
 }
 
 
@@ -142,6 +161,15 @@ def test_a_stack_file_may_name_the_cluster_too(
     stack.write_text("config:\n  slipway:cluster: embedded  # not kubeconfig\n")
     (machine.checkout / ".venv" / "slipway.lock").unlink()
     assert machine.run()[0] == 2
+
+
+def test_a_machine_that_has_the_programs_needs_less_disk(machine: Machine) -> None:
+    (machine.folder / ".cache" / "slipway" / "toolchain").mkdir(parents=True)
+    machine.disk(3 * doctor.GIB)
+    assert machine.run()[0] == 0
+    (machine.checkout / ".venv" / "slipway.lock").unlink()
+    machine.disk(3 * doctor.GIB - 1024)
+    assert "less than 3 GiB" in machine.run()[1]
 
 
 def test_what_is_done_and_that_it_is_done_once(machine: Machine) -> None:

@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from slipway import cluster, doctor, images, paths, pulumi, toolchain, up
+from slipway import cluster, doctor, images, paths, publish, pulumi, toolchain, up
 from slipway.cli import app
 from slipway.doctor import GIB, Finding
 from slipway.endpoints import Cluster
-from slipway.errors import BadInput
+from slipway.errors import BadInput, SlipwayError
 
 Usage = namedtuple("Usage", "total used free")  # as psutil and shutil have them
 Patch = pytest.MonkeyPatch
@@ -48,6 +48,7 @@ def machine(tmp_path: Path, monkeypatch: Patch) -> Path:
     monkeypatch.setattr(doctor, "_is_taken", lambda _: False)
     monkeypatch.setattr(toolchain, "missing", lambda _=None: [])
     monkeypatch.setattr(images, "missing", list)
+    monkeypatch.setattr(publish, "whole", lambda: "d4" * 20)
     return tmp_path
 
 
@@ -75,8 +76,8 @@ def test_a_machine_that_lacks_nothing() -> None:
     assert {f.state for f in findings} == {"ok"}
     assert sum(f.seconds for f in findings) == 0
     assert {f.what for f in findings} == {
-        *("system", "memory", "disk", "kernel", "packages", "ports", "network", "toolchain"),
-        "images",
+        *("system", "checkout", "disk", "memory", "kernel", "packages", "ports", "network"),
+        *("toolchain", "images"),
     }
 
 
@@ -111,7 +112,20 @@ def no_overlay(monkeypatch: Patch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
 
 
+def archive(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(paths, "REPOSITORY", Path("/no/checkout"))
+
+
+def shallow(monkeypatch: Patch) -> None:
+    def whole() -> str:
+        raise SlipwayError("this clone is shallow", fix="git fetch --unshallow")
+
+    monkeypatch.setattr(publish, "whole", whole)
+
+
 FAULTS = [
+    (archive, "checkout", "/no/checkout is no git checkout", "git clone"),
+    (shallow, "checkout", "this clone is shallow", "git fetch --unshallow"),
     (not_root, "system", "not root", "KUBECONFIG=… make up"),
     (other_system, "system", "neither Debian nor Ubuntu", "KUBECONFIG=… make up"),
     (little_memory, "memory", "4.0 GiB, 6 needed", "a cluster that exists"),
@@ -197,7 +211,7 @@ def test_a_cluster_that_exists_needs_neither_root_nor_debian_nor_much(monkeypatc
     monkeypatch.setattr(toolchain, "missing", lambda names=None: asked.append(names) or [])
     findings = doctor.examine(embedded=False)
     assert {f.what: f.state for f in findings} == dict.fromkeys(
-        ("system", "cluster", "images", "disk", "toolchain"), "ok"
+        ("system", "checkout", "disk", "cluster", "images", "toolchain"), "ok"
     )
     assert asked == [pulumi.TOOLS]
 
