@@ -406,8 +406,12 @@ class _Judge:
         """With evidence, with the previous environment's release, and with what that served."""
         evidence, problem = self._evidence(subject.proposed, subject.environment)
         subject = replace(subject, evidence=evidence, evidence_problem=problem)
+        if subject.kind != "release":
+            return subject
+        trained = self.repository.contains(self.base, subject.proposed.code.commit)
+        subject = replace(subject, merged=trained)
         before = subject.previous_environment
-        if before is None or subject.kind != "release":
+        if before is None:
             return subject
         previous = self.on_base(str(release.path(before, subject.model)))
         subject = replace(subject, previous=previous)

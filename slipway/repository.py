@@ -163,6 +163,13 @@ class Repository:
             )
         return found
 
+    def contains(self, tip: str, commit: str) -> bool | None:
+        """Whether a commit is part of a tip's history; None where a shallow clone cannot tell."""
+        if self.has(commit) and not self.git("rev-list", "--max-count=1", commit, f"^{tip}"):
+            return True
+        shallow = self.git("rev-parse", "--is-shallow-repository").strip() == "true"
+        return None if shallow else False
+
     def changed(self, a: str, b: str) -> list[Changed]:
         """The files that differ between two commits, by path. Cost: linear in these files."""
         raw = self._run(

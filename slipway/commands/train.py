@@ -25,7 +25,10 @@ def command(
     ] = False,
     commit: Annotated[
         str | None,
-        typer.Option(metavar="REV", help="Code to train; default: the forge's main."),
+        typer.Option(
+            metavar="REV",
+            help="Code to train; default: the forge's main. Other code is released once merged.",
+        ),
     ] = None,
     environment: Annotated[str, typer.Option(help="Environment to propose it for.")] = "dev",
 ) -> None:

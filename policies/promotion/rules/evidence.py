@@ -1,4 +1,7 @@
-"""There is evidence, signed by a known key, about this very release here, and it is not too old."""
+"""There is evidence, signed by a known key, about this very release here, and it is not too old.
+
+The commit that trained it also evaluated it, so a new release's has to be one that was merged.
+"""
 
 from __future__ import annotations
 
@@ -37,4 +40,20 @@ def check(subject: Subject, limits: EvidencePolicy) -> Iterator[Finding]:
             f"expired: {age.days} days old, at most {limits.maximum_age_days}", subject.again
         )
         return
+    if subject.kind == "release" and not subject.merged:
+        yield _unmerged(subject)
+        return
     yield passed(f"signed, about this release, of {found.created}")
+
+
+def _unmerged(subject: Subject) -> Finding:
+    commit = subject.proposed.code.commit[:12]
+    if subject.merged is None:
+        return failed(
+            f"not evaluated: whether main has commit {commit}, which trained it, cannot be told",
+            "git fetch --unshallow",
+        )
+    return failed(
+        f"trained from commit {commit}, which main does not have",
+        f"merge it, then: slipway train {subject.model}",
+    )

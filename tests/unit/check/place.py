@@ -66,6 +66,8 @@ class Place(GitForge):
         )
         files = {f"policies/promotion/{e}.yaml": rules() for e in release.ENVIRONMENTS}
         self.write("main", files | {"policies/promotion/approvals.yaml": people.encode()}, "Begin")
+        # What trained all that is released here.
+        self.trained = self.commit()
 
     # Releases
 
@@ -75,6 +77,7 @@ class Place(GitForge):
         policy = gates.load_policy(lambda path: self.read(path), env, "toy")
         values: dict[str, Any] = {
             "environment": env,
+            "evaluation": samples.evaluation(code=self.trained),
             "policy": evidence.PolicyPin(environment=env, digest=policy.digest),
             "champion": champion and of_champion(champion),
             "comparison": champion

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slipway import paths, release, store
-from slipway.check import Verdict, judge
+from slipway.check import Verdict, check, judge
 from slipway.errors import BadInput
 from slipway.gates import Soak
 from slipway.release import Resources, Rollout
@@ -157,6 +157,29 @@ def test_evidence_that_is_missing_altered_swapped_or_unsigned_is_refused(place: 
     assert "its bento is" in failing(verdict)["evidence"]
     # What it says of another bento is not shown beside this one.
     assert verdict.releases[0].evidence is None
+
+
+def test_what_a_branch_trained_waits_until_it_is_merged(place: Place) -> None:
+    """Its code has evaluated itself: whoever wrote it could have written any metric."""
+    branch = place.write("side", {"bentos/toy/training.py": b"brier = 0\n"}, "Better than ever")
+    made = place.next(evaluation=samples.evaluation(code=branch))
+    assert "which main does not have" in failing(place.propose(files(made)))["evidence"]
+    never = place.next(evaluation=samples.evaluation())
+    place.write("never", files(never), "A commit that nobody has")
+    assert "which main does not have" in failing(place.check("never"))["evidence"]
+    place.merge(place.open("side", "Better than ever").number)
+    assert failing(place.check()) == {}
+
+
+def test_a_shallow_clone_cannot_tell_what_was_merged(place: Place, tmp_path: Path) -> None:
+    for text in (b"later\n", b"later still\n"):
+        place.write("main", {"README.md": text}, "Later")
+    place.write("late", files(place.next()), "Propose")
+    clone = ["git", "clone", "--quiet", "--depth=2", "--no-single-branch", f"file://{place.folder}"]
+    subprocess.run([*clone, str(tmp_path / "shallow")], check=True)
+    with Repository(tmp_path / "shallow") as repository:
+        verdict = check(repository, "origin/main", "origin/late", source=place.source, now=NOW)
+    assert "git fetch --unshallow" in failing(verdict)["evidence"]
 
 
 def test_a_rotated_key_is_looked_up_before_evidence_is_refused(

@@ -122,6 +122,20 @@ def test_merge_bases_and_what_is_ahead(clone: Path, repository: Repository) -> N
         repository.merge_base("main", "apart")
 
 
+def test_what_a_history_contains(clone: Path, repository: Repository, tmp_path: Path) -> None:
+    first = repository.commit("main")
+    git(clone, "checkout", "--quiet", "-b", "side")
+    side = commit(clone, "Side", {"side": "1\n"})
+    git(clone, "checkout", "--quiet", "main")
+    main = commit(clone, "Two", {"two": "2\n"})
+    contained = [repository.contains("main", found) for found in (first, main, side, "d4" * 20)]
+    assert contained == [True, True, False, False]
+    shallow = tmp_path / "shallow"
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{clone}", str(shallow))
+    with Repository(shallow) as cut:
+        assert [cut.contains("main", found) for found in (first, main)] == [None, True]
+
+
 def test_only_what_landed_on_the_branch_is_its_history(clone: Path, repository: Repository) -> None:
     git(clone, "checkout", "--quiet", "-b", "side")
     commit(clone, "Never on main", {"a/x.yaml": "bad\n"})

@@ -179,6 +179,7 @@ def subject(**changes: Any) -> Subject:
         ),
         "former": (CHAMPION,),
         "evidence": proof,
+        "merged": True,
         "pull": PULL,
         "soak": SOAK,
     }

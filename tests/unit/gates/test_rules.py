@@ -100,6 +100,17 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
         lambda: subject(evidence=found(created=at(minutes=-6))),
         "6 min in the future\nset the clocks",
     ),
+    "trained from a branch": (
+        "evidence",
+        lambda: subject(merged=False),
+        "trained from commit d4d4d4d4d4d4, which main does not have\nmerge it, then: slipway train",
+    ),
+    "trained who knows where": (
+        "evidence",
+        lambda: subject(merged=None),
+        "not evaluated: whether main has commit d4d4d4d4d4d4, which trained it, cannot be told\n"
+        "git fetch --unshallow",
+    ),
     # fresh
     "another champion since": (
         "fresh",

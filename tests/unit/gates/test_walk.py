@@ -95,6 +95,7 @@ def subject(env: str, *, champion: bool) -> Subject:
         now=NOW,
         previous=proposed,
         evidence=proof,
+        merged=True,
         pull=PULL,
     )
 
