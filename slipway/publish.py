@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway import paths
-from slipway.errors import SlipwayError
+from slipway.errors import BadInput, SlipwayError
 
 # Credentials go by the environment: a command line is readable by every process of the machine.
 _HELPER = '!f() { echo "username=$SLIPWAY_GIT_USER"; echo "password=$SLIPWAY_GIT_PASSWORD"; }; f'
@@ -19,6 +19,8 @@ _PLAIN = [
     *("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "http.proxy="),
     *("-c", "user.name=slipway", "-c", "user.email=slipway@localhost"),
 ]
+# What environments run, and what lets it in.
+_RELEASES = [f":(glob)environments/*/{folder}/**" for folder in ("models", "break-glass")]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
         The branch's commit, and whether it had to move.
 
     Raises:
+        BadInput: it would change what an environment runs, past the gates.
         SlipwayError: the two conflict, or the checkout is shallow.
     """
     mine, theirs = whole(), _theirs(remote, branch)
@@ -91,6 +94,8 @@ def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
         return theirs, False
     if theirs and not _is_ancestor(theirs, mine):
         mine = _merged(mine, theirs)
+    if theirs:
+        _releases_nothing(theirs, mine)
     git("push", "--quiet", remote.url, f"{mine}:refs/heads/{branch}", remote=remote)
     return mine, True
 
@@ -116,6 +121,19 @@ def _theirs(remote: Remote, branch: str) -> str:
 def _is_ancestor(older: str, newer: str) -> bool:
     command = ["git", "merge-base", "--is-ancestor", older, newer]
     return subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True).returncode == 0
+
+
+def _releases_nothing(theirs: str, mine: str) -> None:
+    """Who may push to a protected branch passes by its gates: releases are not to come that way."""
+    changed = git("diff", "--name-only", "--no-renames", "-z", theirs, mine, "--", *_RELEASES)
+    if files := [file for file in changed.split("\0") if file]:
+        raise BadInput(
+            "changed by hand, and the forge's main takes releases by pull request only"
+            + (f" ({len(files) - 1} more like it)" if files[1:] else ""),
+            file=files[0],
+            fix="git revert what changed it; then propose it: slipway promote, or a branch and a "
+            "pull request on the forge",
+        )
 
 
 def _merged(mine: str, theirs: str) -> str:

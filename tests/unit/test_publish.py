@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slipway import paths, publish
-from slipway.errors import SlipwayError
+from slipway.errors import BadInput, SlipwayError
 from slipway.publish import Remote
 
 
@@ -142,6 +142,50 @@ def test_a_conflict_names_the_fix_and_changes_nothing(
     git(checkout, "merge", "--quiet", gained[:12], check=False)
     resolved = commit(checkout, model="both\n")
     assert publish.publish(remote) == (resolved, True)
+
+
+TOY = "environments/dev/models/toy.yaml"
+GLASS = "environments/prod/break-glass/toy.yaml"
+
+
+@pytest.mark.parametrize("gained", [False, True], ids=["ahead", "both moved"])
+@pytest.mark.parametrize("path", [TOY, GLASS])
+def test_a_release_goes_by_pull_request(
+    checkout: Path, other: Path, forge: Path, remote: Remote, path: str, gained: bool
+) -> None:
+    if gained:
+        merge_on_forge(other, gained="a\n")
+    before = tip(forge)
+    (checkout / path).parent.mkdir(parents=True)
+    mine = commit(checkout, **{path: "version: 9\n"})
+    with pytest.raises(BadInput) as error:
+        publish.publish(remote)
+    assert str(error.value).startswith(f"{path}: changed by hand")
+    assert "propose it: slipway promote" in str(error.value)
+    assert tip(forge) == before
+    # The fix is one that can be followed.
+    git(checkout, "revert", "--no-edit", mine)
+    assert publish.publish(remote)[1]
+
+
+def test_releases_that_the_forge_has_stay_and_are_no_reason_to_refuse(
+    checkout: Path, other: Path, forge: Path, remote: Remote
+) -> None:
+    (other / TOY).parent.mkdir(parents=True)
+    merge_on_forge(other, **{TOY: "version: 1\n"})
+    commit(checkout, model="2\n")
+    assert publish.publish(remote)[1]
+    assert git(forge, "show", f"main:{TOY}") == "version: 1"
+    # Nor is one that was fetched from there, nor one that a forge without anything begins with.
+    git(checkout, "merge", "--quiet", tip(forge))
+    commit(checkout, model="3\n")
+    assert publish.publish(remote)[1]
+    git(forge, "update-ref", "-d", "refs/heads/main")
+    assert publish.publish(remote) == (publish.head(), True)
+    (checkout / TOY).unlink()
+    commit(checkout, model="4\n")
+    with pytest.raises(BadInput, match=TOY):
+        publish.publish(remote)
 
 
 def test_the_user_s_settings_and_hooks_stay_out_of_it(
