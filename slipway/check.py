@@ -405,7 +405,12 @@ class _Judge:
     def _with_facts(self, subject: Subject) -> Subject:
         """With evidence, with the previous environment's release, and with what that served."""
         evidence, problem = self._evidence(subject.proposed, subject.environment)
-        subject = replace(subject, evidence=evidence, evidence_problem=problem)
+        subject = replace(
+            subject,
+            evidence=evidence,
+            evidence_problem=problem,
+            bento_problem=self._bento(subject.proposed),
+        )
         if subject.kind != "release":
             return subject
         trained = self.repository.contains(self.base, subject.proposed.code.commit)
@@ -446,6 +451,16 @@ class _Judge:
             return None, str(error)
         return found, ""
 
+    def _bento(self, proposed: Release) -> str:
+        """What is wrong with the bento; without a source the evidence says that there is none."""
+        try:
+            if self.source:
+                self.source.bento(proposed.bento.digest)
+        except SlipwayError as error:
+            self._note(error)
+            return str(error)
+        return ""
+
     def _champions(
         self, champion: Release | None, environment: str, subject: Subject
     ) -> Evidence | None:
@@ -459,7 +474,8 @@ class _Judge:
 
     def _note(self, error: SlipwayError) -> None:
         """Remembers what may answer another time. By name: these modules cost their import."""
-        if type(error).__name__ in ("Unreachable", "ClusterError"):
+        known = str(error) in self.unreachable
+        if type(error).__name__ in ("Unreachable", "ClusterError") and not known:
             self.unreachable.append(str(error))
 
 

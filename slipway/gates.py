@@ -185,8 +185,9 @@ class Subject:
 
     `champion`, `previous`, `former` are the base revision's: this environment's release, the
     previous environment's, and this environment's earlier ones, newest first. `evidence` has been
-    verified; where there is none `evidence_problem` says why. `merged`: whether the base contains
-    the commit that trained it; None where that cannot be told. A removal proposes what it removes.
+    verified; where there is none `evidence_problem` says why. `bento_problem`: why the bento cannot
+    be served, "" where it can. `merged`: whether the base contains the commit that trained it; None
+    where that cannot be told. A removal proposes what it removes.
     """
 
     environment: str
@@ -200,6 +201,7 @@ class Subject:
     former: tuple[Release, ...] = ()
     evidence: Evidence | None = None
     evidence_problem: str = ""
+    bento_problem: str = ""
     merged: bool | None = None
     pull: PullFacts | None = None
     soak: Soak | None = None

@@ -24,7 +24,8 @@ Keys = Mapping[str, "Ed25519PublicKey"]
 
 
 class Source(Protocol):
-    """Gives envelopes by digest, public keys that may have signed them, and what was served.
+    """Gives envelopes by digest, public keys that may have signed them, and what was served; and
+    tells whether bentos are whole.
 
     Each raises `SlipwayError` where it has none; `Unreachable` or `ClusterError` where it cannot
     tell.
@@ -36,6 +37,10 @@ class Source(Protocol):
 
     def keys(self, *, fresh: bool = False) -> Keys:
         """Public keys by their ids; `fresh`: not those remembered from an earlier time."""
+        ...
+
+    def bento(self, digest: Digest) -> None:
+        """Raises unless the bento is there and whole."""
         ...
 
     def soak(self, environment: str, model: str, bento: Digest) -> Soak:
@@ -57,6 +62,9 @@ class Mounted:
 
         return attestation.keys_from_environment()
 
+    def bento(self, digest: Digest) -> None:
+        self._store.verify("bentos", digest)
+
     def soak(self, environment: str, model: str, bento: Digest) -> Soak:
         from slipway import soak
 
@@ -66,8 +74,9 @@ class Mounted:
 class Platform:
     """On a person's machine: the platform's, and what was read of it before.
 
-    Evidence never changes. Keys may: those remembered serve until a signature is not theirs. The
-    cluster is connected to when something is asked of it, so that what is remembered needs none.
+    Evidence never changes. Keys may: those remembered serve until a signature is not theirs. A
+    bento that was whole once is not looked at again: the forge's gates do, each time. The cluster
+    is connected to when something is asked of it, so that what is remembered needs none.
     """
 
     def __init__(
@@ -77,8 +86,9 @@ class Platform:
         folder: Path | None = None,
         keys: Path | None = None,
     ) -> None:
-        """`folder` holds all the evidence there is, in files called by their digest's hex; `keys`
-        is a PEM file, else what SLIPWAY_EVIDENCE_KEYS names, else the platform's."""
+        """`folder` holds all the evidence there is, in files called by their digest's hex, and no
+        bento is looked for; `keys` is a PEM file, else what SLIPWAY_EVIDENCE_KEYS names, else the
+        platform's."""
         if folder and not folder.is_dir():
             raise BadInput(f"no folder {folder}", field="--evidence")
         given = os.environ.get(KEYS)
@@ -110,6 +120,14 @@ class Platform:
         found = attestation.load_keys(pem, "ConfigMap pipelines/evidence-keys")
         _remember(file, pem.encode())
         return found
+
+    def bento(self, digest: Digest) -> None:
+        seen = self._cache / "bentos" / digest.removeprefix("sha256:")
+        if self._folder or seen.is_file():
+            return
+        with self._connected().store() as store:
+            store.verify("bentos", digest)
+        _remember(seen, b"")
 
     def soak(self, environment: str, model: str, bento: Digest) -> Soak:
         from slipway import soak

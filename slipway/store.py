@@ -111,6 +111,13 @@ class Store:
             )
         return data
 
+    def verify(self, bucket: Bucket, digest: Digest) -> None:
+        """As `get`, but content is read only where the checksum that the store took is another."""
+        with _answering(uri(bucket, digest)):
+            head = self._head(bucket, digest)
+        if _recorded(head) != digest:
+            self.get(bucket, digest)
+
     def get_files(self, bucket: Bucket, digest: Digest) -> dict[str, bytes]:
         """The files that `put_files` stored."""
         return untar(self.get(bucket, digest))
@@ -149,13 +156,16 @@ class Store:
             raise
 
     def _intact(self, bucket: Bucket, digest: Digest, size: int) -> bool:
-        import base64
-
         head = self._head(bucket, digest)
-        if head is None or head["ContentLength"] != size:
-            return False
-        recorded = base64.b64decode(head.get("ChecksumSHA256", ""))
-        return recorded.hex() == digest.removeprefix("sha256:")
+        return _recorded(head) == digest and head["ContentLength"] == size
+
+
+def _recorded(head: Any) -> Digest:
+    """The digest of what was sent, as the store found it then; that of nothing where it did not."""
+    import base64
+
+    recorded = head.get("ChecksumSHA256", "") if head else ""
+    return f"sha256:{base64.b64decode(recorded).hex()}"
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def command(
     """Whether a change of environments/ may be merged. Exit code 1: a gate fails; 2: bad input.
 
     It is judged by the thresholds and against the champions of the base. What needs the platform
-    (evidence not seen here before, soak) fails and says so where there is none.
+    (evidence and bentos not seen here before, soak) fails and says so where there is none.
     """
     with Repository(repo) as repository:
         onto = base or default_base(repository)

@@ -1,4 +1,5 @@
-"""There is evidence, signed by a known key, about this very release here, and it is not too old.
+"""There is evidence, signed by a known key, about this very release here, and it is not too old;
+and what it is about is there.
 
 The commit that trained it also evaluated it, so a new release's has to be one that was merged.
 """
@@ -18,6 +19,12 @@ APPLIES_TO = ("release", "rollout", "rollback")
 
 
 def check(subject: Subject, limits: EvidencePolicy) -> Iterator[Finding]:
+    if problem := subject.bento_problem.partition("\n")[0]:
+        yield failed(
+            f"the bento that it is about is not to be had: {problem}",
+            "put the object back from a copy, or release another version: "
+            f"slipway train {subject.model}",
+        )
     found = subject.evidence
     if found is None:
         yield failed(subject.evidence_problem or "no evidence was found", subject.again)
@@ -43,7 +50,8 @@ def check(subject: Subject, limits: EvidencePolicy) -> Iterator[Finding]:
     if subject.kind == "release" and not subject.merged:
         yield _unmerged(subject)
         return
-    yield passed(f"signed, about this release, of {found.created}")
+    if not subject.bento_problem:
+        yield passed(f"signed, about this release, of {found.created}")
 
 
 def _unmerged(subject: Subject) -> Finding:

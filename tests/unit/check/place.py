@@ -35,6 +35,7 @@ class Kept:
         self.known: Keys = samples.KEYS
         self.served: dict[tuple[str, str, Digest], Soak] = {}
         self.down: SlipwayError | None = None
+        self.spoilt: dict[Digest, SlipwayError] = {}
 
     def get(self, digest: Digest) -> bytes:
         if self.down:
@@ -43,6 +44,10 @@ class Kept:
 
     def keys(self, *, fresh: bool = False) -> Keys:
         return self.known
+
+    def bento(self, digest: Digest) -> None:
+        if problem := self.down or self.spoilt.get(digest):
+            raise problem
 
     def soak(self, environment: str, model: str, bento: Digest) -> Soak:
         if self.down:

@@ -159,6 +159,23 @@ def test_evidence_that_is_missing_altered_swapped_or_unsigned_is_refused(place: 
     assert verdict.releases[0].evidence is None
 
 
+@pytest.mark.parametrize("problem", [store.Missing, store.Corrupt, store.Unreachable])
+@pytest.mark.parametrize("kind", ["release", "rollback", "rollout"])
+def test_a_bento_that_is_not_whole_is_refused(
+    place: Place, kind: str, problem: type[store.StoreError]
+) -> None:
+    former, present = place.landed("be", 3), place.landed("bf", 4)
+    more = present.model_copy(update={"rollout": Rollout(resources=Resources(memory="1Gi"))})
+    proposed = {"release": place.next("c0", 5), "rollback": former, "rollout": more}[kind]
+    verdict = place.propose(files(proposed))
+    assert (verdict.releases[0].kind, failing(verdict)) == (kind, {})
+    place.source.spoilt[proposed.bento.digest] = problem("s3://bentos/…: bad\n  fix: none")
+    verdict = place.check()
+    assert failing(verdict).keys() == {"evidence"}
+    assert "not to be had: s3://bentos/…: bad → put the object back" in failing(verdict)["evidence"]
+    assert bool(verdict.unreachable) == (problem is store.Unreachable)
+
+
 def test_what_a_branch_trained_waits_until_it_is_merged(place: Place) -> None:
     """Its code has evaluated itself: whoever wrote it could have written any metric."""
     branch = place.write("side", {"bentos/toy/training.py": b"brier = 0\n"}, "Better than ever")

@@ -121,13 +121,16 @@ def test_without_network_what_was_seen_before_is_enough(
         def get(self, bucket: str, digest: str) -> bytes:
             return place.source.objects.get("evidence", digest)
 
+        def verify(self, bucket: str, digest: str) -> None:
+            assert (bucket, digest) == ("bentos", samples.digest("be"))
+
         def config(self, namespace: str, name: str) -> dict[str, str]:
             return {"public.pem": samples.public_pem().decode()}
 
     with monkeypatch.context() as online:
         online.setattr(Cluster, "connect", Online)
         assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert Online.asked == 1
+    assert Online.asked == 2  # for the evidence, and for the bento
     assert CliRunner().invoke(app, arguments).exit_code == 0
 
 

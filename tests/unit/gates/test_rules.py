@@ -100,6 +100,11 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
         lambda: subject(evidence=found(created=at(minutes=-6))),
         "6 min in the future\nset the clocks",
     ),
+    "a bento that is gone": (
+        "evidence",
+        lambda: subject(bento_problem="s3://bentos/…: no such object\n  fix: see"),
+        "is not to be had: s3://bentos/…: no such object\nput the object back from a copy",
+    ),
     "trained from a branch": (
         "evidence",
         lambda: subject(merged=False),

@@ -45,6 +45,23 @@ def test_a_truncated_object_is_refused(store: Store) -> None:
         store.get("data", digest)
 
 
+def test_what_is_whole_is_told_without_reading_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = store.put("data", b"whole")
+    _overwrite(store, other := digests.of(b"by hand"), b"by hand")
+    store.verify("data", other)  # nobody took its checksum, so it is read
+    with pytest.raises(Missing, match="no such object"):
+        store.verify("data", digests.of(b"never stored"))
+    with monkeypatch.context() as unread:
+        unread.setattr(store, "get", lambda *_: pytest.fail("it was read"))
+        store.verify("data", digest)
+    for content in (b"wrong", b"who"):
+        _overwrite(store, digest, content)
+        with pytest.raises(Corrupt):
+            store.verify("data", digest)
+
+
 def test_no_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
