@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # The commit status that branch protection requires.
 CONTEXT = "slipway/check"
+# What the gates' comment carries.
+MARKER = "slipway-check"
 
 
 class NotAllowed(SlipwayError):

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from slipway import gates, publish, release, training
+from slipway import gates, merging, publish, release, training
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import NotFound
+from slipway.forge import ACTIONS, NotFound
 from slipway.release import ENVIRONMENTS, Release
 from slipway.repository import Repository
 
@@ -198,9 +198,10 @@ def nothing_to_do(forge: Forge, wanted: Promotion) -> str:
 
 
 def said_by_gates(forge: Forge, pull: PullRequest) -> str:
-    """The first line of the gates' comment; "" where there is none yet."""
-    for comment in forge.comments(pull.number):
-        head, _, text = comment.body.partition("\n")
-        if "slipway-check" in head:
-            return next((line.lstrip("# ") for line in text.splitlines() if line.strip()), "")
-    return ""
+    """The first line of the gates' comment; "" where there is none yet.
+
+    They speak as the bot that also proposes; on GitHub, where Actions runs them, as that.
+    """
+    said = forge.said(pull.number, merging.MARKER, by=(pull.author, ACTIONS))
+    lines = said.splitlines()[1:]
+    return next((line.lstrip("# ") for line in lines if line.strip()), "")

@@ -16,9 +16,10 @@ from slipway.forge.base import (
     State,
 )
 from slipway.forge.gitea import Gitea
-from slipway.forge.github import GitHub
+from slipway.forge.github import ACTIONS, GitHub
 
 __all__ = [
+    "ACTIONS",
     "Comment",
     "Forge",
     "ForgeError",

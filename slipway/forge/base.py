@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, Self
@@ -196,6 +196,10 @@ class Forge(Protocol):
 
     def comment(self, number: int, marker: str, body: str) -> None:
         """This user's one comment that carries `marker`, made or updated in place."""
+        ...
+
+    def said(self, number: int, marker: str, *, by: Collection[str] = ()) -> str:
+        """The comment that carries `marker`, of this user or of one of those; "" for none."""
         ...
 
     def comments(self, number: int) -> list[Comment]:

@@ -24,6 +24,8 @@ from slipway.publish import Remote
 API, SERVER = "https://api.github.com", "https://github.com"
 # GitHub's id of Actions: a required status is one that Actions reported, whoever else may write.
 _ACTIONS = 15368
+# As whom Actions comments.
+ACTIONS = "github-actions[bot]"
 
 
 class GitHub(Shared):
@@ -228,7 +230,7 @@ class GitHub(Shared):
             except ForgeError as error:
                 if error.status not in (401, 403):
                     raise
-                self._login = "github-actions[bot]"  # an Actions token may not ask who it is
+                self._login = ACTIONS  # an Actions token may not ask who it is
         return user["login"] == self._login
 
     def attach(self, number: int, name: str, content: bytes) -> str:

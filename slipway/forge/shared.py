@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self
 
@@ -218,14 +218,25 @@ class Shared:
             for item in self._comments(number)
         ]
 
-    def comment(self, number: int, marker: str, body: str) -> None:
-        hidden = f"<!-- {marker} -->"
-        text = {"body": f"{hidden}\n{body}"}
+    def said(self, number: int, marker: str, *, by: Collection[str] = ()) -> str:
+        return next((str(item["body"]) for item in self._marked(number, marker, by)), "")
+
+    def _marked(
+        self, number: int, marker: str, by: Collection[str] = ()
+    ) -> Iterator[dict[str, Any]]:
+        """Comments with the marker: this user's, or of those named. Anybody else may write it."""
         for item in self._comments(number):
-            # Somebody else's comment with the marker is theirs, and stays as it is.
-            if str(item["body"]).startswith(hidden) and self._is_mine(item["user"]):
-                if item["body"] != text["body"]:
-                    self._api.send("PATCH", f"issues/comments/{item['id']}", json=text)
-                return
-        what = f"comment on pull request {number}"
-        self._api.send("POST", f"issues/{number}/comments", json=text, what=what)
+            user = item["user"]
+            if str(item["body"]).startswith(f"<!-- {marker} -->") and (
+                (user or {}).get("login") in by if by else self._is_mine(user)
+            ):
+                yield item
+
+    def comment(self, number: int, marker: str, body: str) -> None:
+        text = {"body": f"<!-- {marker} -->\n{body}"}
+        found = next(self._marked(number, marker), None)
+        if found is None:
+            what = f"comment on pull request {number}"
+            self._api.send("POST", f"issues/{number}/comments", json=text, what=what)
+        elif found["body"] != text["body"]:
+            self._api.send("PATCH", f"issues/comments/{found['id']}", json=text)

@@ -16,12 +16,11 @@ from slipway.check import Verdict, check, shorten
 from slipway.errors import SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound, PullRequest, State, from_environment
 from slipway.gates import Approval, PullFacts
-from slipway.merging import CONTEXT
+from slipway.merging import CONTEXT, MARKER
 from slipway.repository import Repository
 from slipway.sources import Mounted, Source
 from slipway.store import Store
 
-MARKER = "slipway-check"
 BASE = "main"
 # How often a head or a base may move while it is being judged before the sweep has to come back.
 ATTEMPTS = 5
@@ -157,7 +156,7 @@ class Gates:
 
     def _comment(self, pull: PullRequest, verdict: Verdict) -> bool:
         """Brings the comment up to date; whether there was anything new to say."""
-        said = self._said(pull)
+        said = self._forge.said(pull.number, MARKER)
         if not said and not (
             verdict.releases or verdict.findings or verdict.problems or verdict.costs
         ):
@@ -178,12 +177,6 @@ class Gates:
             text = report.markdown(verdict, compare_url=self._forge.compare_url, plots=plots)
         self._forge.comment(pull.number, MARKER, f"{text}\n{key}")
         return True
-
-    def _said(self, pull: PullRequest) -> str:
-        """Our comment as it stands; "" where there is none."""
-        me, hidden = self._forge.remote.username, f"<!-- {MARKER} -->"
-        comments = self._forge.comments(pull.number)
-        return next((c.body for c in comments if c.author == me and c.body.startswith(hidden)), "")
 
 
 def state_of(verdict: Verdict) -> State:

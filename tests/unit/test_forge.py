@@ -212,6 +212,16 @@ def test_comment_is_updated_in_place() -> None:
     assert script.asked[-1] == ("PATCH", "issues/comments/3")
 
 
+def test_what_was_said_is_this_user_s_or_theirs_whom_one_believes() -> None:
+    comments = [
+        {"id": i, "body": f"<!-- gates -->\n{i}", "user": {"login": login} if login else None}
+        for i, login in enumerate(("", "eve", "bot", "ada"))
+    ]
+    for by, expected in (((), "2"), (("ada", "nobody"), "3"), (("nobody",), "")):
+        script = Script(httpx.Response(200, json=comments))
+        assert gitea(script).said(7, "gates", by=by)[-1:] == expected
+
+
 def test_comment_of_another_is_not_taken_over() -> None:
     theirs = {"id": 2, "body": "<!-- gates -->\nI am the gates", "user": {"login": "eve"}}
     script = Script(httpx.Response(200, json=[theirs]), said(201))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +63,7 @@ class Place(GitForge):
         self.verdict = None
         self.source = Kept()
         self.log: list[tuple[str, State, str]] = []
-        self.said: dict[int, list[Comment]] = {}
+        self.commented: dict[int, list[Comment]] = {}
         self.attached: list[str] = []
         self.approvals: dict[int, list[Review]] = {}
         people = (
@@ -147,13 +147,17 @@ class Place(GitForge):
         self.log.append((sha, state, description))
 
     def comments(self, number: int) -> list[Comment]:
-        return self.said.get(number, [])
+        return self.commented.get(number, [])
+
+    def said(self, number: int, marker: str, *, by: Collection[str] = ()) -> str:
+        found = (c for c in self.comments(number) if c.author in (by or ("bot",)))
+        return next((c.body for c in found if c.body.startswith(f"<!-- {marker} -->")), "")
 
     def comment(self, number: int, marker: str, body: str) -> None:
-        said = self.said.setdefault(number, [])
+        said = self.commented.setdefault(number, [])
         made = Comment(len(said), "bot", f"<!-- {marker} -->\n{body}", NOW)
         kept = [c for c in said if not (c.author == "bot" and c.body.startswith(f"<!-- {marker}"))]
-        self.said[number] = [*kept, made]
+        self.commented[number] = [*kept, made]
 
     def attach(self, number: int, name: str, content: bytes) -> str:
         self.attached.append(name)

@@ -219,7 +219,7 @@ def test_somebody_else_s_comment_with_the_marker_is_not_ours(place: Place, step:
     judged(step, place)
     (mine,) = place.comments(1)
     forged = mine.__class__(9, "mallory", mine.body.replace("❌", "✅"), NOW)
-    place.said[1] = [forged]
+    place.commented[1] = [forged]
     judged(step, place)
     assert [c.author for c in place.comments(1)] == ["mallory", "bot"]
 

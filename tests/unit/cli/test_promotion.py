@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from slipway import attestation, digests, paths, promotion, release, reproduce, 
 from slipway.cli import app
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput
-from slipway.forge import Comment, ForgeError, PullRequest
+from slipway.forge import ForgeError, PullRequest
 from slipway.gates import Soak
 from slipway.steps import tracking
 
@@ -83,13 +84,18 @@ def pull(connected: Any, monkeypatch: pytest.MonkeyPatch) -> PullRequest:
         state="open",
         merged=False,
         merge_sha=None,
+        author="slipway-bot",
     )
     forge = connected.forge
     forge.reported[made.sha] = {"slipway/check": "success"}
-    said = "<!-- slipway-check -->\n## ✅ may be merged: 15 gates pass\n\nmore"
-    comment: Any = Comment(id=1, author="slipway-bot", body=said, when=None)  # type: ignore[arg-type]
+    text = "<!-- slipway-check -->\n## ✅ may be merged: 15 gates pass\n\nmore"
+
+    def said(number: int, marker: str, *, by: Collection[str]) -> str:
+        assert (number, marker, *by) == (7, "slipway-check", "slipway-bot", "github-actions[bot]")
+        return text
+
     monkeypatch.setattr(forge, "pull", lambda _: made, raising=False)
-    monkeypatch.setattr(forge, "comments", lambda _: [comment], raising=False)
+    monkeypatch.setattr(forge, "said", said, raising=False)
     return made
 
 
