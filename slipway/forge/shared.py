@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self
 
@@ -234,9 +235,14 @@ class Shared:
 
     def comment(self, number: int, marker: str, body: str) -> None:
         text = {"body": f"<!-- {marker} -->\n{body}"}
-        found = next(self._marked(number, marker), None)
-        if found is None:
+        found = list(self._marked(number, marker))
+        if not found:
             what = f"comment on pull request {number}"
             self._api.send("POST", f"issues/{number}/comments", json=text, what=what)
-        elif found["body"] != text["body"]:
-            self._api.send("PATCH", f"issues/comments/{found['id']}", json=text)
+            # Who looked at the same moment has made one, too: of the two the first stays.
+            found = list(self._marked(number, marker))
+        for later in found[1:]:
+            with suppress(NotFound):
+                self._api.send("DELETE", f"issues/comments/{later['id']}")
+        if found and found[0]["body"] != text["body"]:
+            self._api.send("PATCH", f"issues/comments/{found[0]['id']}", json=text)

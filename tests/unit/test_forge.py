@@ -224,9 +224,23 @@ def test_what_was_said_is_this_user_s_or_theirs_whom_one_believes() -> None:
 
 def test_comment_of_another_is_not_taken_over() -> None:
     theirs = {"id": 2, "body": "<!-- gates -->\nI am the gates", "user": {"login": "eve"}}
-    script = Script(httpx.Response(200, json=[theirs]), said(201))
+    mine = {"id": 3, "body": "<!-- gates -->\nnew", "user": {"login": "bot"}}
+    both = httpx.Response(200, json=[theirs, mine])
+    script = Script(httpx.Response(200, json=[theirs]), said(201), both)
     gitea(script).comment(7, "gates", "new")
-    assert script.asked[-1] == ("POST", "issues/7/comments")
+    assert script.asked[1:] == [("POST", "issues/7/comments"), ("GET", "issues/7/comments")]
+
+
+@pytest.mark.parametrize("deleted", [said(204), said(404)], ids=["deleted", "gone already"])
+def test_of_two_comments_made_at_once_the_first_stays(deleted: Answer) -> None:
+    made = [
+        {"id": i, "body": f"<!-- gates -->\n{text}", "user": {"login": "bot"}}
+        for i, text in ((3, "theirs"), (4, "new"))
+    ]
+    none, both = httpx.Response(200, json=[]), httpx.Response(200, json=made)
+    script = Script(none, said(201), both, deleted, said(200))
+    gitea(script).comment(7, "gates", "new")
+    assert script.asked[3:] == [("DELETE", "issues/comments/4"), ("PATCH", "issues/comments/3")]
 
 
 def test_pull_of_a_fork_is_told_and_not_found_by_its_branch() -> None:
