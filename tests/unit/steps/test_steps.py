@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import os
 import subprocess
@@ -362,6 +363,50 @@ def test_a_champion_whose_columns_are_gone_says_so(
     forge["slipway/bentos/flight_delay/training.py"] += code
     with pytest.raises(SlipwayError, match=r"KeyError(.|\n)*ingest must keep the columns"):
         rescore.predicted(store, champion, evaluated)
+
+
+NOSY = """
+import os, pathlib
+import numpy
+def features(rows):
+    return rows
+def predict(files, rows):
+    read = []
+    for process in (os.getpid(), os.getppid(), *map(int, os.environ["HOME"].split())):
+        try:
+            read.append(bool(pathlib.Path(f"/proc/{process}/environ").read_bytes()))
+        except PermissionError:
+            read.append(False)
+    assert read == [True, False, False], read
+    return numpy.full(2, 0.5)
+"""
+
+
+def test_the_champions_code_reads_nobody_s_environment() -> None:
+    """Neither the step's, nor that of what started it: both are of its user."""
+    libc = ctypes.CDLL(None)
+    if libc.syscall(444, None, 0, 1) < 0:
+        pytest.skip("a kernel without Landlock")
+
+    def as_in_a_pod() -> None:
+        for capability in range(64):
+            libc.prctl(24, capability, 0, 0, 0)
+
+    program = """
+import sys, pandas
+from slipway.steps import rescore
+rescore.predict({"training.py": sys.argv[1].encode()}, {}, "toy", pandas.DataFrame({"a": [1, 2]}))
+"""
+    with subprocess.Popen(["sleep", "60"], preexec_fn=as_in_a_pod) as started:
+        done = subprocess.run(
+            [sys.executable, "-c", program, NOSY],
+            env={**os.environ, "HOME": str(started.pid)},
+            preexec_fn=as_in_a_pod,
+            capture_output=True,
+            text=True,
+        )
+        started.kill()
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
