@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 FOLDER = "environments"
 # What judges a release, or decides how it is served, does not change together with it.
-APART = ("policies/", "slipway/", "workflows/", ".github/", "bentos/serving/")
+APART = (
+    *("policies/", "slipway/", "workflows/", ".github/", "bentos/serving/"),
+    *("infra/", "toolchain/", "requirements/"),
+)
 # What reads a stack's file, and what AWS asks for what is in it.
 PROGRAM, PRICES = "infra/", "infra/prices.yaml"
 # Of a forger's file only so much is read.
@@ -669,7 +672,8 @@ class _Change:
             )
         if not releases:
             return found
-        if apart := [path for path in self._changed if path.startswith(APART)]:
+        values = [path for path, (_, place) in self._inside.items() if _is(place, "values")]
+        if apart := [*(path for path in self._changed if path.startswith(APART)), *values]:
             named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" * (len(apart) > 3))
             refuse(
                 f"it changes what judges or serves releases together with a release: {named}",

@@ -66,12 +66,21 @@ def test_thresholds_that_come_with_a_release_are_refused_and_not_used(place: Pla
         ".github/workflows/check.yaml",
         "bentos/serving/values.yaml",
         "policies/admission/x.yaml",
+        "infra/stack.py",
+        "toolchain/images/serving/Containerfile",
+        "requirements/serving.txt",
     ],
 )
 def test_nothing_that_judges_or_serves_comes_with_a_release(place: Place, path: str) -> None:
     verdict = place.propose(files(place.next()) | {path: b"x: 1\n"})
     assert path in failing(verdict)["scope"]
     assert verdict.exit_code == 1
+
+
+def test_settings_of_an_environment_do_not_come_with_a_release(place: Place) -> None:
+    settings = "environments/dev/values.yaml"
+    verdict = place.propose(files(place.next()) | {settings: b"serving: {history: 3}\n"})
+    assert settings in failing(verdict)["scope"]
 
 
 def test_a_model_s_own_code_may_come_with_it(place: Place) -> None:
