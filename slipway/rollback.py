@@ -91,14 +91,6 @@ def history(repository: Repository, tip: str, env: str, model: str) -> list[Form
     return found
 
 
-def abandoned(stood: Sequence[Former | None]) -> list[Release]:
-    """What an environment was rolled back from: its releases since the present one first stood.
-
-    `stood` is a `history`. None of these should come back by itself.
-    """
-    return [f.release for f in stood[: _bottom(stood)] if f and f.release and not _is(stood[0], f)]
-
-
 def _is(one: Former | None, other: Former) -> bool:
     """Whether two files pin the same."""
     if one is None or one.release is None or other.release is None:

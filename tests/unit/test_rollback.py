@@ -96,9 +96,6 @@ def test_the_one_before_and_then_the_one_before_that(world: World) -> None:
     world.merge(world.plan().target)
     # Not back to the third, which was abandoned, however new it is.
     assert world.plan().former.content == files[0]
-    with mirror(world.forge) as (repository, tip):
-        stood = rollback.history(repository, tip, "prod", "toy")
-    assert [r.version for r in rollback.abandoned(stood)] == [3]
     world.merge(world.plan().target)
     with pytest.raises(BadInput, match=r"no other release of toy before version 1\b"):
         world.plan()
