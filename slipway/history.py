@@ -25,7 +25,8 @@ _PULL = re.compile(r"^Merge pull request #(\d+)\b|\(#(\d+)\)(?! *')")
 class Entry:
     """One change of a release file on the branch itself.
 
-    `author` wrote what was merged, `merger` put it on the branch. `release` is None where there is
+    `author` wrote what was merged, `merger` put it on the branch, and `requested_by` says that it
+    asked for it: "" where nobody does. `release` is None where there is
     none any more, or none that can be read. `break_glass`: who waived gates with it, and why.
     """
 
@@ -38,6 +39,7 @@ class Entry:
     pull: int | None
     release: Release | None
     break_glass: str = ""
+    requested_by: str = ""
 
     @property
     def document(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Entry:
             "kind": self.kind,
             "author": self.author,
             "merger": self.merger,
+            "requested_by": self.requested_by,
             "commit": self.commit,
             "subject": self.subject,
             "pull": self.pull,
@@ -71,7 +74,7 @@ def entries(
     """
     path = str(release.path(environment, model))
     commits = repository.log(rev, path)
-    authors = _authors(repository, commits)
+    brought = _brought(repository, commits)
     found: list[Entry] = []
     earlier: list[Release] = []
     present: Release | None = None
@@ -90,7 +93,8 @@ def entries(
             Entry(
                 when=commit.when,
                 kind=kind,
-                author=authors.get(commit.sha, commit.author),
+                author=brought.get(commit.sha, commit).author,
+                requested_by=brought.get(commit.sha, commit).requested_by,
                 merger=commit.author,
                 commit=commit.sha,
                 subject=commit.subject,
@@ -112,10 +116,10 @@ def _parse(content: bytes | None, path: str) -> Release | None:
     return None
 
 
-def _authors(repository: Repository, commits: Sequence[Commit]) -> dict[str, str]:
-    """Who wrote what a merge brought: the author of the merged branch's last commit."""
+def _brought(repository: Repository, commits: Sequence[Commit]) -> dict[str, Commit]:
+    """What a merge brought: the merged branch's last commit."""
     brought = {c.parents[1]: c.sha for c in commits if len(c.parents) > 1}
-    return {brought[c.sha]: c.author for c in repository.commits(list(brought))}
+    return {brought[c.sha]: c for c in repository.commits(list(brought))}
 
 
 def _broken(repository: Repository, commit: Commit, environment: str, model: str) -> str:

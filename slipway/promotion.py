@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from slipway import gates, merging, publish, release, training
+from slipway import gates, merging, paths, publish, release, training
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ACTIONS, NotFound
 from slipway.release import ENVIRONMENTS, Release
@@ -33,13 +33,17 @@ TEMPLATE = "promote"
 
 @dataclass(frozen=True)
 class Promotion:
-    """From where to where a model goes. `break_glass`: content of the file to come with it."""
+    """From where to where a model goes. `break_glass`: content of the file to come with it.
+
+    `requested_by`: who asks for it, by their own word.
+    """
 
     model: str
     environment: str
     source: str
     break_glass: str = ""
     dry_run: bool = False
+    requested_by: str = ""
 
     @property
     def path(self) -> str:
@@ -78,6 +82,14 @@ def plan(model: str, to: str, source: str | None) -> Promotion:
     return Promotion(model, to, source)
 
 
+def requester() -> str:
+    """Who runs this, as their git would sign a commit; "" where it knows nobody."""
+    with Repository(paths.REPOSITORY) as repository:
+        keys = ("user.name", "user.email")
+        name, email = (repository.git("config", key, ok=(0, 1)).strip() for key in keys)
+    return f"{name} <{email}>" if name and email else name or email
+
+
 def glass(who: str, why: str, until: str, rules: Sequence[str], path: str) -> str:
     """The content of a break-glass file, checked. `until` is an instant, or hours from now (6h)."""
     if until.endswith("h") and until[:-1].isdecimal():
@@ -113,6 +125,7 @@ def begin(cluster: Cluster, wanted: Promotion) -> tuple[Workflow, bool]:
         "from-environment": wanted.source,
         "break-glass": wanted.break_glass,
         "dry-run": labels["dry-run"],
+        "requested-by": wanted.requested_by,
     }
     return training.submit(cluster, TEMPLATE, values, labels), True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ _STATUS: dict[str, Status] = {
 _PLAIN = ("-c", "log.follow=false", "-c", "log.showSignature=false", "-c", "log.mailmap=false")
 # Of a commit, a field each: no message can hold a NUL, which also ends each commit.
 _FIELDS = ("%H", "%P", "%an", "%ae", "%cn", "%ct", "%s", "%b")
+
+
+# The trailer of a commit that somebody had made: who, as NAME <EMAIL> or a login.
+REQUESTED_BY = "Requested-by"
+_REQUESTED_BY = re.compile(rf"^{REQUESTED_BY}: (.+)$", re.MULTILINE)
 
 
 class GitError(SlipwayError):
@@ -62,6 +68,12 @@ class Commit:
     subject: str
     body: str
     parents: tuple[str, ...]
+
+    @property
+    def requested_by(self) -> str:
+        """Who asked for it, by their own word; "" where it does not say."""
+        found = _REQUESTED_BY.findall(self.body)
+        return str(found[-1]).strip() if found else ""
 
 
 class Repository:

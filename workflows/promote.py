@@ -17,6 +17,7 @@ def workflow() -> WorkflowTemplate:
         Parameter(name="from-environment", description="whose release is promoted"),
         Parameter(name="break-glass", value="", description="content of a break-glass file"),
         Parameter(name="dry-run", value="false", description="true: nothing is pushed"),
+        Parameter(name="requested-by", value="", description="who asks for it, for the record"),
         entrypoint="promote",
         images=("training-image",),
     ) as made:
@@ -40,6 +41,7 @@ def workflow() -> WorkflowTemplate:
             *proposing(
                 break_glass=parameter("break-glass"),
                 dry_run=parameter("dry-run"),
+                requested_by=parameter("requested-by"),
             ),
         )
         with DAG(name=made.entrypoint):

@@ -249,7 +249,11 @@ TARGET = MODEL | {"environment": parameter("environment")}
 
 
 def proposing(
-    *, runtime_image: str = "", break_glass: str = "", dry_run: str = "false"
+    *,
+    runtime_image: str = "",
+    break_glass: str = "",
+    dry_run: str = "false",
+    requested_by: str = "",
 ) -> tuple[Container, ...]:
     """Steps that compare a packaged bento with the champion, sign what they found, and propose it.
 
@@ -290,7 +294,9 @@ def proposing(
         "propose",
         ("evidence", "version", *(() if image else ("runtime-image",))),
         ("pull-request", "note", "release"),
-        constants=TARGET | image | {"break-glass": break_glass, "dry-run": dry_run},
+        constants=TARGET
+        | image
+        | {"break-glass": break_glass, "dry-run": dry_run, "requested-by": requested_by},
         revision=MAIN,
         secrets=(STORE, FORGE),
         verifies=True,

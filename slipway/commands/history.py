@@ -71,7 +71,7 @@ def table(found: list[Entry]) -> Table:
             str(of.version) if of else "-",
             short(of.bento.digest if of else None),
             short(of.evidence.digest if of else None),
-            Text(entry.author),
+            Text(entry.requested_by.partition(" <")[0] or entry.author),
             Text(entry.merger),
             f"#{entry.pull}" if entry.pull else entry.commit[:12],
             Text("; ".join(part for part in (numbers, glass) if part)),

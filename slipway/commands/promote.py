@@ -57,13 +57,18 @@ def command(
         str | None,
         typer.Option(metavar="LOGIN", help="With --break-glass: who answers. [default: you]"),
     ] = None,
+    requested_by: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="Who asks for it. [default: as git has you]"),
+    ] = None,
     output: Output = "text",
 ) -> None:
     """Propose what one environment runs to the next, on evidence made for that one.
 
     It ends in a pull request; nothing runs before that is merged. Exit code 1: a gate refuses it.
     """
-    wanted = replace(promotion.plan(model, to, source), dry_run=dry_run)
+    asks = promotion.requester() if requested_by is None else requested_by
+    wanted = replace(promotion.plan(model, to, source), dry_run=dry_run, requested_by=asks)
     with _nothing_promoted():
         cluster = Cluster.connect()
         if break_glass is not None:

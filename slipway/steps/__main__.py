@@ -48,6 +48,7 @@ FLAGS = {
         "runtime-image",
         "break-glass",
         "dry-run",
+        "requested-by",
     ),
 }
 # Steps of main's code, which know a model by its name alone: its folder may not be on main yet.

@@ -17,7 +17,7 @@ from slipway.errors import SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound, PullRequest, State, from_environment
 from slipway.gates import Approval, PullFacts
 from slipway.merging import CONTEXT, MARKER
-from slipway.repository import Repository
+from slipway.repository import Commit, Repository
 from slipway.sources import Mounted, Source
 from slipway.store import Store
 
@@ -137,11 +137,11 @@ class Gates:
         self._forge.set_status(pull.sha, CONTEXT, state, text)
 
     def _facts(self, pull: PullRequest, base: str) -> PullFacts:
-        """Who proposed it and who approves it: nobody approves what he committed himself."""
+        """Who proposed it and who approves it: nobody approves what he committed or asked for."""
         mine = {
             name.lower()
             for commit in self._fetched.repository.ahead(base, pull.sha)
-            for name in (commit.author, commit.email.partition("@")[0])
+            for name in _people(commit)
         }
         return PullFacts(
             number=pull.number,
@@ -177,6 +177,13 @@ class Gates:
             text = report.markdown(verdict, compare_url=self._forge.compare_url, plots=plots)
         self._forge.comment(pull.number, MARKER, f"{text}\n{key}")
         return True
+
+
+def _people(commit: Commit) -> tuple[str, ...]:
+    """What the forge may call whoever a commit is of."""
+    asked, _, email = commit.requested_by.partition(" <")
+    addresses = (address.partition("@")[0] for address in (commit.email, email))
+    return commit.author, asked, *addresses
 
 
 def state_of(verdict: Verdict) -> State:

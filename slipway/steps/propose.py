@@ -7,7 +7,7 @@ former one is closed with a word on why.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from slipway import attestation, digests, gates, paths, release
@@ -16,6 +16,7 @@ from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
 from slipway.forge import NotFound, from_environment
 from slipway.release import Approvals, Code, Data, MLflow, Release, Rollout, Runtime, Signature
+from slipway.repository import REQUESTED_BY
 from slipway.store import Store
 
 if TYPE_CHECKING:
@@ -31,10 +32,17 @@ class Proposal:
     environment: str
     release: Release
     files: Mapping[str, bytes] = field(repr=False)
+    requested_by: str = ""
 
     @property
     def title(self) -> str:
         return f"Release {self.release.model} {self.release.version} to {self.environment}"
+
+    @property
+    def message(self) -> str:
+        """The commit's."""
+        asked = f"\n\n{REQUESTED_BY}: {self.requested_by}" if self.requested_by else ""
+        return f"{self.title}{asked}"
 
     def branch(self, main: str) -> str:
         """Of this content from this commit of main on, and of nothing else.
@@ -55,12 +63,14 @@ def run(
     runtime_image: str,
     break_glass: str,
     dry_run: str,
+    requested_by: str,
 ) -> dict[str, str]:
     """Proposes the release to an environment.
 
     Args:
         break_glass: content of the break-glass file to come with it; "" for none.
         dry_run: "true" to write nothing.
+        requested_by: who asks for it, to stand in the commit; "" for nobody.
 
     Outputs `pull-request`, its number, or "" and in `note` why there is none; and `release`, the
     release file that is proposed, or would be.
@@ -78,6 +88,7 @@ def run(
     with from_environment() as forge:
         present = on_main(forge, environment, model)
         made = proposal(document, evidence, int(version), runtime_image, present, break_glass)
+        made = replace(made, requested_by=" ".join(requested_by.split()))
         content = made.files[str(release.path(environment, model))].decode()
         if dry_run == "true":
             return {"pull-request": "", "note": "only tried", "release": content}
@@ -159,7 +170,7 @@ def propose(
     same = next((pull for pull in alike if _has(forge, pull, made.files)), None)
     branch = same.head if same else made.branch(forge.commit())
     if same is None:
-        forge.write(branch, made.files, made.title)
+        forge.write(branch, made.files, made.message)
     pull = forge.open(branch, made.title, body(made, present))
     for _, former in others:
         if former.number != pull.number:

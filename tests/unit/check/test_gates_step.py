@@ -83,6 +83,16 @@ def test_failure_names_the_first_gate_and_goes_when_it_is_mended(place: Place, s
     assert states(place).count("pending") == 1
 
 
+@pytest.mark.parametrize("asked", ["Grace Hopper <grace@x>", "Grace <g@x>", "grace"])
+def test_who_asked_for_a_release_does_not_approve_it(place: Place, step: Gates, asked: str) -> None:
+    place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
+    place.write("head", files(place.next()), f"Release toy 3 to dev\n\nRequested-by: {asked}")
+    pull = place.open("head", "Release toy 3 to dev")
+    place.approvals[1] = [Review("grace", "approved", pull.sha, NOW)]
+    judged(step, place)
+    assert place.log[-1][2].startswith("approvals: 0 of 1 by managers")
+
+
 def test_a_new_push_is_judged_anew_and_alone(place: Place, step: Gates) -> None:
     place.write("head", files(place.next()), "Release")
     first = place.open("head", "Release toy 3 to dev").sha

@@ -61,6 +61,20 @@ rules: [fresh]
     assert entries(place, limit=2) == found[:2]
 
 
+def test_who_asked_for_it_is_told_where_the_commit_says_so(place: Place) -> None:
+    made = place.next("be", 3)
+    said = "Release toy 3 to dev\n\nRequested-by: Grace Hopper <grace@example.org>"
+    place.write("head", files(made), said)
+    place.merge(place.open("head", "three").number)
+    place.landed("bf", 4)
+    later, first = entries(place)
+    assert (first.author, first.requested_by) == ("Ada", "Grace Hopper <grace@example.org>")
+    assert (later.author, later.requested_by) == ("Ada", "")
+    said = run("toy", "--env", "dev", "--repo", str(place.folder))[1]
+    assert "Grace Hopper  Ada" in said
+    assert "grace@" not in said
+
+
 @pytest.mark.parametrize(
     ("subject", "number"),
     [

@@ -25,6 +25,7 @@ class Forge:
         self.branches: dict[str, dict[str, bytes]] = {"main": {}}
         self.opened: list[PullRequest] = []
         self.said: dict[int, str] = {}
+        self.messages: list[str] = []
 
     def __enter__(self) -> Forge:
         return self
@@ -37,7 +38,8 @@ class Forge:
         except KeyError:
             raise NotFound(path) from None
 
-    def write(self, branch: str, files: dict[str, bytes], _message: str) -> str:
+    def write(self, branch: str, files: dict[str, bytes], message: str) -> str:
+        self.messages.append(message)
         self.branches.setdefault(branch, dict(self.branches["main"])).update(files)
         return f"head of {branch}"
 
@@ -114,6 +116,7 @@ def run(forge: Forge, objects: Objects, tmp_path: Path, monkeypatch: pytest.Monk
             "runtime_image": IMAGE,
             "break_glass": "",
             "dry_run": "false",
+            "requested_by": "",
         }
         return propose.run("toy", **{**arguments, **changes})
 
@@ -154,6 +157,15 @@ def test_the_first_release_is_proposed_once(forge: Forge, run: Any) -> None:
     assert made["release"] == release.dumps(proposed)
     assert proposed.evidence.digest in pull.body
     assert len(pull.body) < 800
+
+
+def test_the_commit_says_who_asked_for_it(forge: Forge, run: Any) -> None:
+    run(requested_by="Ada\n<ada@example.org> ")
+    assert forge.messages == [
+        "Release toy 3 to dev\n\nRequested-by: Ada <ada@example.org>",
+    ]
+    run(version="4")
+    assert forge.messages[1] == "Release toy 4 to dev"
 
 
 def test_what_is_on_main_is_not_proposed(forge: Forge, run: Any) -> None:

@@ -105,6 +105,10 @@ def test_a_training_is_not_a_dry_run_and_runs_on_the_platforms_image() -> None:
     promoted = flags(steps("promote")["propose"])
     assert promoted["runtime-image"] == "{{inputs.parameters.runtime-image}}"
     assert promoted["dry-run"] == "{{workflow.parameters.dry-run}}"
+    assert (given["requested-by"], promoted["requested-by"]) == (
+        "",
+        "{{workflow.parameters.requested-by}}",
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
