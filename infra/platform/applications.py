@@ -1,4 +1,10 @@
-"""What Argo CD syncs: each environment's models and what admission knows of them, and workflows."""
+"""What Argo CD syncs: each environment's models and what admission knows of them, and workflows.
+
+No sync waves: nothing in a model's Application waits for anything else there. Of the Deployment the
+order is in its pods: an init container fetches the bento and verifies it by its digest, and ready
+is a pod that has just made a real prediction with it. So Synced and Healthy together say that the
+model answers with the bento that git names.
+"""
 
 from __future__ import annotations
 
