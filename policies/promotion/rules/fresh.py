@@ -1,4 +1,7 @@
-"""Nothing that the evidence rests on has changed since: champion, data, thresholds."""
+"""Nothing that the evidence rests on has changed since: champion, thresholds.
+
+Its data is the release's: evidence of other data is not about this release (see evidence).
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,6 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
             f"it compares with what {env} served then ({then}, {_short(judged)}), "
             f"and now {env} serves {now} ({_short(serves)})"
         )
-    data = found.evaluation.data.digest
-    if data != subject.proposed.data.digest:
-        problems.append(
-            f"it is of data {_short(data)}, the release of {_short(subject.proposed.data.digest)}"
-        )
     policy = subject.policy
     if (found.policy.environment, found.policy.digest) != (policy.environment, policy.digest):
         problems.append(
@@ -38,7 +36,7 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
     for problem in problems:
         yield failed(f"expired: {problem}", subject.again)
     if not problems:
-        yield passed("champion, data and thresholds are those that it was made with")
+        yield passed("champion and thresholds are those that it was made with")
 
 
 def _short(digest: str | None) -> str:
