@@ -186,6 +186,11 @@ def _answering(where: str) -> Generator[None]:
             ) from None
         if code == "NoSuchBucket":
             raise Missing(f"{where}: no such bucket", fix="run pulumi up, which makes it") from None
+        if code == "RequestTimeTooSkewed":
+            raise StoreError(
+                f"{where}: the store's clock and this machine's differ by too much",
+                fix="set the clocks of both right (NTP)",
+            ) from None
         if status >= 500 or status == 429:
             raise Unreachable(f"{where}: the store answered {status} ({code})") from None
         raise StoreError(

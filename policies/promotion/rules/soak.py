@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import Field
 
-from slipway.gates import Finding, NotEvaluated, Subject, duration, failed, not_applicable, passed
+from slipway.gates import (
+    CLOCK_SKEW,
+    Finding,
+    NotEvaluated,
+    Subject,
+    duration,
+    failed,
+    not_applicable,
+    passed,
+)
 from slipway.release import Strict
 
 Count = Annotated[int, Field(ge=0)]
@@ -47,13 +56,7 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
             f"{before} has served nothing yet by this bento", f"send it requests in {before}"
         )
         return
-    lasted, over = subject.now - soak.first, (soak.first + asked).astimezone(UTC)
-    message = f"{_words(lasted.total_seconds())} in {before}, at least {limits.lasting}"
-    yield (
-        passed(message)
-        if lasted >= asked
-        else failed(message, f"wait until {over:%Y-%m-%d %H:%M:%S}Z; it is looked at again by then")
-    )
+    yield _lasting(subject.now, soak.first, limits.lasting, before)
     message = f"{soak.predictions:,} predictions, at least {limits.predictions:,}"
     yield (
         passed(message)
@@ -68,6 +71,20 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
     )
     if limits.brier_margin is not None:
         yield _brier(subject, soak.brier, limits.brier_margin)
+
+
+def _lasting(now: datetime, first: datetime, asked: str, where: str) -> Finding:
+    lasted, over = now - first, (first + duration(asked)).astimezone(UTC)
+    if lasted < -CLOCK_SKEW:
+        return failed(
+            f"its first prediction in {where} is {-lasted.total_seconds() / 60:.0f} min in the "
+            "future",
+            "set the clocks of the machines right (NTP)",
+        )
+    message = f"{_words(max(lasted.total_seconds(), 0))} in {where}, at least {asked}"
+    if lasted >= duration(asked):
+        return passed(message)
+    return failed(message, f"wait until {over:%Y-%m-%d %H:%M:%S}Z; it is looked at again by then")
 
 
 def _brier(subject: Subject, served: float | None, margin: float) -> Finding:

@@ -422,6 +422,16 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
         lambda: subject(soak=replace(SOAK, first=NOW - timedelta(seconds=119))),
         "119 s in staging, at least 2m\nwait until 2026-11-23 12:00:01Z",
     ),
+    "served in the future": (
+        "soak",
+        lambda: subject(soak=replace(SOAK, first=NOW + timedelta(minutes=6))),
+        "its first prediction in staging is 6 min in the future\nset the clocks",
+    ),
+    "clocks differ a little, but it has to last": (
+        "soak",
+        lambda: subject(soak=replace(SOAK, first=NOW + timedelta(minutes=4))),
+        "0 s in staging, at least 2m\nwait until 2026-11-23 12:06:00Z",
+    ),
     "few predictions": (
         "soak",
         lambda: subject(soak=replace(SOAK, predictions=49)),

@@ -1,6 +1,8 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from slipway import digests
 from slipway import store as stores
@@ -76,6 +78,24 @@ def test_wrong_credentials_say_so(minio: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreError, match="see the credentials in AWS_ACCESS_KEY_ID"):
         Store().get("data", digests.of(b""))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "said"),
+    [
+        ("RequestTimeTooSkewed", 403, StoreError, "clock.*differ.*\n  fix: set the clocks"),
+        ("NoSuchBucket", 404, Missing, "no such bucket"),
+        ("AccessDenied", 403, StoreError, "the store refused: AccessDenied"),
+        ("SlowDown", 503, Unreachable, r"the store answered 503 \(SlowDown\)"),
+    ],
+)
+def test_what_the_store_refuses_is_said(
+    code: str, status: int, kind: type[StoreError], said: str
+) -> None:
+    about: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    with pytest.raises(kind, match=said) as refused, stores._answering("s3://data/x"):
+        raise ClientError(about, "GetObject")
+    assert type(refused.value) is kind
 
 
 def test_a_tar_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
