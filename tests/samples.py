@@ -16,6 +16,7 @@ from slipway import attestation, digests, evidence, release, store
 from slipway.evidence import Estimate, Evaluation, Evidence
 from slipway.release import Release
 
+AGAIN = "run again the step that writes it"
 COMMIT, RUN = "d4" * 20, "e5" * 16
 IMAGE = f"localhost:5000/slipway/serving@sha256:{'b2' * 32}"
 
@@ -128,10 +129,10 @@ class Objects(store.Store):
 
     def get(self, bucket: store.Bucket, digest: str) -> bytes:
         if not self.has(bucket, digest):
-            raise store.Missing(f"{store.uri(bucket, digest)}: no such object")
+            raise store.Missing(f"{store.uri(bucket, digest)}: no such object", fix=AGAIN)
         data = self.content[bucket, digest]
         if digests.of(data) != digest:
-            raise store.Corrupt(f"{store.uri(bucket, digest)}: corrupt")
+            raise store.Corrupt(f"{store.uri(bucket, digest)}: corrupt", fix=AGAIN)
         return data
 
     def verify(self, bucket: store.Bucket, digest: str) -> None:

@@ -219,6 +219,7 @@ def test_a_champion_that_cannot_be_trusted_is_named(
 ) -> None:
     told = scene.champion()
     damage(scene, told["champion"])
+    before = dict(scene.objects.content)
     for step in (
         lambda: scene.run(**told),
         lambda: rescore.run("toy", "dev", scene.arguments["evaluation"]),
@@ -229,6 +230,27 @@ def test_a_champion_that_cannot_be_trusted_is_named(
         assert "environments/dev/models/toy.yaml" in str(raised.value)
         assert "fix: " in str(raised.value)
         assert "slipway rollback toy --env dev" in str(raised.value)
+    assert scene.objects.content == before
+    assert not scene.mlflow.files
+
+
+@pytest.mark.parametrize("with_champion", [False, True], ids=["first", "against a champion"])
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, store.Missing), (b"altered", store.Corrupt)]
+)
+def test_a_bento_that_is_not_whole_has_nothing_signed_about_it(
+    scene: Scene, content: bytes | None, problem: type[store.StoreError], with_champion: bool
+) -> None:
+    told = scene.champion() if with_champion else {}
+    bento = "bentos", scene.arguments["bento"]
+    del scene.objects.content[bento]
+    if content is not None:
+        scene.objects.content[bento] = content
+    before = dict(scene.objects.content)
+    with pytest.raises(problem, match=f"{bento[1][7:]}: (.|\n)*fix: {samples.AGAIN}"):
+        scene.run(**told)
+    assert scene.objects.content == before
+    assert (scene.mlflow.files, scene.mlflow.tags) == ({}, {})
 
 
 def test_the_bento_must_hold_the_evaluated_model(scene: Scene) -> None:
