@@ -93,7 +93,8 @@ def figures(taken: Taken, polled: Taken, asked: int, failed: dict[str, int]) -> 
         Figure(
             "promotion",
             percentile(merges, 95),
-            f"{len(merges)} merges, median {quick:.1f} s, slowest {max(merges):.1f} s; {loop}",
+            f"{len(merges)} merges, median {quick:.1f} s, slowest {max(merges):.1f} s; both bentos "
+            f"are former releases of {ENV}, so the gates judge each as a rollback; {loop}",
             "",
             {**details, "failed": failed, "asked": asked},
         ),
@@ -107,7 +108,7 @@ def figures(taken: Taken, polled: Taken, asked: int, failed: dict[str, int]) -> 
         Figure(
             "gates",
             percentile(taken.gates, 95),
-            f"{len(taken.gates)} pushes of a release file, median "
+            f"{len(taken.gates)} pushes of a release file, each a rollback, median "
             f"{percentile(taken.gates, 50):.1f} s",
         ),
         Figure(

@@ -177,6 +177,7 @@ def test_figures_of_the_rounds() -> None:
         "polling": 90 / 8,
     }
     assert "2 of 1,000 requests failed" in found["promotion"].how
+    assert "former releases of dev" in found["promotion"].how
     assert found["failed"].target.met(2) is False
     assert found["failed"].target.met(0) is True
 
