@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol, Self
@@ -211,17 +211,5 @@ class Forge(Protocol):
 
         It takes the place of an earlier one of that `name`. Empty where the forge's API has no
         attachments.
-        """
-        ...
-
-    # Rules
-
-    def protect(
-        self, branch: str, contexts: Sequence[str], push_allowlist: Sequence[str] = ()
-    ) -> None:
-        """Makes merging into `branch` impossible for everyone without success in `contexts`.
-
-        Approvals end with a new push, nobody pushes but those of `push_allowlist`, and nobody
-        forces. Needs an administrator's rights.
         """
         ...

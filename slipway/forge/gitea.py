@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Self, cast
@@ -219,30 +219,6 @@ class Gitea(Shared):
                 with suppress(NotFound):
                     self._api.send("DELETE", f"{assets}/{old['id']}", what=str(old["name"]))
         return f"attachments/{made['uuid']}"
-
-    # Rules
-
-    def protect(
-        self, branch: str, contexts: Sequence[str], push_allowlist: Sequence[str] = ()
-    ) -> None:
-        rule = {
-            "rule_name": branch,
-            "enable_status_check": True,
-            "status_check_contexts": list(contexts),
-            "block_admin_merge_override": True,
-            "dismiss_stale_approvals": True,
-            "enable_push": bool(push_allowlist),
-            "enable_push_whitelist": True,
-            "push_whitelist_usernames": list(push_allowlist),
-            "enable_force_push": False,
-        }
-        path = f"branch_protections/{quote(branch, safe='')}"
-        try:
-            self._api.get(path)
-        except NotFound:
-            self._api.send("POST", "branch_protections", json=rule, what=f"protection of {branch}")
-        else:
-            self._api.send("PATCH", path, json=rule, what=f"protection of {branch}")
 
 
 def _is_version(name: str, of: PurePosixPath) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Self
 from urllib.parse import quote
@@ -22,8 +22,6 @@ from slipway.forge.shared import Shared
 from slipway.publish import Remote
 
 API, SERVER = "https://api.github.com", "https://github.com"
-# GitHub's id of Actions: a required status is one that Actions reported, whoever else may write.
-_ACTIONS = 15368
 # As whom Actions comments.
 ACTIONS = "github-actions[bot]"
 
@@ -235,32 +233,6 @@ class GitHub(Shared):
 
     def attach(self, number: int, name: str, content: bytes) -> str:
         return ""  # the API has no attachments
-
-    # Rules
-
-    def protect(
-        self, branch: str, contexts: Sequence[str], push_allowlist: Sequence[str] = ()
-    ) -> None:
-        reviews: dict[str, Any] = {
-            "dismiss_stale_reviews": True,
-            # How many and whose is for the gates to say, which know the environment.
-            "required_approving_review_count": 0,
-        }
-        if push_allowlist:  # a person's own repository refuses even an empty list
-            reviews["bypass_pull_request_allowances"] = {"users": list(push_allowlist)}
-        rule = {
-            "required_status_checks": {
-                "strict": False,
-                "checks": [{"context": c, "app_id": _ACTIONS} for c in contexts],
-            },
-            "enforce_admins": True,
-            "required_pull_request_reviews": reviews,
-            "restrictions": None,
-            "allow_force_pushes": False,
-            "allow_deletions": False,
-        }
-        path = f"branches/{quote(branch, safe='')}/protection"
-        self._api.send("PUT", path, json=rule, what=f"protection of {branch}")
 
 
 class _Trees:

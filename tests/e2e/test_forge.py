@@ -162,8 +162,14 @@ def test_what_gates_read_and_write(forge: Gitea, base: str) -> None:
 
 
 def test_nobody_merges_or_pushes_past_the_protection(forge: Gitea, base: str) -> None:
-    forge.protect(base, ["test/check"])
-    forge.protect(base, ["test/check"])
+    rule = {
+        "rule_name": base,
+        "enable_status_check": True,
+        "status_check_contexts": ["test/check"],
+        "block_admin_merge_override": True,
+        "enable_push": False,
+    }
+    forge._api.send("POST", "branch_protections", json=rule)
     head = f"{base}-protected"
     sha = forge.write(head, {"t/p": b"1\n"}, "Propose", base=base)
     pull = forge.open(head, "Propose", "", base=base)

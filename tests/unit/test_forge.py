@@ -305,31 +305,6 @@ def test_close_leaves_a_closed_one() -> None:
     assert script.asked[-1] == ("PATCH", "pulls/7")
 
 
-@pytest.mark.parametrize(
-    ("present", "asked"),
-    [
-        (said(404), ("POST", "branch_protections")),
-        (said(200), ("PATCH", "branch_protections/main")),
-    ],
-)
-def test_protection_is_for_everyone_and_made_once(
-    present: httpx.Response, asked: tuple[str, str]
-) -> None:
-    sent: list[httpx.Request] = []
-    script = Script(present, said(200))
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        sent.append(request)
-        return script(request)
-
-    gitea(handler).protect("main", ["slipway/check"])
-    assert script.asked[-1] == asked
-    rule = json.loads(sent[-1].content)
-    assert rule["block_admin_merge_override"]
-    assert not rule["enable_push"]
-    assert rule["status_check_contexts"] == ["slipway/check"]
-
-
 def test_history_of_what_never_was_is_empty() -> None:
     assert gitea(Script(commit(), said(404))).history("none.yaml") == []
     with pytest.raises(NotFound):
