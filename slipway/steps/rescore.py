@@ -34,8 +34,9 @@ HARMLESS = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR", "OMP_NUM_THREADS")
 # Runs in the champion's bento folder, where its modules find each other by bare name.
 #
 # Of the same user, it could read the environment of this step, and of what started the container,
-# in /proc. Who lives by Landlock's rules may look at no process outside of them; the one rule here
-# is that it makes no block device. A kernel without Landlock goes without.
+# in /proc. Who lives by Landlock's rules may look at no process outside of them; those here forbid
+# block devices, and with them come no renames to another folder. A kernel without Landlock goes
+# without.
 PREDICT = """
 import ctypes, pathlib, sys
 libc, rules = ctypes.CDLL(None), ctypes.c_uint64(1 << 11)
