@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -374,8 +375,9 @@ class _Builder:
         certificates = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
         exports = {k: v for k, v in os.environ.items() if re.match(r"UV_|(?i:\w+_proxy$)", k)}
         exports |= {"UV_CACHE_DIR": "/run/host/uv-cache", "UV_LINK_MODE": "copy"}
-        uv = _output(["uv", "run", "--no-project", "printenv", "UV"])
-        volumes = {f"{host}/apt": "/etc/apt", _output(["uv", "cache", "dir"]): "/run/host/uv-cache"}
+        # Not by the path: on a machine with nothing, only the virtual environment has it.
+        uv = str(Path(sys.executable).with_name("uv"))
+        volumes = {f"{host}/apt": "/etc/apt", _output([uv, "cache", "dir"]): "/run/host/uv-cache"}
         if Path("/usr/share/keyrings").is_dir():
             volumes["/usr/share/keyrings"] = "/usr/share/keyrings:ro"
         for settings in (Path("/etc/uv"), Path.home() / ".config/uv", Path.home() / ".netrc"):
