@@ -10,7 +10,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from slipway import cluster, up
+from slipway import cluster, paths, up
+from slipway.endpoints import Cluster
 
 from .conftest import ENV, MODEL, SLIPWAY, document, until
 
@@ -66,6 +67,32 @@ def test_a_second_up_has_nothing_to_do(slipway: Callable[..., str]) -> None:
     slipway("up")  # the tests before may have published
     until(up.all_ready, 180, "not every pod is ready")
     assert "nothing to do" in slipway("up")
+
+
+def test_a_shell_has_what_readme_promises_it(platform: Cluster) -> None:
+    """Typed as it stands there: the programs, and one secret read."""
+    script = """
+    eval "$(.venv/bin/slipway env)"
+    command -v slipway kubectl argo argocd helm pulumi >&2
+    kubectl -n forge get secret gitea-admin -o jsonpath='{.data.password}' | base64 -d
+    """
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True)
+    assert len(done.stderr.splitlines()) == 6, done.stderr
+    # Not in the assertion itself, which would print it.
+    same = done.stdout == platform.secret("forge", "gitea-admin")["password"]
+    assert same
+    for target in ("doctor", "status"):
+        subprocess.run(["make", target], cwd=paths.REPOSITORY, check=True, capture_output=True)
+
+
+def test_what_is_measured_stands_beside_its_target() -> None:
+    found = document("bench", "up", "disk", "push", "--rounds", "2")
+    figures = {figure["name"]: figure for figure in found["figures"]}
+    assert set(figures) == {"up", "disk", "push"}
+    for figure in figures.values():
+        assert figure["measured"] > 0
+        assert figure["met"] == (figure["measured"] <= figure["target"])
 
 
 def test_everything_killed_at_once_comes_back_with_its_data(slipway: Callable[..., str]) -> None:

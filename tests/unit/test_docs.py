@@ -31,8 +31,8 @@ EXECUTED = {
     "make check": ("Makefile", "test: check"),
     "make down": (".ci/run", "make down"),
     "make down ERASE=1": (".ci/run", "make down ERASE=1"),
-    "make doctor": ("Makefile", "$(SLIPWAY) doctor"),
-    "make bench": ("Makefile", "$(SLIPWAY) bench"),
+    "make doctor": ("tests/e2e/test_9_lifecycle.py", '"doctor", "status"'),
+    "make bench": ("tests/e2e/test_9_lifecycle.py", 'document("bench"'),
     "make help": ("tests/unit/test_docs.py", '"make", "help"'),
     "slipway up": ("tests/e2e/test_9_lifecycle.py", 'slipway("up")'),
     "slipway down": ("tests/e2e/test_9_lifecycle.py", 'slipway("down")'),
@@ -55,8 +55,8 @@ EXECUTED = {
     "slipway pulumi destroy": ("tests/e2e/test_5_gpus.py", 'run("pulumi", "destroy"'),
     "slipway doctor": ("tests/unit/test_docs.py", '"doctor", "-o", "json"'),
     "slipway cost": ("tests/unit/test_cost.py", '["cost", *arguments]'),
-    "slipway env": ("tests/unit/test_pulumi.py", '["env"]'),
-    "slipway bench": ("Makefile", "$(SLIPWAY) bench"),
+    "slipway env": ("tests/e2e/test_9_lifecycle.py", "slipway env"),
+    "slipway bench": ("tests/e2e/test_9_lifecycle.py", 'document("bench"'),
     "slipway clean": ("tests/unit/test_toolchain.py", '["clean"]'),
 }
 # Programs that a reader has; what is said to them is checked by eye.
