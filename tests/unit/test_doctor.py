@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -265,6 +266,35 @@ def test_the_packages_of_this_repository_are_well_formed(monkeypatch: Patch) -> 
     lines = (paths.REPOSITORY / "toolchain" / "packages.txt").read_text().splitlines()
     entries = [line.split() for line in lines if not line.startswith("#")]
     assert all(len(entry) == 2 and entry[1].startswith("/") for entry in entries)
+
+
+def programs(source: str) -> set[str]:
+    """What a module starts by name: `run(["ip", …])`, `run("ip", …)`, `command = ["ip", …]`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        first: ast.expr | None = None
+        if isinstance(node, ast.Call) and node.args:
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func
+            name = called if isinstance(called, str) else getattr(called, "id", "")
+            first = node.args[0] if name in ("run", "Popen", "_run", "_output") else None
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            first = node.value if node.targets[0].id in ("command", "mount") else None
+        if isinstance(first, ast.List | ast.Tuple) and first.elts:
+            first = first.elts[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            found.add(first.value)
+    return found
+
+
+def test_what_images_and_cluster_start_is_installed() -> None:
+    """On a machine with nothing, whatever the one that this was written on has."""
+    lines = (paths.REPOSITORY / "toolchain" / "packages.txt").read_text().splitlines()
+    installed = {Path(line.split()[1]).name for line in lines if not line.startswith("#")}
+    # Of the packages mount and util-linux; in the image that is built; the kernel's own.
+    besides = {"umount", "setpriv", "./prepare", "modprobe"}
+    started = {p for m in (images, cluster) for p in programs(Path(str(m.__file__)).read_text())}
+    assert {"buildah", "skopeo", "ip"} <= started
+    assert started <= installed | besides
 
 
 # --- the command ------------------------------------------------------------------------------
