@@ -466,8 +466,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         api_version, kind = _of_token(request.urn)
         namespace, _, name = request.id.rpartition("/")
         api_version, kind = state.get("apiVersion") or api_version, state.get("kind") or kind
-        # What is waited for with its dependents waits for the garbage collector, too.
-        default = "background" if kind in CHILDLESS else "foreground"
+        # What is waited for with its dependents waits for the garbage collector, too; what nobody
+        # waits for has to be gone at once, as another of its name may be made next.
+        skip = awaits.annotation(state, "skipAwait").lower() == "true"
+        default = "background" if skip or kind in CHILDLESS else "foreground"
         policy = awaits.annotation(state, "deletionPropagationPolicy") or default
         cluster = self._api()
         try:
@@ -482,7 +484,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             answer = cluster.get(api_version, kind, namespace, name) or {"metadata": {}}
             if not answer["metadata"].get("deletionTimestamp"):
                 raise
-        if awaits.annotation(state, "skipAwait").lower() == "true":
+        if skip:
             return Empty()
         # The answer is the object while something holds it, else a Status about it.
         uid = answer["metadata"].get("uid") or (answer.get("details") or {}).get("uid")
