@@ -20,6 +20,9 @@ from slipway.endpoints import Cluster
 
 from .conftest import MODEL, document, run, until
 
+# The first test of all waits for the programs to be compiled, and for the whole course.
+pytestmark = pytest.mark.timeout(3000)
+
 STACK = ("--stack", "simulated", "--yes", "--skip-preview", "--non-interactive")
 COUNT, REAL = 200, 2
 # Long enough, on a slow machine too, that the first still run when the last have begun, and when
