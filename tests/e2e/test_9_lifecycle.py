@@ -46,7 +46,8 @@ def left_behind() -> dict[str, list[str]]:
 def interrupt_up(when: str, how: signal.Signals) -> None:
     """Sends a signal to `slipway up` and all that it has started, once it says `when`."""
     with subprocess.Popen(
-        [SLIPWAY, "up"],
+        # Who runs the tests in the background has them ignore Ctrl-C.
+        ["env", "--default-signal=INT", SLIPWAY, "up"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
