@@ -237,4 +237,6 @@ def _hooks(platform: Cluster, *, active: bool) -> None:
     ):
         for hook in api.get("hooks").raise_for_status().json():
             if HOOK in hook["config"]["url"]:
-                api.patch(f"hooks/{hook['id']}", json={"active": active}).raise_for_status()
+                # Where a change names no events, Gitea leaves only pushes.
+                change = {"active": active, "events": hook["events"]}
+                api.patch(f"hooks/{hook['id']}", json=change).raise_for_status()
