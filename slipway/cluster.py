@@ -450,7 +450,7 @@ def _stop_containers() -> None:
     for processes, seconds in ([p for p in inside if p not in last], 20), (last, 3):
         for process in processes:
             _signal(process, signal.SIGTERM)
-        psutil.wait_procs(processes, timeout=seconds)
+        _await_end(processes, seconds)
     ctr = ["ctr", "--address", f"{RUN}/containerd.sock", "--namespace", "k8s.io"]
     for container in _run(*ctr, "tasks", "list", "--quiet", check=False).split():
         _run(*ctr, "tasks", "delete", "--force", container, check=False)
@@ -469,6 +469,23 @@ def _name(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.name()
     return ""
+
+
+def _await_end(processes: list[psutil.Process], seconds: float) -> None:
+    """Until all have ended, at most so long.
+
+    psutil's own wait fails where one ends at that very moment: from Linux 6.15 on, opening a pidfd
+    then says ENOENT.
+    """
+    deadline = time.monotonic() + seconds
+    while any(map(_runs, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:
@@ -508,7 +525,7 @@ def clean_remains() -> None:
     left = orphans()
     for process in left:
         _signal(process, signal.SIGKILL)
-    psutil.wait_procs(left, timeout=10)
+    _await_end(left, 10)
     for _ in range(3):  # mounts may be stacked
         for place in _mounts():
             _run("umount", "--lazy", place, check=False)

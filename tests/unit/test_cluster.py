@@ -7,11 +7,13 @@ import json
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import yaml
 
@@ -478,3 +480,15 @@ def test_processes_are_found_by_arguments_that_only_ours_have(machine: Path) -> 
         found = [p.pid for p in cluster.our_processes("-c", f"--config={machine}")]
         process.kill()
     assert found == [process.pid]
+
+
+def test_what_ends_is_waited_for_though_nobody_has_reaped_it() -> None:
+    """Its own child is a zombie here until the end, as a container's may be for a while."""
+    with subprocess.Popen(["sleep", "0.2"]) as ends, subprocess.Popen(["sleep", "60"]) as stays:
+        processes = [psutil.Process(one.pid) for one in (ends, stays)]
+        began = time.monotonic()
+        cluster._await_end(processes[:1], 30)
+        assert time.monotonic() - began < 15
+        cluster._await_end(processes[1:], 0.1)
+        assert stays.poll() is None
+        stays.kill()
