@@ -43,9 +43,14 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
 REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
-# Lines of iptables-save with chains that Kubernetes' components and the CNI plugins make, by their
-# documented prefixes: a chain, a rule in it, a jump to it.
-OUR_RULES = re.compile(r"^:(KUBE|CNI)-|^-A (KUBE|CNI)-| -[jg] (KUBE|CNI)-")
+# Lines of iptables-save with chains that this module, Kubernetes' components and the CNI plugins
+# make, known by their prefixes: a chain, a rule in it, a jump to it.
+OUR_RULES = re.compile(r"^:(KUBE|CNI|SLIPWAY)-|^-A (KUBE|CNI|SLIPWAY)-| -[jg] (KUBE|CNI|SLIPWAY)-")
+# By this queue the kernel asks kube-network-policies about a connection.
+QUEUE = 7245
+POLICIES = "SLIPWAY-POLICIES"
+# What makes the same rules where the kernel has nftables' own `queue`, and leaves them behind.
+POLICY_TABLE = ("inet", "kube-network-policies")
 # Pods' packets are forwarded, and those that stay on the bridge see the services' rules.
 SWITCHES = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
 BOOT = "kernel/random/boot_id"
@@ -266,6 +271,8 @@ def up(progress: Callable[[str], None] = lambda _: None) -> None:
     _refuse_foreign_cluster()
     progress("network")
     _bridge_up()
+    if not _queue_connections():
+        progress("network policies may not be enforced: this kernel's iptables has no NFQUEUE")
     start_process("registry", "containerd", "kubelet")
     if not _initialised().exists():
         progress("kubeadm init")
@@ -274,9 +281,17 @@ def up(progress: Callable[[str], None] = lambda _: None) -> None:
     paths.kubeconfig().chmod(0o600)
     progress("waiting for the API server")
     _wait(lambda: kubectl("get", "--raw=/readyz", check=False) == "ok", "API server", 180)
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=network_policies())
     progress("waiting for the node")
     ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"
     _wait(lambda: kubectl("get", "nodes", "-o", ready, check=False) == "True", "node", 180)
+
+
+def network_policies() -> str:
+    """YAML of what enforces the network policies."""
+    text = Template((TEMPLATES / "network-policies.yaml").read_text())
+    image = images.references(embedded=True)["kube-network-policies"]
+    return text.substitute(image=image, queue=QUEUE)
 
 
 def prefetch() -> None:
@@ -364,6 +379,33 @@ def _bridge_up() -> None:
     if lacking := load_modules():
         raise SlipwayError(f"this kernel has no {', no '.join(lacking)}", fix=NO_MODULE)
     _set_switches()
+
+
+def _queue_connections() -> bool:
+    """Has the kernel ask kube-network-policies about each new connection from or to a pod; whether
+    it can.
+
+    It would make such rules itself, but with a part of nftables that not every kernel has. While
+    nobody is there to ask, the kernel lets them pass. Not asked is about DNS: of two questions that
+    wait at once one gets lost (netfilter's bug 1766), and every pod may ask that.
+    """
+    pods, mangle = addresses().pod_subnet, ("iptables", "--wait", "--table", "mangle")
+    new = f"-m conntrack --ctstate NEW -j NFQUEUE --queue-num {QUEUE} --queue-bypass"
+    rules = [
+        *("*mangle", f":{POLICIES} - [0:0]", f"-A {POLICIES} -p udp --dport 53 -j RETURN"),
+        *(f"-A {POLICIES} -{end} {pods} {new}" for end in "sd"),
+        *("COMMIT", ""),
+    ]
+    restore = ["iptables-restore", "--wait", "--noflush"]
+    done = subprocess.run(restore, input="\n".join(rules), capture_output=True, text=True)
+    if done.returncode:
+        return False
+    # To the machine itself, where the API server is, and through it. What comes from the machine,
+    # such as the kubelet's probes, is nobody's to refuse.
+    for chain in ("INPUT", "FORWARD"):
+        if f"-j {POLICIES}" not in _run(*mangle, "--list-rules", chain):
+            _run(*mangle, "--append", chain, "-j", POLICIES)
+    return True
 
 
 def _set_switches() -> None:
@@ -549,11 +591,12 @@ def remains() -> dict[str, list[str]]:
         "process": [f"{process.pid} ({_name(process)})" for process in orphans()],
         "mount": _mounts(),
         "interface": [*_ports(), *([bridge.name] if bridge.exists() else [])],
-        "network namespace": [str(place) for place in _network_namespaces()],
+        "network namespace": [str(place) for place in network_namespaces()],
         "firewall rules": [
             f"{family}: {saved.count(chr(10)) - kept.count(chr(10))} lines"
             for family, saved, kept in (_rules() if _is_ours() else ())
-        ],
+        ]
+        + (_policy_tables() if _is_ours() else []),
         "folder": [str(RUN)] if RUN.exists() else [],
         "control group": [str(root) for root in _cgroups()],
     }
@@ -589,7 +632,7 @@ def _mounts(table: Path = Path("/proc/self/mounts")) -> list[str]:
     return sorted(ours, reverse=True)
 
 
-def _network_namespaces() -> Iterator[Path]:
+def network_namespaces() -> Iterator[Path]:
     """Those of our pods, and those that nothing is in any more."""
     for place in Path("/run/netns").glob("cni-*"):
         shown = _run("nsenter", f"--net={place}", "ip", "-o", "-4", "addr", check=False)
@@ -600,7 +643,7 @@ def _network_namespaces() -> Iterator[Path]:
 
 
 def _remove_network_namespaces() -> None:
-    for place in list(_network_namespaces()):
+    for place in list(network_namespaces()):
         _run("umount", "--lazy", place, check=False)
         place.unlink(missing_ok=True)
 
@@ -624,6 +667,15 @@ def _rules() -> Iterator[tuple[str, str, str]]:
 def _remove_rules() -> None:
     for family, _, kept in _rules():
         subprocess.run([f"{family}-restore"], input=kept, text=True)
+    if _policy_tables():
+        _run("nft", "delete", "table", *POLICY_TABLE)
+
+
+def _policy_tables() -> list[str]:
+    if not shutil.which("nft"):
+        return []
+    tables = _run("nft", "list", "tables", check=False)
+    return [line for line in tables.splitlines() if line.split()[1:] == [*POLICY_TABLE]]
 
 
 def _cgroups() -> list[Path]:

@@ -89,12 +89,13 @@ def entries(
             kind = "settings changed"
         else:
             kind = "rolled back" if now in earlier else "released"
+        change = brought.get(commit.sha, commit)
         found.append(
             Entry(
                 when=commit.when,
                 kind=kind,
-                author=brought.get(commit.sha, commit).author,
-                requested_by=brought.get(commit.sha, commit).requested_by,
+                author=change.author,
+                requested_by=change.requested_by,
                 merger=commit.author,
                 commit=commit.sha,
                 subject=commit.subject,

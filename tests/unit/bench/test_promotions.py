@@ -207,8 +207,68 @@ def test_the_other_bento_is_the_last_one_that_was_another() -> None:
     again = second.replace(b"replicas: 1", b"replicas: 2")
     forge: Any = Forge(again, second, b"model: nonsense", first)
     assert promotion.pair(forge) == (again, first)
-    with pytest.raises(SlipwayError, match="one bento"):
-        promotion.pair(Forge(again, second))  # type: ignore[arg-type]
+    only: Any = Forge(again, second)
+    assert promotion.pair(only) is None
+
+
+class Main(Forge):
+    """The forge's main, where each merge of what was trained is another release of its bento."""
+
+    def __init__(self) -> None:
+        self.settings = (paths.REPOSITORY / promotion.SETTINGS).read_bytes()
+        self.trained: list[bytes] = []
+        self.release()
+
+    def release(self) -> None:
+        self.trained.append(self.settings)
+        bento = self.trained.index(self.settings) + 1
+        made = release.dumps(history.pins(promotion.MODEL, bento, "c" * 40)).encode()
+        self.contents = (made, *getattr(self, "contents", ()))
+
+    def read(self, path: str, ref: str = "0") -> bytes:
+        return self.settings if path == promotion.SETTINGS else super().read(path, ref)
+
+    def write(self, branch: str, files: dict[str, bytes], _: str) -> str:
+        assert branch == "main"
+        (self.settings,) = files.values()
+        return "c" * 40
+
+
+def test_where_one_bento_is_known_another_is_trained_and_the_first_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forge: Any = Main()
+    before = forge.settings
+    monkeypatch.setattr(promotion.training, "find", lambda *_: "the webhook's")
+    monkeypatch.setattr(promotion, "train", lambda *_, **__: Pull())
+    monkeypatch.setattr(promotion.merging, "merge", lambda forge, _, **__: forge.release())
+    nowhere: Any = None
+    here, other = promotion.second(nowhere, forge, print)
+    assert forge.trained == [before, promotion.changed(before), before]
+    assert (here, other) == forge.contents[:2]
+    assert promotion.pair(forge) == (here, other)
+
+
+def test_settings_are_as_before_where_training_another_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forge: Any = Main()
+    before = forge.settings
+
+    def train(*_: Any, **__: Any) -> None:
+        if forge.settings != before:
+            raise SlipwayError("no memory")
+
+    monkeypatch.setattr(promotion.training, "find", lambda *_: "the webhook's")
+    monkeypatch.setattr(promotion, "train", train)
+    nowhere: Any = None
+    with pytest.raises(SlipwayError, match="no memory"):
+        promotion.second(nowhere, forge, print)
+    assert forge.settings == before
+
+
+class Pull:
+    number = 1
 
 
 def test_polling_is_put_back_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:

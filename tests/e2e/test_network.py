@@ -1,0 +1,155 @@
+"""Who reaches whom: what the network policies say is what connections do, from every pod to every
+other. It looks out of each pod's own network, so nothing in the pod takes part."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from slipway import cluster, up
+from slipway.endpoints import Cluster, part, parts
+from tests.e2e.conftest import until
+
+ENVIRONMENTS = ("dev", "staging", "prod")
+DNS, API = "kube-system/kube-dns:53", "default/kubernetes:443"
+ARGO_CD = {"argocd/argocd-redis:6379", "argocd/argocd-repo-server:8081"}
+POSTGRES, MINIO, GITEA = "storage/postgres:5432", "storage/minio:9000", "forge/gitea:3000"
+# Besides DNS, which all may ask. Of kube-system, what Kubernetes itself brings is not listed.
+REACHES: dict[str, set[str]] = {
+    "argo/argo-server": {API, MINIO, POSTGRES},
+    "argo/workflow-controller": {API, POSTGRES},
+    "argocd/argocd-application-controller": {API, *ARGO_CD},
+    "argocd/argocd-applicationset-controller": {API, *ARGO_CD},
+    "argocd/argocd-redis": ARGO_CD,
+    "argocd/argocd-repo-server": {GITEA, *ARGO_CD},
+    "argocd/argocd-server": {API, *ARGO_CD},
+    "forge/gitea": {POSTGRES, "argocd/argocd-server:8080", "argo/argo-server:2746"},
+    "local-path-storage/local-path": {API},
+    "mlflow/mlflow": {POSTGRES, MINIO},
+    "storage/minio": set(),
+    "storage/postgres": set(),
+}
+# Refused is reached: it is the other end that says no.
+CONNECT = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def reached(target):
+    host, port = target.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=4).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return True
+
+targets = sys.argv[1:]
+with ThreadPoolExecutor(len(targets)) as pool:
+    print(json.dumps([t for t, r in zip(targets, pool.map(reached, targets)) if r]))
+"""
+
+
+@pytest.fixture
+def probe(platform: Cluster) -> Iterator[str]:
+    """A pod beside the workflows' steps, which run what anybody has pushed."""
+    pods = "/api/v1/namespaces/pipelines/pods"
+    image = platform.config("pipelines", "platform")["SERVING_IMAGE"]
+    container = {
+        "name": "probe",
+        "image": image,
+        "command": ["python", "-c", "import time; time.sleep(600)"],
+        "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "probe-"},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+        },
+    }
+    name = part(platform.create(pods, pod), "metadata", "name")
+    try:
+        yield f"{pods}/{name}"
+    finally:
+        platform.delete(f"{pods}/{name}")
+
+
+def owner(pod: Any) -> str:
+    """namespace/name of what made a pod."""
+    metadata = pod["metadata"]
+    hashed = f"-{metadata['labels'].get('pod-template-hash')}" if "labels" in metadata else ""
+    return f"{metadata['namespace']}/{metadata['generateName'].rstrip('-').removesuffix(hashed)}"
+
+
+def clients(platform: Cluster) -> dict[str, str]:
+    """IP of each pod that has a network of its own -> what made it."""
+    return {
+        pod["status"]["podIP"]: owner(pod)
+        for pod in platform.items("/api/v1/pods")
+        if pod["status"]["phase"] == "Running" and not pod["spec"].get("hostNetwork")
+    }
+
+
+def servers(platform: Cluster) -> dict[str, str]:
+    """Address of each TCP port of a pod that a Service leads to -> namespace/service:port."""
+    api = part(platform.find("/api/v1/namespaces/default/services/kubernetes"), "spec", "clusterIP")
+    found = {f"{api}:443": API}
+    for piece in platform.items("/apis/discovery.k8s.io/v1/endpointslices"):
+        metadata = piece["metadata"]
+        service = f"{metadata['namespace']}/{metadata['labels']['kubernetes.io/service-name']}"
+        for endpoint in parts(piece, "endpoints"):
+            if part(endpoint, "targetRef", "kind") == "Pod":
+                found |= {
+                    f"{endpoint['addresses'][0]}:{port['port']}": f"{service}:{port['port']}"
+                    for port in parts(piece, "ports")
+                    if port["protocol"] == "TCP"
+                }
+    return found
+
+
+def networks() -> dict[str, str]:
+    """IP of each pod -> the network namespace in which it is."""
+    found: dict[str, str] = {}
+    for place in cluster.network_namespaces():
+        command = ["nsenter", f"--net={place}", "ip", "-json", "-4", "addr", "show", "eth0"]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True)
+        found[json.loads(shown.stdout)[0]["addr_info"][0]["local"]] = str(place)
+    return found
+
+
+def test_who_reaches_whom(platform: Cluster, probe: str) -> None:
+    until(up.all_ready, 180, "not every pod is ready")
+    until(lambda: part(platform.find(probe), "status", "phase") == "Running", 60, "no probe")
+    sources, targets, places = clients(platform), servers(platform), networks()
+
+    def reached(source: str) -> set[str]:
+        connect = [sys.executable, "-c", CONNECT, *targets]
+        command = ["nsenter", f"--net={places[source]}", *connect]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True)
+        others = {t for t in json.loads(shown.stdout) if not t.startswith(f"{source}:")}
+        return {targets[target] for target in others} - {DNS}
+
+    models = {name for name in targets.values() if name.split("/")[0] in ENVIRONMENTS}
+    expected = REACHES | {name.partition(":")[0]: {MINIO} for name in models}
+    expected["pipelines/probe"] = {API, MINIO, GITEA, "mlflow/mlflow:5000", *models}
+    chosen = [ip for ip, name in sources.items() if name in expected]
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip((sources[ip] for ip in chosen), pool.map(reached, chosen), strict=True))
+    assert found == expected
