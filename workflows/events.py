@@ -68,6 +68,7 @@ def _all(**constants: str) -> Container:
         "sweep",
         constants=constants,
         revision=MAIN,
+        history=True,
         secrets=(STORE, FORGE),
         verifies=True,
         account=DISPATCHER,

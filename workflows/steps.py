@@ -18,6 +18,7 @@ from hera.workflows import (
     EmptyDirVolume,
     Env,
     GitArtifact,
+    HTTPArtifact,
     Parameter,
     Resources,
     RetryStrategy,
@@ -28,8 +29,10 @@ from hera.workflows import (
 )
 from hera.workflows.models import (
     Backoff,
+    BasicAuth,
     Capabilities,
     ConfigMapKeySelector,
+    HTTPAuth,
     Mutex,
     PodSecurityContext,
     SeccompProfile,
@@ -61,6 +64,7 @@ def step(
     *,
     constants: dict[str, str] | None = None,
     revision: str = COMMIT,
+    history: bool = False,
     secrets: Sequence[str] = (STORE,),
     memory: str = "1Gi",
     gpus: int | None = None,
@@ -74,6 +78,7 @@ def step(
 
     Args:
         inputs: flags whose values are outputs of earlier steps.
+        history: it asks git which commit that is.
         constants: further flags with their values, workflow parameters among them.
         secrets: whose keys become environment variables.
         verifies: it finds the public keys that evidence is verified with.
@@ -113,7 +118,7 @@ def step(
         command=["python", "-m", "slipway.steps", name],
         args=[*(f"--{key}={value}" for key, value in flags.items()), f"--output-dir={TMP}/outputs"],
         working_dir="/src",
-        inputs=[*(Parameter(name=key) for key in inputs), source(revision)],
+        inputs=[*(Parameter(name=key) for key in inputs), source(revision, history=history)],
         outputs=[
             Parameter(name=key, value_from=ValueFrom(path=f"{TMP}/outputs/{key}"))
             for key in outputs
@@ -124,7 +129,7 @@ def step(
             *(SecretEnvFrom(name=secret) for secret in secrets),
         ],
         resources=Resources(
-            cpu_request="50m",
+            cpu_request="20m",
             cpu_limit=2,
             memory_request="256Mi",
             memory_limit=memory,
@@ -154,22 +159,33 @@ def step(
     )
 
 
-def source(revision: str) -> GitArtifact:
-    """The repository at a revision of the forge's, as /src."""
-    key = {
-        name: SecretKeySelector(name=FORGE, key=f"FORGE_{name.upper()}")
-        for name in ("username", "password")
-    }
-    # Of main only its tip is fetched; which commit that is, is not known before.
-    tip = {"branch": MAIN, "single_branch": True, "depth": 1}
-    at = tip if revision == MAIN else {"revision": revision}
+def source(revision: str, *, history: bool = False) -> GitArtifact | HTTPArtifact:
+    """The repository at a revision of the forge's, as /src.
+
+    As the forge packs it: a clone by a commit's name brings all that was ever committed. With
+    `history` it is a clone of main's tip, which knows its commit.
+    """
+    username, password = (
+        SecretKeySelector(name=FORGE, key=f"FORGE_{name}") for name in ("USERNAME", "PASSWORD")
+    )
+    where = f"{parameter('forge-url')}/{parameter('forge-repository')}"
+    if not history:
+        login = BasicAuth(username_secret=username, password_secret=password)
+        return HTTPArtifact(
+            name="source",
+            path="/src",
+            url=f"{where}/archive/{revision}.tar.gz",
+            auth=HTTPAuth(basic_auth=login),
+        )
     return GitArtifact(
         name="source",
         path="/src",
-        repo=f"{parameter('forge-url')}/{parameter('forge-repository')}.git",
-        **at,
-        username_secret=key["username"],
-        password_secret=key["password"],
+        repo=f"{where}.git",
+        branch=revision,
+        single_branch=True,
+        depth=1,
+        username_secret=username,
+        password_secret=password,
         disable_submodules=True,
     )
 

@@ -23,6 +23,7 @@ API = "argoproj.io/v1alpha1"
 CLUSTER = "https://kubernetes.default.svc"
 CHART = "bentos/serving"
 RELEASES = "policies/admission/releases"
+WORKFLOWS = "workflows"
 # A model's name within an ApplicationSet's template, with dashes.
 MODEL = '{{ trimSuffix ".yaml" .path.filename | replace "_" "-" }}'
 # A push that touches none of these paths renders nothing anew.
@@ -97,7 +98,14 @@ class Applications(Component):
                 annotations={PATHS: f"/{RELEASES};/environments/{environment}/models"},
             )
         project = self._project("pipelines", args.pipelines, WORKFLOW_KINDS)
-        self._custom("Application", "workflows", self._workflows(), project, finalizers=[FINALIZER])
+        self._custom(
+            "Application",
+            "workflows",
+            self._workflows(),
+            project,
+            finalizers=[FINALIZER],
+            annotations={PATHS: f"/{WORKFLOWS}"},
+        )
         self.register_outputs({})
 
     def _custom(
@@ -212,7 +220,7 @@ class Applications(Component):
             "source": {
                 "repoURL": self._args.repository_url,
                 "targetRevision": "main",
-                "path": "workflows",
+                "path": WORKFLOWS,
                 "directory": {"include": "*.yaml"},
             },
             "destination": {"server": CLUSTER, "namespace": self._args.pipelines},

@@ -18,16 +18,17 @@ from tests.e2e.conftest import until
 
 ENVIRONMENTS = ("dev", "staging", "prod")
 DNS, API = "kube-system/kube-dns:53", "default/kubernetes:443"
-ARGO_CD = {"argocd/argocd-redis:6379", "argocd/argocd-repo-server:8081"}
+REDIS = "argocd/argocd-redis:6379"
+ARGO_CD = {REDIS, "argocd/argocd-repo-server:8081"}
 POSTGRES, MINIO, GITEA = "storage/postgres:5432", "storage/minio:9000", "forge/gitea:3000"
-# Besides DNS, which all may ask. Of kube-system, what Kubernetes itself brings is not listed.
+# Besides itself, and DNS, which all may ask. What Kubernetes itself brings is not listed.
 REACHES: dict[str, set[str]] = {
     "argo/argo-server": {API, MINIO, POSTGRES},
     "argo/workflow-controller": {API, POSTGRES},
     "argocd/argocd-application-controller": {API, *ARGO_CD},
     "argocd/argocd-applicationset-controller": {API, *ARGO_CD},
-    "argocd/argocd-redis": ARGO_CD,
-    "argocd/argocd-repo-server": {GITEA, *ARGO_CD},
+    "argocd/argocd-redis": ARGO_CD - {REDIS},
+    "argocd/argocd-repo-server": {GITEA, REDIS},
     "argocd/argocd-server": {API, *ARGO_CD},
     "forge/gitea": {POSTGRES, "argocd/argocd-server:8080", "argo/argo-server:2746"},
     "local-path-storage/local-path": {API},
