@@ -68,7 +68,6 @@ def _all(**constants: str) -> Container:
         "sweep",
         constants=constants,
         revision=MAIN,
-        history=True,
         secrets=(STORE, FORGE),
         verifies=True,
         account=DISPATCHER,

@@ -17,7 +17,6 @@ from hera.workflows import (
     Container,
     EmptyDirVolume,
     Env,
-    GitArtifact,
     HTTPArtifact,
     Parameter,
     Resources,
@@ -64,7 +63,6 @@ def step(
     *,
     constants: dict[str, str] | None = None,
     revision: str = COMMIT,
-    history: bool = False,
     secrets: Sequence[str] = (STORE,),
     memory: str = "1Gi",
     gpus: int | None = None,
@@ -78,7 +76,6 @@ def step(
 
     Args:
         inputs: flags whose values are outputs of earlier steps.
-        history: it asks git which commit that is.
         constants: further flags with their values, workflow parameters among them.
         secrets: whose keys become environment variables.
         verifies: it finds the public keys that evidence is verified with.
@@ -118,7 +115,7 @@ def step(
         command=["python", "-m", "slipway.steps", name],
         args=[*(f"--{key}={value}" for key, value in flags.items()), f"--output-dir={TMP}/outputs"],
         working_dir="/src",
-        inputs=[*(Parameter(name=key) for key in inputs), source(revision, history=history)],
+        inputs=[*(Parameter(name=key) for key in inputs), source(revision)],
         outputs=[
             Parameter(name=key, value_from=ValueFrom(path=f"{TMP}/outputs/{key}"))
             for key in outputs
@@ -159,34 +156,21 @@ def step(
     )
 
 
-def source(revision: str, *, history: bool = False) -> GitArtifact | HTTPArtifact:
+def source(revision: str) -> HTTPArtifact:
     """The repository at a revision of the forge's, as /src.
 
-    As the forge packs it: a clone by a commit's name brings all that was ever committed. With
-    `history` it is a clone of main's tip, which knows its commit.
+    As the forge packs it (.gitattributes): a clone by a commit's name brings all that was ever
+    committed.
     """
     username, password = (
         SecretKeySelector(name=FORGE, key=f"FORGE_{name}") for name in ("USERNAME", "PASSWORD")
     )
     where = f"{parameter('forge-url')}/{parameter('forge-repository')}"
-    if not history:
-        login = BasicAuth(username_secret=username, password_secret=password)
-        return HTTPArtifact(
-            name="source",
-            path="/src",
-            url=f"{where}/archive/{revision}.tar.gz",
-            auth=HTTPAuth(basic_auth=login),
-        )
-    return GitArtifact(
+    return HTTPArtifact(
         name="source",
         path="/src",
-        repo=f"{where}.git",
-        branch=revision,
-        single_branch=True,
-        depth=1,
-        username_secret=username,
-        password_secret=password,
-        disable_submodules=True,
+        url=f"{where}/archive/{revision}.tar.gz",
+        auth=HTTPAuth(basic_auth=BasicAuth(username_secret=username, password_secret=password)),
     )
 
 

@@ -7,7 +7,7 @@ prose are no code (see `bento.Folder.code`), so changing them trains nothing.
 from __future__ import annotations
 
 import os
-import subprocess
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from slipway.forge import Forge, NotFound, from_environment
 from slipway.steps.registry import Registry
 
 ENVIRONMENT = "dev"
+COMMIT = Path(__file__).with_name("commit")
 # ConfigMap: model to the code that has been dealt with. A memo only: where it is lost, the
 # workflows and MLflow's runs tell the same, model by model.
 MEMO = f"/api/v1/namespaces/{training.NAMESPACE}/configmaps/dispatched"
@@ -130,10 +131,8 @@ def code_at(
 
 
 def _head() -> str:
-    """The commit that this code is of."""
-    # The folder's owner need not be who runs this: it is a volume of the pod's.
-    command = ["git", "-c", "safe.directory=*", "rev-parse", "HEAD"]
-    done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True)
-    if done.returncode:
-        raise SlipwayError(f"git rev-parse failed: {done.stderr.strip()}")
-    return done.stdout.strip()
+    """The commit that this code is of: who packs it writes it there."""
+    commit = COMMIT.read_text().strip()
+    if not re.fullmatch("[0-9a-f]{40}", commit):
+        raise SlipwayError(f"{COMMIT} names no commit: this folder was not packed by `git archive`")
+    return commit

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -208,8 +211,49 @@ def test_a_stack_without_dev_trains_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert dispatch.run() == {"workflows": ""}
 
 
-def test_the_commit_is_the_checkouts() -> None:
-    assert len(dispatch._head()) == 40  # pyright: ignore[reportPrivateUsage]
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository as the forge packs it for steps."""
+    place = tmp_path_factory.mktemp("packed")
+    pack = ["git", "archive", "--worktree-attributes", "HEAD"]
+    archive = subprocess.run(pack, cwd=paths.REPOSITORY, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "--extract", "--directory", place], input=archive, check=True)
+    return place
+
+
+def test_what_is_packed_knows_its_commit(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "COMMIT", packed / "slipway/steps/commit")
+    assert [dispatch._head()] == git("rev-parse", "HEAD")  # pyright: ignore[reportPrivateUsage]
+
+
+def test_what_is_not_packed_knows_none() -> None:
+    with pytest.raises(SlipwayError, match="names no commit: this folder was not packed"):
+        dispatch._head()  # pyright: ignore[reportPrivateUsage]
+
+
+def test_what_is_packed_has_all_that_steps_read(packed: Path) -> None:
+    """And no link, which Argo refuses where it leads out of its folder."""
+    assert not [file for file in packed.rglob("*") if file.is_symlink()]
+    for folder in ("bentos", "environments", "infra", "policies", "requirements", "workflows"):
+        ours = {f.relative_to(paths.REPOSITORY) for f in tracked(folder)}
+        assert ours <= {f.relative_to(packed) for f in packed.rglob("*")}
+    every = "; ".join(f"import slipway.steps.{step}" for step in (*steps.FLAGS, *steps.OVERALL))
+    environment = {**os.environ, "PYTHONPATH": str(packed)}
+    command = [sys.executable, "-P", "-c", f"{every}; print(slipway.__file__)"]
+    shown = subprocess.run(command, cwd=packed, env=environment, capture_output=True, text=True)
+    assert shown.stdout.startswith(str(packed)), shown.stderr
+
+
+def tracked(folder: str) -> list[Path]:
+    """Files of git's in a folder, links aside."""
+    names = git("ls-tree", "-r", "--name-only", "HEAD", folder)
+    files = [paths.REPOSITORY / name for name in names]
+    return [file for file in files if file.exists() and not file.is_symlink()]
+
+
+def git(*command: str) -> list[str]:
+    shown = subprocess.run(["git", *command], cwd=paths.REPOSITORY, check=True, capture_output=True)
+    return shown.stdout.decode().splitlines()
 
 
 def test_outside_a_pod_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,8 +422,7 @@ TEMPLATES = [
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t["name"])
 def test_each_runs_mains_code_with_the_rights_that_it_needs(template: dict[str, Any]) -> None:
     [source] = template["inputs"]["artifacts"]
-    assert source["git"]["branch"] == "main"
-    assert source["git"]["depth"] == 1
+    assert source["http"]["url"].endswith("/archive/main.tar.gz")
     starts = template["name"] in ("dispatch", "sweep")
     assert template.get("serviceAccountName") == ("dispatcher" if starts else None)
     given = {e["secretRef"]["name"] for e in template["container"]["envFrom"] if "secretRef" in e}
