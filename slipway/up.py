@@ -42,7 +42,8 @@ STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
 # First runs, whose time is kept: nothing there at all; the toolchain there, but no cluster.
 KINDS = ("cold", "cached")
-
+# By it Argo CD is asked to look at an Application now.
+REFRESH = "argocd.argoproj.io/refresh"
 
 LOCAL = "no login: reachable from this machine only"
 # What a person opens: namespace and service, the path that tells that it works, how to get in.
@@ -289,11 +290,15 @@ def _wait_synced(
     while True:
         found = platform.find(where)
         if found and not asked:
-            platform.annotate(where, {"argocd.argoproj.io/refresh": "normal"})
+            platform.annotate(where, {REFRESH: "normal"})
             asked = True
+            continue
         status = (found or {}).get("status", {})
         state = " ".join(status.get(what, {}).get("status", "?") for what in ("sync", "health"))
-        if state == "Synced Healthy":
+        # It takes the annotation away once it has looked; what it said before is of another commit.
+        if state == "Synced Healthy" and REFRESH not in (
+            part(found, "metadata", "annotations") or {}
+        ):
             return
         if time.monotonic() > deadline:
             conditions = "; ".join(c["message"] for c in status.get("conditions", []))

@@ -307,7 +307,9 @@ def api(answers: Iterator[dict[str, Any] | None], patches: list[Any]) -> Cluster
 
 def test_a_sync_is_asked_for_once_and_waited_for(monkeypatch: Patch) -> None:
     monkeypatch.setattr(up.time, "sleep", lambda _: None)
-    states = [None, {}, application("OutOfSync", "Missing"), application("Synced", "Healthy")]
+    before = application("Synced", "Healthy")
+    asked = {**before, "metadata": {"annotations": {up.REFRESH: "normal"}}}
+    states = [None, {}, before, asked, application("OutOfSync", "Missing"), before]
     patches: list[Any] = []
     news: list[str] = []
     up._wait_synced(api(iter(states), patches), news.append, "workflows")
@@ -317,7 +319,7 @@ def test_a_sync_is_asked_for_once_and_waited_for(monkeypatch: Patch) -> None:
 
 def test_a_sync_that_does_not_come_says_why(monkeypatch: Patch) -> None:
     stuck = application("Unknown", "Healthy", "repository not found")
-    platform = api(iter([stuck]), [])
+    platform = api(iter([stuck, stuck]), [])
     with pytest.raises(SlipwayError, match=r"Unknown Healthy repository not found\n  fix: kubectl"):
         up._wait_synced(platform, lambda _: None, "workflows", seconds=-1)
 

@@ -10,6 +10,8 @@ from slipway import images
 ROOT = {
     # kubeadm's static pods and daemon set; its keys belong to root.
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "kube-proxy"),
+    # Is asked about packets, with the one capability that its manifest leaves it.
+    "kube-network-policies",
     # Binds port 53 with the one capability that its manifest leaves it.
     "coredns",
     # Makes and removes volumes.
