@@ -417,9 +417,10 @@ class Stack:
                 database_tls=postgres.tls,
                 controller_resources=self._size("workflowController"),
                 server_resources=self._size("argoServer"),
+                stores=[postgres, *_resources(store)],
                 node_port=self._node_port("argo"),
             ),
-            self._after(postgres, *_resources(store)),
+            self._opts,
         )
 
     def _namespaces_content(self, store: ObjectStore, mlflow: Mlflow, gitea: Gitea) -> None:

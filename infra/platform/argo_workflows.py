@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ class ArgoWorkflowsArgs:
     artifact_bucket: str
     controller_resources: Resources
     server_resources: Resources
+    stores: Sequence[pulumi.Resource]
+    """What its programs find there when they start; nothing else waits for these."""
     node_port: int | None = None
     database_tls: bool = False
 
@@ -93,7 +95,7 @@ class ArgoWorkflows(Component):
         super().__init__("ArgoWorkflows", name, opts)
         secrets = self._secrets(args)
         self._console(args)
-        upstream.register_all(name, self._objects(args), self.child, secrets)
+        upstream.register_all(name, self._objects(args), self.child, [*secrets, *args.stores])
         self.register_outputs({})
 
     def _objects(self, args: ArgoWorkflowsArgs) -> list[upstream.Manifest]:

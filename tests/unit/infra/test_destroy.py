@@ -70,6 +70,19 @@ def test_an_api_goes_before_who_answers_it(local: Stack) -> None:
     assert local.goes_before(api, server)
 
 
+def test_what_runs_workflows_comes_after_its_stores_and_its_kinds_wait_for_nothing(
+    local: Stack,
+) -> None:
+    stores = list(named(local, ":StatefulSet", "postgres", "minio"))
+    programs = list(named(local, ":Deployment", "workflow-controller", "argo-server"))
+    [kind] = named(local, ":CustomResourceDefinition", "workflows.argoproj.io")
+    assert len(stores) == len(programs) == 2
+    for store in stores:
+        assert not local.goes_before(kind, store)
+        for program in programs:
+            assert local.goes_before(program, store), (program.urn, store.urn)
+
+
 def volumes(*of: str) -> str:
     items = [{"metadata": {"name": f"pvc-{n}"}, "spec": {"claimRef": {"namespace": n}}} for n in of]
     return json.dumps({"items": items})
