@@ -95,16 +95,19 @@ def probe(platform: Cluster) -> Iterator[str]:
 def owner(pod: Any) -> str:
     """namespace/name of what made a pod."""
     metadata = pod["metadata"]
-    hashed = f"-{metadata['labels'].get('pod-template-hash')}" if "labels" in metadata else ""
-    return f"{metadata['namespace']}/{metadata['generateName'].rstrip('-').removesuffix(hashed)}"
+    hashed = f"-{part(metadata, 'labels', 'pod-template-hash')}"
+    name = metadata.get("generateName", metadata["name"]).rstrip("-").removesuffix(hashed)
+    return f"{metadata['namespace']}/{name}"
 
 
 def clients(platform: Cluster) -> dict[str, str]:
-    """IP of each pod that has a network of its own -> what made it."""
+    """IP of each pod that stays and has a network of its own -> what made it."""
     return {
         pod["status"]["podIP"]: owner(pod)
         for pod in platform.items("/api/v1/pods")
-        if pod["status"]["phase"] == "Running" and not pod["spec"].get("hostNetwork")
+        if pod["status"]["phase"] == "Running"
+        and not pod["spec"].get("hostNetwork")
+        and not pod["metadata"].get("deletionTimestamp")
     }
 
 
