@@ -45,7 +45,7 @@ REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
 # Lines of iptables-save with chains that this module, Kubernetes' components and the CNI plugins
 # make, known by their prefixes: a chain, a rule in it, a jump to it.
-OUR_RULES = re.compile(r"^:(KUBE|CNI|SLIPWAY)-|^-A (KUBE|CNI|SLIPWAY)-| -[jg] (KUBE|CNI|SLIPWAY)-")
+OUR_RULES = re.compile(r"(^:|^-A | -[jg] )(KUBE|CNI|SLIPWAY)-")
 # By this queue the kernel asks kube-network-policies about a connection.
 QUEUE = 7245
 POLICIES = "SLIPWAY-POLICIES"
@@ -592,11 +592,7 @@ def remains() -> dict[str, list[str]]:
         "mount": _mounts(),
         "interface": [*_ports(), *([bridge.name] if bridge.exists() else [])],
         "network namespace": [str(place) for place in network_namespaces()],
-        "firewall rules": [
-            f"{family}: {saved.count(chr(10)) - kept.count(chr(10))} lines"
-            for family, saved, kept in (_rules() if _is_ours() else ())
-        ]
-        + (_policy_tables() if _is_ours() else []),
+        "firewall rules": _shown_rules() if _is_ours() else [],
         "folder": [str(RUN)] if RUN.exists() else [],
         "control group": [str(root) for root in _cgroups()],
     }
@@ -632,18 +628,20 @@ def _mounts(table: Path = Path("/proc/self/mounts")) -> list[str]:
     return sorted(ours, reverse=True)
 
 
-def network_namespaces() -> Iterator[Path]:
-    """Those of our pods, and those that nothing is in any more."""
+def network_namespaces() -> dict[Path, str]:
+    """Those of our pods, each with its pod's IP, and, with none, those that nothing is in."""
+    found: dict[Path, str] = {}
     for place in Path("/run/netns").glob("cni-*"):
         shown = _run("nsenter", f"--net={place}", "ip", "-o", "-4", "addr", check=False)
         inside = re.findall(r"inet (\S+?)/", shown)
-        ours = any(ipaddress.ip_address(ip) in addresses().pod_subnet for ip in inside)
+        ours = [ip for ip in inside if ipaddress.ip_address(ip) in addresses().pod_subnet]
         if ours or not shown:
-            yield place
+            found[place] = ours[0] if ours else ""
+    return found
 
 
 def _remove_network_namespaces() -> None:
-    for place in list(network_namespaces()):
+    for place in network_namespaces():
         _run("umount", "--lazy", place, check=False)
         place.unlink(missing_ok=True)
 
@@ -662,6 +660,14 @@ def _rules() -> Iterator[tuple[str, str, str]]:
         saved = _run(f"{family}-save", check=False)
         if (kept := without_our_rules(saved)) != saved:
             yield family, saved, kept
+
+
+def _shown_rules() -> list[str]:
+    lines = [
+        f"{family}: {saved.count(chr(10)) - kept.count(chr(10))} lines"
+        for family, saved, kept in _rules()
+    ]
+    return lines + _policy_tables()
 
 
 def _remove_rules() -> None:

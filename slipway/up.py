@@ -296,9 +296,7 @@ def _wait_synced(
         status = (found or {}).get("status", {})
         state = " ".join(status.get(what, {}).get("status", "?") for what in ("sync", "health"))
         # It takes the annotation away once it has looked; what it said before is of another commit.
-        if state == "Synced Healthy" and REFRESH not in (
-            part(found, "metadata", "annotations") or {}
-        ):
+        if state == "Synced Healthy" and not part(found, "metadata", "annotations", REFRESH):
             return
         if time.monotonic() > deadline:
             conditions = "; ".join(c["message"] for c in status.get("conditions", []))

@@ -25,6 +25,14 @@ COUNT = 200
 # Long enough that the first still run when the last begin.
 SIMULATED_FOR = "90s"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+# What a container there has to be content with.
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": 10001,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 NODES = "/api/v1/nodes"
 WORKFLOWS = f"{training.API}/workflows"
 GPU_NODES = "slipway/nodes=gpu"
@@ -260,13 +268,7 @@ def pod(pool: str, team: str | None, image: str) -> dict[str, Any]:
         "name": "main",
         "image": image,
         "resources": {"requests": limits | {"cpu": "50m", "memory": "256Mi"}, "limits": limits},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": RESTRICTED,
     }
     return {
         "metadata": {"generateName": "bench-gpus-", "labels": labels},

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from slipway import cluster, up
+from slipway.bench.gpus import PODS, RESTRICTED
 from slipway.endpoints import Cluster, part, parts
-from tests.e2e.conftest import until
+from slipway.release import ENVIRONMENTS
 
-ENVIRONMENTS = ("dev", "staging", "prod")
+from .conftest import until
+
 DNS, API = "kube-system/kube-dns:53", "default/kubernetes:443"
 REDIS = "argocd/argocd-redis:6379"
 ARGO_CD = {REDIS, "argocd/argocd-repo-server:8081"}
@@ -60,20 +62,13 @@ with ThreadPoolExecutor(len(targets)) as pool:
 @pytest.fixture
 def probe(platform: Cluster) -> Iterator[str]:
     """A pod beside the workflows' steps, which run what anybody has pushed."""
-    pods = "/api/v1/namespaces/pipelines/pods"
     image = platform.config("pipelines", "platform")["SERVING_IMAGE"]
     container = {
         "name": "probe",
         "image": image,
         "command": ["python", "-c", "import time; time.sleep(600)"],
         "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": RESTRICTED,
     }
     pod = {
         "apiVersion": "v1",
@@ -85,11 +80,11 @@ def probe(platform: Cluster) -> Iterator[str]:
             "containers": [container],
         },
     }
-    name = part(platform.create(pods, pod), "metadata", "name")
+    name = part(platform.create(PODS, pod), "metadata", "name")
     try:
-        yield f"{pods}/{name}"
+        yield f"{PODS}/{name}"
     finally:
-        platform.delete(f"{pods}/{name}")
+        platform.delete(f"{PODS}/{name}")
 
 
 def owner(pod: Any) -> str:
@@ -128,20 +123,11 @@ def servers(platform: Cluster) -> dict[str, str]:
     return found
 
 
-def networks() -> dict[str, str]:
-    """IP of each pod -> the network namespace in which it is."""
-    found: dict[str, str] = {}
-    for place in cluster.network_namespaces():
-        command = ["nsenter", f"--net={place}", "ip", "-json", "-4", "addr", "show", "eth0"]
-        shown = subprocess.run(command, check=True, capture_output=True, text=True)
-        found[json.loads(shown.stdout)[0]["addr_info"][0]["local"]] = str(place)
-    return found
-
-
 def test_who_reaches_whom(platform: Cluster, probe: str) -> None:
     until(up.all_ready, 180, "not every pod is ready")
     until(lambda: part(platform.find(probe), "status", "phase") == "Running", 60, "no probe")
-    sources, targets, places = clients(platform), servers(platform), networks()
+    sources, targets = clients(platform), servers(platform)
+    places = {ip: place for place, ip in cluster.network_namespaces().items()}
 
     def reached(source: str) -> set[str]:
         connect = [sys.executable, "-c", CONNECT, *targets]

@@ -201,11 +201,17 @@ def test_supervised_processes(configured: Path) -> None:
         )
 
 
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Our images as they were pushed."""
+    pushed = {name: f"localhost/{name}@sha256:{'0' * 64}" for name in images.images()}
+    monkeypatch.setattr(images, "references", lambda embedded: pushed)
+    return pushed
+
+
 def test_large_images_are_pulled_by_a_job_that_removes_itself(
-    monkeypatch: pytest.MonkeyPatch,
+    ours: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = {name: f"localhost/{name}@sha256:{'0' * 64}" for name in images.images()}
-    monkeypatch.setattr(images, "references", lambda embedded: ours)
     given: list[str] = []
     monkeypatch.setattr(cluster, "kubectl", lambda *_, input: given.append(input))
     cluster.prefetch()
@@ -553,11 +559,7 @@ def test_a_kernel_that_cannot_ask_is_told_of(monkeypatch: pytest.MonkeyPatch) ->
     assert not cluster._queue_connections()
 
 
-def test_who_is_asked_is_there_by_digest_and_for_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ours = {name: f"localhost/{name}@sha256:{'0' * 64}" for name in images.images()}
-    monkeypatch.setattr(images, "references", lambda embedded: ours)
+def test_who_is_asked_is_there_by_digest_and_for_nothing_else(ours: dict[str, str]) -> None:
     objects = {o["kind"]: o for o in yaml.safe_load_all(cluster.network_policies())}
     [container] = objects["DaemonSet"]["spec"]["template"]["spec"]["containers"]
     assert container["image"] == ours["kube-network-policies"]

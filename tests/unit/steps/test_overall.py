@@ -15,10 +15,11 @@ import httpx
 import pytest
 import yaml
 
-from slipway import bento, paths, release, training
+from slipway import bento, paths, publish, release, training
 from slipway.endpoints import Cluster, ClusterError
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import NotFound
+from slipway.repository import Repository
 from slipway.steps import __main__ as steps
 from slipway.steps import dispatch, follow, sweep
 from slipway.steps.registry import Registry
@@ -223,7 +224,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_packed_knows_its_commit(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "COMMIT", packed / "slipway/steps/commit")
-    assert [dispatch._head()] == git("rev-parse", "HEAD")  # pyright: ignore[reportPrivateUsage]
+    assert dispatch._head() == publish.head()  # pyright: ignore[reportPrivateUsage]
 
 
 def test_what_is_not_packed_knows_none() -> None:
@@ -233,27 +234,18 @@ def test_what_is_not_packed_knows_none() -> None:
 
 def test_what_is_packed_has_all_that_steps_read(packed: Path) -> None:
     """And no link, which Argo refuses where it leads out of its folder."""
-    assert not [file for file in packed.rglob("*") if file.is_symlink()]
-    for folder in ("bentos", "environments", "infra", "policies", "requirements", "workflows"):
-        ours = {f.relative_to(paths.REPOSITORY) for f in tracked(folder)}
-        assert ours <= {f.relative_to(packed) for f in packed.rglob("*")}
+    files = list(packed.rglob("*"))
+    assert not [file for file in files if file.is_symlink()]
+    there = {str(file.relative_to(packed)) for file in files}
+    with Repository(paths.REPOSITORY) as repository:
+        for folder in ("bentos", "environments", "infra", "policies", "requirements", "workflows"):
+            ours = repository.files("HEAD", folder)
+            assert {f for f in ours if not (paths.REPOSITORY / f).is_symlink()} <= there
     every = "; ".join(f"import slipway.steps.{step}" for step in (*steps.FLAGS, *steps.OVERALL))
     environment = {**os.environ, "PYTHONPATH": str(packed)}
     command = [sys.executable, "-P", "-c", f"{every}; print(slipway.__file__)"]
     shown = subprocess.run(command, cwd=packed, env=environment, capture_output=True, text=True)
     assert shown.stdout.startswith(str(packed)), shown.stderr
-
-
-def tracked(folder: str) -> list[Path]:
-    """Files of git's in a folder, links aside."""
-    names = git("ls-tree", "-r", "--name-only", "HEAD", folder)
-    files = [paths.REPOSITORY / name for name in names]
-    return [file for file in files if file.exists() and not file.is_symlink()]
-
-
-def git(*command: str) -> list[str]:
-    shown = subprocess.run(["git", *command], cwd=paths.REPOSITORY, check=True, capture_output=True)
-    return shown.stdout.decode().splitlines()
 
 
 def test_outside_a_pod_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
