@@ -23,6 +23,7 @@ from slipway import digests, paths
 from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean, from_validation
 from slipway.release import Commit, ModelName, Strict, parse_yaml
+from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ class Training(Protocol):
         ...
 
     def target(self, rows: pd.DataFrame) -> Array:
-        """1.0 or 0.0, NaN where the outcome is unknown."""
+        """1.0 or 0.0, of a regressor any number; NaN where the outcome is unknown."""
         ...
 
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -73,11 +74,12 @@ class Training(Protocol):
         ...
 
     def fit(self, x: pd.DataFrame, y: Array, parameters: Mapping[str, Parameter]) -> Any:
-        """A scikit-learn classifier, the same for the same arguments."""
+        """A scikit-learn classifier or regressor, the same for the same arguments."""
         ...
 
     def baselines(self, x: pd.DataFrame, y: Array, holdout: pd.DataFrame) -> dict[str, Array]:
-        """Probabilities for the holdout by simpler means; `base_rate` is one of them."""
+        """Answers for the holdout by simpler means; one says the same of every row, and is called
+        `base_rate` (classification) or `mean` (regression)."""
         ...
 
     def export(self, model: Any) -> dict[str, bytes]:
@@ -85,7 +87,7 @@ class Training(Protocol):
         ...
 
     def predict(self, files: Mapping[str, bytes], x: pd.DataFrame) -> Array:
-        """Probabilities from the exported files: what is evaluated is what is served."""
+        """Answers of the exported files: what is evaluated is what is served."""
         ...
 
 
@@ -127,6 +129,8 @@ class ModelConfig(Described):
     """`model.yaml` of a model that is trained here."""
 
     kind: Literal["trained"] = "trained"
+    # What it answers: the probability that something happens, or a number.
+    task: TaskName = "classification"
     split: Split
     parameters: dict[str, Parameter]
     slices: list[str] = Field(default=[])

@@ -24,14 +24,14 @@ from slipway.evidence import (
     Test,
 )
 from slipway.release import Strict
+from slipway.tasks import TASKS, MeanName, MetricName, TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from slipway.statistics import Gain
+    from slipway.statistics import Gain, Scores
     from slipway.store import Store
 
-MetricName = Literal["roc_auc", "brier", "log_loss", "calibration_error"]
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -46,14 +46,24 @@ class EvidencePolicy(Strict):
         description="what a metric may lose and still be non-inferior; one that is not named here "
         "is tested for superiority alone",
     )
-    slice_metric: Literal["brier", "log_loss"] = "brier"
-    slice_margin: Margin = 0.01
+    slice_margins: dict[MeanName, Margin] = Field(
+        default={"brier": 0.01, "r2": 0.01},
+        description="the same for each slice",
+    )
     minimum_slice_rows: Positive = Field(default=500, description="a smaller slice is not tested")
     maximum_age_days: Positive = Field(default=30, description="older evidence has expired")
 
+    def whole(self, task: TaskName) -> dict[str, float]:
+        """The margins that a model of this task is judged by."""
+        return {n: m for n, m in self.margins.items() if n in TASKS[task].metrics}
+
+    def sliced(self, task: TaskName) -> dict[str, float]:
+        """The same of each slice."""
+        return {n: m for n, m in self.slice_margins.items() if n in TASKS[task].means}
+
 
 class NotComparable(SlipwayError):
-    """The two tables are not predictions of the same rows, or are too few to be tested."""
+    """Not answers to the same question about the same rows, or too few to be tested."""
 
 
 def compare(
@@ -79,50 +89,52 @@ def compare(
 
     - superiority in each metric;
     - non-inferiority in each metric that has a margin in the policy;
-    - non-inferiority in `policy.slice_metric` for each slice of enough rows.
+    - non-inferiority in the metrics of `policy.slice_margins` for each slice of enough rows.
 
-    Brier score and log loss: the paired t-test of the losses, with standard errors that are robust
-    within groups (the textbook's where each row is its own group). ROC AUC and calibration error: a
-    t statistic whose standard error is that of the paired bootstrap over groups. No p-value is thus
+    Brier score, log loss, R² and MAE: the paired t-test of the losses, with standard errors that
+    are robust within groups (the textbook's where each row is its own group). The others: a t
+    statistic whose standard error is that of the paired bootstrap over groups. No p-value is thus
     bounded from below by the number of resamples, which many slices under Holm would run into.
     Holm's correction is made over all tests of the same kind, slices included. For "no slice is
     worse", where all must pass, that is stricter than it need be: it errs against the challenger.
 
     Raises:
-        NotComparable: other rows, other outcomes, or fewer than two groups.
+        NotComparable: another task, other rows, other outcomes, or fewer than two groups.
     """
     import numpy as np
 
-    from slipway.statistics import Scores, loss, mean_gain, metric_gains
+    from slipway.statistics import mean_gain, metric_gains, scores
     from slipway.steps import predictions
 
-    y, p = (table[name].to_numpy() for name in ("outcome", "probability"))
+    check_task(challenger, champion)
+    y, p = (table[name].to_numpy() for name in ("outcome", "prediction"))
     if not np.array_equal(y, champion_table["outcome"].to_numpy()):
         raise NotComparable(
             f"the champion's predictions are of {len(champion_table):,} rows that are not the "
             f"challenger's {len(y):,}",
             fix="run the rescore step again with this evaluation",
         )
-    new = Scores(y, p, predictions.groups(table))
-    old = Scores(y, champion_table["probability"].to_numpy(), new.groups)
+    new = scores(challenger.task, y, p, predictions.groups(table))
+    old = scores(challenger.task, y, champion_table["prediction"].to_numpy(), new.groups)
     if new.groups.max() < 1:
         raise NotComparable(
             "the holdout is of one group: nothing tells chance from a difference",
             fix="hold out more, or name another group in model.yaml",
         )
     whole = [_Draft(m, g, len(y)) for m, g in metric_gains(new, old, policy.resamples).items()]
-    margins: dict[str, float] = {**policy.margins}
+    margins, slice_margins = policy.whole(challenger.task), policy.sliced(challenger.task)
     bounded = [replace(d, margin=margins[d.metric]) for d in whole if d.metric in margins]
-    gains = loss(policy.slice_metric, old) - loss(policy.slice_metric, new)
+    gains = {name: old.losses[name] - new.losses[name] for name in slice_margins}
     for column, values in predictions.slices(table).items():
         for value in sorted(set(values)):
             here = values == value
             rows, groups = int(here.sum()), new.groups[here]
             # Rows of one group alone say nothing of chance.
             if rows >= policy.minimum_slice_rows and np.ptp(groups):
-                gain = mean_gain(gains[here], groups)
-                about = _Draft(policy.slice_metric, gain, rows, policy.slice_margin, column, value)
-                bounded.append(about)
+                bounded += [
+                    _Draft(name, mean_gain(gains[name][here], groups), rows, margin, column, value)
+                    for name, margin in slice_margins.items()
+                ]
     return Comparison(
         tests=[
             *_tests("superiority", whole, policy),
@@ -132,6 +144,16 @@ def compare(
         drift=list(drift),
         dependencies=dependency_changes(*reversed(locks)) if locks else [],
     )
+
+
+def check_task(challenger: Evaluation, champion: Evaluation) -> None:
+    """`NotComparable` unless both answer the same kind of question."""
+    if challenger.task != champion.task:
+        raise NotComparable(
+            f"the champion of {challenger.model} is made for {champion.task}, the challenger for "
+            f"{challenger.task}",
+            fix="release it as another model: slipway new NAME",
+        )
 
 
 @dataclass(frozen=True)
@@ -173,30 +195,24 @@ def _tests(
     ]
 
 
-def metrics(table: pd.DataFrame, policy: EvidencePolicy) -> dict[str, Estimate]:
-    """Every metric of a predictions table with its interval: the champion's on our holdout."""
-    from slipway import statistics
-    from slipway.steps import predictions
-
-    return statistics.estimates(
-        table["outcome"].to_numpy(),
-        table["probability"].to_numpy(),
-        groups=predictions.groups(table),
-        count=policy.resamples,
-        confidence=policy.confidence,
-    )[0]
-
-
-def curves(table: pd.DataFrame) -> dict[str, Any]:
-    """`reliability` and `by_period` of a predictions table, as an evaluation has them."""
+def metrics(found: Scores, policy: EvidencePolicy) -> dict[str, Estimate]:
+    """Every metric with its interval: the champion's on our holdout."""
     from slipway import statistics
 
-    y, p, periods = (table[name].to_numpy() for name in ("outcome", "probability", "period"))
+    return statistics.estimates(found, count=policy.resamples, confidence=policy.confidence)[0]
+
+
+def curves(found: Scores, periods: Any) -> dict[str, Any]:
+    """`reliability` and `by_period` of answers, as an evaluation has them."""
+    from slipway import statistics
+
+    name, unit = found.task.name, found.deviation
     return {
-        "reliability": statistics.reliability(y, p),
+        "reliability": statistics.reliability(found),
         "by_period": {
-            str(period): statistics.metrics(y[periods == period], p[periods == period])
+            str(period): statistics.metrics(name, found.y[here], found.p[here], unit)
             for period in dict.fromkeys(periods)
+            for here in (periods == period,)
         },
     }
 

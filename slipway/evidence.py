@@ -15,6 +15,7 @@ from slipway import digests
 from slipway.digests import Digest
 from slipway.errors import from_validation
 from slipway.release import ENVIRONMENTS, Bento, Commit, Finite, ModelName, Run, Strict
+from slipway.tasks import TASKS, TaskName
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Count = Annotated[int, Field(ge=0)]
@@ -39,7 +40,7 @@ class Estimate(Strict):
 class Holdout(Strict):
     """The rows evaluated on. `digest` is of their partitions and outcomes: equal digests are equal
     rows with equal outcomes, in one order. `unknown` rows have no outcome and are left out of
-    `rows`."""
+    `rows`. Of classes the mean outcome is the share of positives."""
 
     digest: Digest
     partitions: list[str]
@@ -48,37 +49,46 @@ class Holdout(Strict):
     )
     rows: Positive
     unknown: Count
-    positive_rate: Share
+    mean_outcome: Finite
+    deviation: Annotated[float, Field(gt=0, description="standard deviation of the outcomes")]
 
 
 class Slice(Strict):
-    """The holdout's rows where `column` is `value`. A metric that needs both outcomes may lack."""
+    """The holdout's rows where `column` is `value`. A metric that needs both outcomes may lack.
+
+    What is in units of the outcome's deviation is in those of the whole holdout's.
+    """
 
     column: str
     value: str
     rows: Count
-    positive_rate: Share
-    mean_prediction: Share
+    mean_outcome: Finite
+    mean_prediction: Finite
     metrics: dict[MetricName, Finite]
 
 
 class Bin(Strict):
     """One point of the reliability curve: rows whose predictions fall into [low, high)."""
 
-    low: Share
-    high: Share
+    low: Finite
+    high: Finite
     rows: Count
-    predicted: Share
-    observed: Share
+    predicted: Finite
+    observed: Finite
 
 
 class Fairness(Strict):
-    """Differences between the groups of one column, by fairlearn, at one decision threshold."""
+    """Largest differences between the groups of one column, by fairlearn.
+
+    Classification: `demographic_parity` (of selection rates) and `equalized_odds` (of true or false
+    positive rates), where a probability from `threshold` on is taken for a yes. Regression:
+    `bias_difference` (of mean errors) and `error_difference` (of mean absolute errors), in the
+    outcome's deviations.
+    """
 
     column: str
-    threshold: Share
-    demographic_parity: Share = Field(description="largest difference of selection rates")
-    equalized_odds: Share = Field(description="largest difference of true or false positive rates")
+    threshold: Share | None = None
+    differences: dict[MetricName, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     worst_group: str
 
 
@@ -159,9 +169,10 @@ class Dependencies(Strict):
 
 
 class Evaluation(Strict):
-    """What the model files answered on the holdout. Metrics are of predicted probabilities."""
+    """What the model files answered on the holdout: probabilities, or values."""
 
     model: ModelName
+    task: TaskName
     model_digest: Digest
     data: Data
     code: Commit
@@ -173,7 +184,7 @@ class Evaluation(Strict):
     metrics: dict[MetricName, Estimate]
     baselines: dict[MetricName, dict[MetricName, Finite]]
     gain: dict[MetricName, Estimate] = Field(
-        description="Brier skill score over each baseline: 1 - brier / baseline brier, paired"
+        description="skill over each baseline: 1 - squared error / the baseline's, paired"
     )
     reliability: list[Bin]
     by_period: dict[str, dict[MetricName, Finite]] = Field(
@@ -254,7 +265,7 @@ class PolicyPin(Strict):
 class Evidence(Strict):
     """The whole document. `champion` and `comparison` are null where the environment has none."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     created: Instant
     environment: Environment
     policy: PolicyPin
@@ -267,15 +278,13 @@ class Evidence(Strict):
 
     def summary(self) -> dict[str, float]:
         """The few numbers that a release file carries."""
+        task = TASKS[self.evaluation.task]
         metrics = {name: round(e.value, 4) for name, e in self.evaluation.metrics.items()}
-        base = self.evaluation.baselines.get("base_rate", {})
-        metrics |= {f"baseline_{n}": round(v, 4) for n, v in base.items() if n == "brier"}
-        if self.champion:
-            metrics |= {
-                f"champion_{n}": round(e.value, 4)
-                for n, e in self.champion.metrics.items()
-                if n == "brier"
-            }
+        base = self.evaluation.baselines.get(task.constant, {})
+        if task.lead in base:
+            metrics[f"baseline_{task.lead}"] = round(base[task.lead], 4)
+        if self.champion and task.lead in self.champion.metrics:
+            metrics[f"champion_{task.lead}"] = round(self.champion.metrics[task.lead].value, 4)
         return metrics
 
 

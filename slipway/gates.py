@@ -106,13 +106,14 @@ class PullFacts:
 
 @dataclass(frozen=True)
 class Soak:
-    """What one bento really served in one environment. `brier` is over the labelled predictions."""
+    """What one bento really served in one environment. `squared_error` is the mean over the
+    labelled predictions: of probabilities the Brier score."""
 
     first: datetime | None
     last: datetime | None
     predictions: int
     labelled: int
-    brier: float | None
+    squared_error: float | None
 
 
 class BreakGlass(Strict):

@@ -12,6 +12,7 @@ import bisect
 import csv
 import io
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -25,10 +26,11 @@ from slipway import digests
 from slipway.digests import Digest
 from slipway.errors import BadInput
 from slipway.store import Corrupt, Store
+from slipway.tasks import TaskName
 
 _KEY = re.compile(r".*/([0-9a-f]{64})/(\d{8}T\d{6})-(.+)-(\d+)\.jsonl")
 _ID = re.compile(r"([0-9a-f]{12})[0-9a-f]{16}(?:\.(0|[1-9]\d{0,3}))?")
-_OUTCOMES = {"0": 0, "1": 1, "false": 0, "true": 1}
+_OUTCOMES = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 # Workers of a replica write each their own lines, and names of segments are of whole seconds.
 _SLACK = timedelta(seconds=5)
 _READERS = 16
@@ -48,13 +50,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Label:
-    """What came true of one prediction, 0 or 1; of several labels the latest counts.
+    """What came true of one prediction, as a number; of several labels the latest counts.
 
     `id` is the response's `x-slipway-prediction`; the n-th of a batch, from 0, is `<id>.<n>`.
     """
 
     id: str
-    outcome: int
+    outcome: float
     time: str
 
 
@@ -117,14 +119,14 @@ def read(store: Store, segment: Segment, ids: Collection[str] | None = None) -> 
 
 def outcomes(
     store: Store, of: Iterable[Segment], labels: Mapping[str, Label]
-) -> dict[str, tuple[float, int]]:
+) -> dict[str, tuple[float, float]]:
     """Label id to probability and outcome, for every label whose prediction is in `of`.
 
     Reads those segments alone that can hold one.
     """
     ids = {label.partition(".")[0] for label in labels}
     wanted = holding(of, ids)
-    joined: dict[str, tuple[float, int]] = {}
+    joined: dict[str, tuple[float, float]] = {}
     for made in _each(store, wanted, ids):
         for name, probability in made.named():
             if label := labels.get(name):
@@ -197,8 +199,10 @@ def write_labels(store: Store, env: str, model: str, labels: Collection[Label]) 
     return f"s3://labels/{key}"
 
 
-def parse_labels(file: Path, now: datetime) -> list[Label]:
+def parse_labels(file: Path, now: datetime, task: TaskName) -> list[Label]:
     """Labels from a CSV file with the columns `id` and `outcome`, or JSON lines with these keys.
+
+    Outcomes are 0 or 1 for classification, and any finite number for regression.
 
     Raises:
         BadInput: not such a file; names every wrong line, up to ten.
@@ -218,7 +222,7 @@ def parse_labels(file: Path, now: datetime) -> list[Label]:
     wrong: list[str] = []
     for number, row in reader(text, file):
         try:
-            label = _label(row, time)
+            label = _label(row, time, task)
             if label.id in found and found[label.id] != label:
                 raise ValueError(f"{label.id} stands there already, with another outcome")
         except ValueError as error:
@@ -258,7 +262,7 @@ def _from_json(text: str, file: Path) -> Iterator[tuple[int, Row | str]]:
             yield number, cast("Row", row) if isinstance(row, dict) else "not a JSON object"
 
 
-def _label(row: Row | str, time: str) -> Label:
+def _label(row: Row | str, time: str, task: TaskName) -> Label:
     if isinstance(row, str):
         raise ValueError(row)
     if unknown := sorted(str(key) for key in row.keys() - {"id", "outcome"}):
@@ -269,6 +273,18 @@ def _label(row: Row | str, time: str) -> Label:
             f"{identity!r} is not a prediction's id: 28 hex digits, as in x-slipway-prediction, "
             "and .0, .1, … for the items of a batch"
         )
-    if outcome not in _OUTCOMES:
-        raise ValueError(f"outcome {outcome!r} is neither 0 nor 1")
-    return Label(identity, _OUTCOMES[outcome], time)
+    return Label(identity, _outcome(outcome, task), time)
+
+
+def _outcome(text: str, task: TaskName) -> float:
+    if task == "classification":
+        if text not in _OUTCOMES:
+            raise ValueError(f"outcome {text!r} is neither 0 nor 1")
+        return _OUTCOMES[text]
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"outcome {text!r} is no number")
+    return value

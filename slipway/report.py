@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slipway.check import Amounts, Difference, MoneyLine, ReleaseVerdict, StackCost, Verdict
-from slipway.evidence import Bin, Estimate, Evidence, Slice, Test
+from slipway.evidence import Bin, Estimate, Evaluation, Evidence, Slice, Test
 from slipway.gates import Finding
+from slipway.tasks import LARGER_IS_BETTER, TASKS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,8 +21,6 @@ MAXIMUM = 60_000
 SHOWN_SLICES = 5
 
 _MARKS = {"pass": "✅", "fail": "❌", "waived": "⚠️", "not applicable": "➖"}
-# Metrics of which less is better.
-_LOSSES = ("brier", "log_loss", "calibration_error")
 
 # The page that shows what two commits differ in.
 CompareUrl = Callable[[str, str], str]
@@ -137,7 +136,7 @@ def _release(
     elif found.evidence_problem:
         yield f"No evidence to show: {plain(found.evidence_problem)}"
     if plot:
-        yield f"![reliability, and the Brier score by month]({plot})"
+        yield f"![reliability, and what each period is worth]({plot})"
     yield _changes(found, compare_url)
     if evidence:
         yield _served(found, evidence)
@@ -168,25 +167,33 @@ def _metrics(found: ReleaseVerdict, evidence: Evidence) -> str:
     for name, estimate in evaluation.metrics.items():
         tests = [t for t in whole if t.metric == name]
         before = champion.metrics.get(name) if champion else None
-        better = "less" if name in _LOSSES else "more"
+        better = "more" if name in LARGER_IS_BETTER else "less"
         gain = _gain(tests[0].difference) if tests else "–"
         lines.append(
             f"| {plain(name)} ({better} is better) | {_estimate(before)} | {_estimate(estimate)} "
             f"| {gain} | {'<br>'.join(map(_test, tests)) or '–'} |"
         )
     lines += [
-        f"| Brier skill over {plain(name)} | – | {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] | | |"
+        f"| skill over {plain(name)} | – | {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] | | |"
         for name, e in evaluation.gain.items()
     ]
     partitions = holdout.partitions
     span = partitions[0] if len(partitions) == 1 else f"{partitions[0]} to {partitions[-1]}"
     lines += [
         "",
-        f"On {holdout.rows:,} rows of {plain(span)}, {holdout.positive_rate:.1%} of them positive"
+        f"On {holdout.rows:,} rows of {plain(span)}, {_outcomes(evaluation)}"
         f"{f', {holdout.unknown:,} without an outcome left out' if holdout.unknown else ''}. "
         f"Intervals are of {evaluation.confidence:.0%}; a gain above 0 is the challenger's.",
     ]
     return "\n".join(lines)
+
+
+def _outcomes(evaluation: Evaluation) -> str:
+    """What the holdout's rows are about, in words."""
+    mean = evaluation.holdout.mean_outcome
+    if evaluation.task == "classification":
+        return f"{mean:.1%} of them positive"
+    return f"outcomes {mean:.4g} ± {evaluation.holdout.deviation:.4g} (mean, standard deviation)"
 
 
 def _test(test: Test) -> str:
@@ -235,7 +242,7 @@ def _worst(slices: Sequence[Slice]) -> Iterable[tuple[str, str]]:
     """Each metric with its worst slice in words."""
     for name in dict.fromkeys(name for s in slices for name in s.metrics):
         having = [s for s in slices if name in s.metrics]
-        sign = -1 if name in _LOSSES else 1
+        sign = 1 if name in LARGER_IS_BETTER else -1
         worst = min(having, key=lambda s: sign * s.metrics[name])
         yield (
             plain(name),
@@ -244,18 +251,18 @@ def _worst(slices: Sequence[Slice]) -> Iterable[tuple[str, str]]:
 
 
 def _fairness(evidence: Evidence) -> str:
-    rows = [
-        f"| {plain(f.column)} | {f.demographic_parity:.3f} | {f.equalized_odds:.3f} "
-        f"| {plain(f.worst_group)} | {f.threshold:g} |"
-        for f in evidence.evaluation.fairness
-    ]
-    if not rows:
+    found = evidence.evaluation.fairness
+    if not found:
         return ""
-    head = [
-        "| fairness between | selection rate | error rates | worst group | threshold |",
-        "|---|---|---|---|---|",
+    names = list(found[0].differences)
+    rows = [
+        [f.column, *(f"{f.differences[name]:.3f}" for name in names), f.worst_group] for f in found
     ]
-    return "\n".join([*head, *rows])
+    at = found[0].threshold
+    threshold = "" if at is None else f", yes from {at:g} on"
+    head = [f"fairness between{threshold}", *(n.replace("_", " ") for n in names), "worst group"]
+    lines = [f"| {' | '.join(map(plain, row))} |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def _changes(found: ReleaseVerdict, compare_url: CompareUrl | None) -> str:
@@ -503,7 +510,7 @@ def _bracketed(estimate: Estimate | None) -> RenderableType:
 
 
 def plot(found: ReleaseVerdict) -> bytes:
-    """A PNG: the reliability curves of champion and challenger, and the Brier score by period.
+    """A PNG: reliability curves of champion and challenger, and the task's first metric by period.
 
     Raises:
         ValueError: there is no evidence to plot.
@@ -518,15 +525,18 @@ def plot(found: ReleaseVerdict) -> bytes:
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], color="0.8", linewidth=1, zorder=0)
+    task = TASKS[evidence.evaluation.task]
+    edges = [edge for line in _curves(found, evidence) for b in line.bins for edge in _ends(b)]
+    ends = (0, 1) if task.name == "classification" else (min(edges), max(edges))
+    left.plot(ends, ends, color="0.8", linewidth=1, zorder=0)
     for line in _curves(found, evidence):
         style = {"color": line.color, "marker": "o", "markersize": 3, "linewidth": 1.5}
         left.plot([b.predicted for b in line.bins], [b.observed for b in line.bins], **style)
-        scores = {p: m["brier"] for p, m in line.by_period.items() if "brier" in m}
+        scores = {p: m[task.lead] for p, m in line.by_period.items() if task.lead in m}
         if scores:
             right.plot(list(scores), list(scores.values()), label=line.name, **style)
-    left.set(xlabel="predicted", ylabel="observed", title="Reliability", xlim=(0, 1), ylim=(0, 1))
-    right.set(title="Brier score (less is better)")
+    left.set(xlabel="predicted", ylabel="observed", title="Reliability", xlim=ends, ylim=ends)
+    right.set(title=f"{task.lead} (less is better)")
     right.tick_params(axis="x", labelrotation=30)
     if right.lines:
         right.legend(frameon=False)
@@ -536,6 +546,10 @@ def plot(found: ReleaseVerdict) -> bytes:
     # Without the writer's version in it equal evidence gives equal bytes.
     canvas.print_png(file, metadata={"Software": None})
     return file.getvalue()
+
+
+def _ends(found: Bin) -> tuple[float, ...]:
+    return found.predicted, found.observed
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from slipway import documents
 from slipway.bento import Folder, Parameter
 from slipway.errors import BadInput, did_you_mean
 from slipway.release import Strict
-from slipway.statistics import LARGER_IS_BETTER, METRICS
+from slipway.tasks import LARGER_IS_BETTER, TASKS, MetricName
 
 FILE = "search.yaml"
-Metric = Annotated[str, Field(description=f"one of {', '.join(METRICS)}")]
 
 
 class Domain(Strict):
@@ -65,15 +64,9 @@ class Search(Strict):
     # Partitions of model.yaml's `split.train`, the last of them: settings are compared on these
     # after training on those before. The holdout judges what came of it and takes no part.
     validation: Annotated[list[str], Field(min_length=1)]
-    metric: Metric
+    metric: MetricName
     seed: int
     parameters: Annotated[dict[str, Domain], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _known_metric(self) -> Self:
-        if self.metric not in METRICS:
-            raise ValueError(f"no metric {self.metric!r}: {did_you_mean(self.metric, METRICS)}")
-        return self
 
     @property
     def larger_is_better(self) -> bool:
@@ -101,6 +94,14 @@ def load(folder: Folder) -> Search:
             fix="write it: validation, metric, seed and parameters (slipway/search.py)",
         )
     search = documents.parse(Search, file.read_bytes(), file)
+    metrics = TASKS[folder.config.task].metrics
+    if search.metric not in metrics:
+        raise BadInput(
+            f"{search.metric} is no metric of {folder.config.task}",
+            file=file,
+            field="metric",
+            fix=f"take one of {', '.join(metrics)}",
+        )
     known = folder.config.parameters
     for name in search.parameters:
         if name not in known:

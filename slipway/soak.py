@@ -17,7 +17,7 @@ def measure(store: Store, env: str, model: str, bento: Digest) -> Soak:
     logged = predictions.segments(store, env, model, bento)
     served = [segment for segment in logged if segment.predictions]
     if not served:
-        return Soak(first=None, last=None, predictions=0, labelled=0, brier=None)
+        return Soak(first=None, last=None, predictions=0, labelled=0, squared_error=None)
     newest = [made.time for made in predictions.read(store, served[-1])]
     labels = predictions.read_labels(store, env, model)
     rows = predictions.outcomes(store, served, labels).values() if labels else ()
@@ -27,5 +27,5 @@ def measure(store: Store, env: str, model: str, bento: Digest) -> Soak:
         last=max([served[-1].first, *newest]),
         predictions=sum(segment.predictions for segment in served),
         labelled=len(errors),
-        brier=sum(errors) / len(errors) if errors else None,
+        squared_error=sum(errors) / len(errors) if errors else None,
     )

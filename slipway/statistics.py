@@ -1,13 +1,15 @@
-"""What probabilities are worth: metrics, intervals, paired tests, calibration, fairness, drift.
+"""What a model's answers are worth: metrics, intervals, paired tests, calibration, fairness, drift.
 
-Arrays are float64 of shape (rows,): `y` outcomes (0 or 1), `p` probabilities. `groups` are integer
-codes from 0 without gaps, one a row: rows of one group share their fate (flights of one day share
-its weather) and say less than as many independent rows would. Intervals and tests count groups as
-the independent observations; where every row is its own group they are the textbook's.
+Arrays are float64 of shape (rows,): `y` outcomes, `p` answers. A classifier's `y` is 0 or 1 and its
+`p` a probability, of a regressor both are in the outcome's unit. `groups` are integer codes from 0
+without gaps, one a row: rows of one group share their fate (flights of one day share its weather)
+and say less than as many independent rows would. Intervals and tests count groups as the
+independent observations; where every row is its own group they are the textbook's.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slipway.evidence import Bin, Estimate, Fairness
+from slipway.tasks import LARGER_IS_BETTER, TASKS, Task, TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,29 +26,99 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[np.float64]]
     Codes = np.ndarray[Any, np.dtype[np.intp]]
 
-METRICS = ("roc_auc", "brier", "log_loss", "calibration_error")
-LARGER_IS_BETTER = frozenset({"roc_auc"})
 BINS = 10
 # Weights drawn at once: enough for vector arithmetic, few enough to stay in the processor's cache.
 _CELLS = 1 << 20
 
 
-class Scores:
-    """One model's probabilities, ready to be weighed again and again."""
+class Scores(ABC):
+    """One model's answers, ready to be weighed again and again.
 
-    def __init__(self, y: Array, p: Array, groups: Codes | None = None) -> None:
+    `deviation` is the unit of what has none of its own: for a part of a holdout the whole's.
+    """
+
+    task: Task
+
+    def __init__(
+        self, y: Array, p: Array, groups: Codes | None = None, deviation: float | None = None
+    ) -> None:
         self.y, self.p = y, p
         self.groups = np.arange(len(y)) if groups is None else groups
-        self._order = np.argsort(p, kind="stable")
-        sorted_p = p[self._order]
-        # Where each run of equal probabilities begins.
-        self._starts = np.flatnonzero(np.r_[True, np.diff(sorted_p) > 0])
-        self._sorted_y = y[self._order]
-        self._sorted_groups = self.groups[self._order]
+        self.deviation = float(np.std(y)) if deviation is None else deviation
 
     @property
     def cells(self) -> int:
         """How many numbers it takes to weigh all once."""
+        return len(self.y)
+
+    def sums(self, values: Array) -> Array:
+        """Sums over each group, of shape (groups,), of a value a row."""
+        return np.bincount(self.groups, values).astype(float)
+
+    @cached_property
+    def losses(self) -> dict[str, Array]:
+        """Of each row: the losses whose means are metrics, or 1 less a metric."""
+        return {name: self.loss(name) for name in self.task.means}
+
+    @cached_property
+    def _sums(self) -> tuple[Array, Array]:
+        """Of each group: rows and losses; p - y in each bin."""
+        off, bins = self.p - self.y, self.bins()
+        columns = [self.sums(np.ones_like(self.p)), *map(self.sums, self.losses.values())]
+        by_bin = [self.sums(np.where(bins == b, off, 0.0)) for b in range(BINS)]
+        return np.column_stack(columns), np.column_stack(by_bin)
+
+    def metrics(self, weights: Array | None = None) -> dict[str, Array]:
+        """Every metric, of shape (n,), under `weights` of the groups, of shape (n, groups).
+
+        Without weights: of the rows as they are, of shape (1,). NaN where it is undefined.
+        """
+        losses, off = self._sums
+        if weights is None:
+            weights = np.ones((1, len(losses)))
+        rows, *sums = (weights @ losses).T
+        means = {name: found / rows for name, found in zip(self.losses, sums, strict=True)}
+        # Expected calibration error over the bins.
+        error = np.abs(weights @ off).sum(axis=1) / rows / self.unit
+        found = self.weighed(weights, means) | {"calibration_error": error}
+        return {name: found[name] for name in self.task.metrics}
+
+    @property
+    @abstractmethod
+    def unit(self) -> float:
+        """What the calibration error is measured in."""
+
+    @abstractmethod
+    def loss(self, metric: str) -> Array:
+        """The loss of each row whose mean is the metric, or 1 less it."""
+
+    @abstractmethod
+    def bins(self) -> Codes:
+        """The bin of each row, from 0 to BINS - 1, by what was predicted."""
+
+    @abstractmethod
+    def weighed(self, weights: Array, means: dict[str, Array]) -> dict[str, Array]:
+        """The metrics under weights of the groups; `means` of the losses under the same."""
+
+
+class Probabilities(Scores):
+    """A classifier's. Bins are of equal width."""
+
+    task = TASKS["classification"]
+
+    @property
+    def unit(self) -> float:
+        return 1.0
+
+    @cached_property
+    def _sorted(self) -> tuple[Array, Codes, Codes]:
+        """Outcomes and groups by probability, and where each run of equal ones begins."""
+        order = np.argsort(self.p, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(self.p[order]) > 0])
+        return self.y[order], self.groups[order], starts
+
+    @property
+    def cells(self) -> int:
         return len(self.y) if self._won is None else self._won.size
 
     @cached_property
@@ -58,46 +131,29 @@ class Scores:
         groups = int(self.groups.max()) + 1
         if groups**2 > len(self.y):
             return None
-        run = np.repeat(np.arange(len(self._starts)), np.diff(np.r_[self._starts, len(self.y)]))
-        positive = self._sorted_y == 1
+        y, of, starts = self._sorted
+        run = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(y)]))
+        positive = y == 1
         won = np.empty((groups, groups))
         for group in range(groups):
-            negative = ~positive & (self._sorted_groups == group)
-            here = np.bincount(run[negative], minlength=len(self._starts))
+            negative = ~positive & (of == group)
+            here = np.bincount(run[negative], minlength=len(starts))
             below = np.cumsum(here) - here / 2
-            won[:, group] = np.bincount(
-                self._sorted_groups[positive], below[run[positive]], minlength=groups
-            )
+            won[:, group] = np.bincount(of[positive], below[run[positive]], minlength=groups)
         return won
 
-    def sums(self, values: Array) -> Array:
-        """Sums over each group, of shape (groups,), of a value a row."""
-        return np.bincount(self.groups, values).astype(float)
+    def loss(self, metric: str) -> Array:
+        """Brier's, or the negative log-likelihood in nats."""
+        if metric == "brier":
+            return (self.p - self.y) ** 2
+        p = np.clip(self.p, 1e-15, 1 - 1e-15)
+        return -np.log(np.where(self.y == 1, p, 1 - p))
 
-    @cached_property
-    def _losses(self) -> tuple[Array, Array]:
-        """Of each group: rows, squared error, negative log-likelihood; p - y in each bin."""
-        losses = (np.ones_like(self.p), squared_error(self), surprise(self))
-        bins, off = _bins(self.p), self.p - self.y
-        by_bin = [self.sums(np.where(bins == b, off, 0.0)) for b in range(BINS)]
-        return np.column_stack([self.sums(loss) for loss in losses]), np.column_stack(by_bin)
+    def bins(self) -> Codes:
+        return np.clip((self.p * BINS).astype(np.intp), 0, BINS - 1)
 
-    def metrics(self, weights: Array | None = None) -> dict[str, Array]:
-        """Every metric, of shape (n,), under `weights` of the groups, of shape (n, groups).
-
-        Without weights: of the rows as they are, of shape (1,). NaN where it is undefined.
-        """
-        losses, off = self._losses
-        if weights is None:
-            weights = np.ones((1, len(losses)))
-        rows, brier, log_loss = (weights @ losses).T
-        return {
-            "roc_auc": self._roc_auc(weights),
-            "brier": brier / rows,
-            "log_loss": log_loss / rows,
-            # Expected calibration error over bins of equal width.
-            "calibration_error": np.abs(weights @ off).sum(axis=1) / rows,
-        }
+    def weighed(self, weights: Array, means: dict[str, Array]) -> dict[str, Array]:
+        return means | {"roc_auc": self._roc_auc(weights)}
 
     def _roc_auc(self, weights: Array) -> Array:
         """Area under the ROC curve; ties count half."""
@@ -105,12 +161,13 @@ class Scores:
             won = np.einsum("ij,ij->i", weights @ self._won, weights)
             pairs = (weights @ self.sums(self.y)) * (weights @ self.sums(1 - self.y))
             return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-        w = weights[:, self._sorted_groups]
-        positive = w * self._sorted_y
+        y, of, starts = self._sorted
+        w = weights[:, of]
+        positive = w * y
         negative = np.subtract(w, positive, out=w)
-        if len(self._starts) < len(self.p):
-            positive = np.add.reduceat(positive, self._starts, axis=1)
-            negative = np.add.reduceat(negative, self._starts, axis=1)
+        if len(starts) < len(y):
+            positive = np.add.reduceat(positive, starts, axis=1)
+            negative = np.add.reduceat(negative, starts, axis=1)
         below = np.cumsum(negative, axis=1)
         pairs = positive.sum(axis=1) * below[:, -1]
         won = np.einsum("ij,ij->i", positive, below)
@@ -118,13 +175,55 @@ class Scores:
         return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
-def _bins(p: Array) -> Codes:
-    return np.clip((p * BINS).astype(np.intp), 0, BINS - 1)
+class Values(Scores):
+    """A regressor's. Bins have equally many rows, as far as equal answers let them.
+
+    R² is 1 less the squared error over the outcome's variance, which for a part of a holdout is the
+    whole's: where outcomes hardly differ, that of the part alone would call a good answer bad. It
+    is not drawn anew with the rows: an interval is that of the error.
+    """
+
+    task = TASKS["regression"]
+
+    @property
+    def unit(self) -> float:
+        return self.deviation
+
+    def loss(self, metric: str) -> Array:
+        """The squared error over the variance, or the absolute error."""
+        off = self.p - self.y
+        return (off / self.deviation) ** 2 if metric == "r2" else np.abs(off)
+
+    def bins(self) -> Codes:
+        edges = np.unique(np.quantile(self.p, np.arange(1, BINS) / BINS))
+        return np.searchsorted(edges, self.p, "right").astype(np.intp)
+
+    def weighed(self, weights: Array, means: dict[str, Array]) -> dict[str, Array]:
+        squared = means["r2"]
+        return means | {"r2": 1 - squared, "rmse": self.deviation * np.sqrt(squared)}
 
 
-def metrics(y: Array, p: Array) -> dict[str, float]:
+_KINDS: dict[TaskName, type[Scores]] = {
+    "classification": Probabilities,
+    "regression": Values,
+}
+
+
+def scores(
+    task: TaskName,
+    y: Array,
+    p: Array,
+    groups: Codes | None = None,
+    deviation: float | None = None,
+) -> Scores:
+    """A model's answers, of its kind."""
+    return _KINDS[task](y, p, groups, deviation)
+
+
+def metrics(task: TaskName, y: Array, p: Array, deviation: float | None = None) -> dict[str, float]:
     """Every metric that is defined; a ROC curve needs both outcomes."""
-    found = {name: float(value[0]) for name, value in Scores(y, p).metrics().items()}
+    measured = scores(task, y, p, deviation=deviation).metrics()
+    found = {name: float(value[0]) for name, value in measured.items()}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
@@ -142,33 +241,31 @@ def resamples(groups: int, count: int, cells: int) -> Iterator[Array]:
 
 
 def estimates(
-    y: Array,
-    p: Array,
+    found: Scores,
     *,
-    groups: Codes | None = None,
     baselines: Mapping[str, Array] | None = None,
     count: int,
     confidence: float,
 ) -> tuple[dict[str, Estimate], dict[str, Estimate]]:
-    """Every metric, and the Brier skill over each baseline, with percentile bootstrap intervals.
+    """Every metric, and the skill over each baseline, with percentile bootstrap intervals.
 
-    Whole groups are drawn, `count` times. Model and baseline see the same draws, so the skill is
-    paired. (A calibration error cannot be negative, so chance only adds to it: its interval lies a
-    little high where rows are few.)
+    Skill: 1 less the squared error over the baseline's. Whole groups are drawn, `count` times.
+    Model and baseline see the same draws, so the skill is paired. (A calibration error cannot be
+    negative, so chance only adds to it: its interval lies a little high where rows are few.)
     """
-    scores = Scores(y, p, groups)
-    others = [scores.sums((baseline - y) ** 2) for baseline in (baselines or {}).values()]
-    sizes = scores.sums(np.ones_like(y))
+    ours = found.sums((found.p - found.y) ** 2)
+    others = [found.sums((answer - found.y) ** 2) for answer in (baselines or {}).values()]
 
     def all_of(weights: Array | None) -> dict[str, Array]:
-        found = scores.metrics(weights)
-        w = np.ones((1, len(sizes))) if weights is None else weights
-        for name, squares in zip(baselines or {}, others, strict=True):
-            found[f"gain {name}"] = 1 - found["brier"] * (w @ sizes) / (w @ squares)
-        return found
+        w = np.ones((1, len(ours))) if weights is None else weights
+        skills = {
+            f"gain {name}": 1 - (w @ ours) / (w @ theirs)
+            for name, theirs in zip(baselines or {}, others, strict=True)
+        }
+        return found.metrics(weights) | skills
 
     value = all_of(None)
-    draws = [all_of(w) for w in resamples(len(sizes), count, scores.cells)]
+    draws = [all_of(w) for w in resamples(len(ours), count, found.cells)]
     tail = (1 - confidence) / 2
     result: dict[str, Estimate] = {}
     for name, point in value.items():
@@ -235,48 +332,27 @@ def mean_gain(gains: Array, groups: Codes) -> Gain:
 def metric_gains(new: Scores, old: Scores, count: int) -> dict[str, Gain]:
     """The gain of `new` over `old` in every metric that is defined; positive is better.
 
-    Brier and log loss are means of a loss a row: `mean_gain`. The other two are not; their error is
-    the standard deviation over bootstrap draws of whole groups, the same draws for both models.
+    Those that are means of a loss a row: `mean_gain`. The others' error is the standard deviation
+    over bootstrap draws of whole groups, the same draws for both models.
     """
     n = int(new.groups.max()) + 1
     if n < 2:
         raise ValueError("a test needs two groups or more")
-    means = {name: mean_gain(loss(old) - loss(new), new.groups) for name, loss in _LOSSES.items()}
-    rest = [name for name in METRICS if name not in means]
-    sign = {name: 1 if name in LARGER_IS_BETTER else -1 for name in rest}
     draws = [(new.metrics(w), old.metrics(w)) for w in resamples(n, count, new.cells)]
     ours, theirs = new.metrics(), old.metrics()
     found: dict[str, Gain] = {}
-    for name in METRICS:
-        if name in means:
-            found[name] = means[name]
+    for name in new.task.metrics:
+        if name in new.losses:
+            found[name] = mean_gain(old.losses[name] - new.losses[name], new.groups)
             continue
-        value = sign[name] * float(ours[name][0] - theirs[name][0])
+        sign = 1 if name in LARGER_IS_BETTER else -1
+        value = sign * float(ours[name][0] - theirs[name][0])
         if np.isfinite(value):
             drawn = np.concatenate([a[name] - b[name] for a, b in draws])
             # The bootstrap's variance divides by n where the sample's divides by n - 1.
             error = float(np.nanstd(drawn)) * float(np.sqrt(n / (n - 1)))
             found[name] = Gain(value, error, n - 1)
     return found
-
-
-def squared_error(scores: Scores) -> Array:
-    """Brier's loss of each row."""
-    return (scores.p - scores.y) ** 2
-
-
-def surprise(scores: Scores) -> Array:
-    """Negative log-likelihood of each row, in nats."""
-    p = np.clip(scores.p, 1e-15, 1 - 1e-15)
-    return -np.log(np.where(scores.y == 1, p, 1 - p))
-
-
-_LOSSES = {"brier": squared_error, "log_loss": surprise}
-
-
-def loss(metric: str, scores: Scores) -> Array:
-    """The loss of each row whose mean is the metric: brier or log_loss."""
-    return _LOSSES[metric](scores)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -291,32 +367,55 @@ def holm(p_values: Sequence[float]) -> list[float]:
 # Calibration, fairness, drift
 
 
-def reliability(y: Array, p: Array) -> list[Bin]:
-    """The reliability curve: ten bins of equal width, those without rows left out."""
-    bins = _bins(p)
-    found: list[Bin] = []
+def reliability(found: Scores) -> list[Bin]:
+    """The reliability curve, those bins left out that have no rows."""
+    y, p, bins = found.y, found.p, found.bins()
+    curve: list[Bin] = []
     for index in np.unique(bins):
         here = bins == index
-        found.append(
+        inside = p[here]
+        low, high = inside.min(), inside.max()
+        if isinstance(found, Probabilities):
+            low, high = index / BINS, (index + 1) / BINS
+        curve.append(
             Bin(
-                low=float(index) / BINS,
-                high=float(index + 1) / BINS,
+                low=float(low),
+                high=float(high),
                 rows=int(here.sum()),
-                predicted=float(np.clip(p[here].mean(), 0, 1)),
+                # Rounding of a mean must not leave its bin.
+                predicted=float(np.clip(inside.mean(), low, high)),
                 observed=float(y[here].mean()),
             )
         )
-    return found
+    return curve
 
 
 def fairness(
-    y: Array, p: Array, column: str, values: Any, threshold: float, smallest: int
+    found: Scores, column: str, values: Any, threshold: float, smallest: int
 ) -> Fairness | None:
-    """Differences between the values of one column when `p` >= `threshold` is taken for a yes.
+    """Differences between the values of one column, as `Fairness` describes them.
 
-    Only values with at least `smallest` rows and both outcomes count: a rate of few rows is chance.
-    None when fewer than two are left. The worst group has the lowest balanced accuracy.
+    Only values with at least `smallest` rows count, and of classes those with both outcomes: a rate
+    of few rows is chance. None when fewer than two are left. The worst group has the lowest
+    balanced accuracy, or the largest mean absolute error.
     """
+    names, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
+    sizes = np.bincount(codes)
+    fit = sizes >= smallest
+    if isinstance(found, Probabilities):
+        positives = np.bincount(codes, found.y)
+        fit &= (positives > 0) & (positives < sizes)
+    if fit.sum() < 2:
+        return None
+    keep = fit[codes]
+    if isinstance(found, Probabilities):
+        rows = np.column_stack([codes[keep], found.y[keep] == 1, found.p[keep] >= threshold])
+        return _rates(column, names, rows, threshold)
+    return _errors(found, column, names[codes], keep)
+
+
+def _rates(column: str, names: Any, rows: Any, threshold: float) -> Fairness:
+    """`rows`: code of the group, what happened, what was decided."""
     from fairlearn.metrics import (
         MetricFrame,
         demographic_parity_difference,
@@ -325,13 +424,6 @@ def fairness(
         true_positive_rate,
     )
 
-    names, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
-    sizes, positives = np.bincount(codes), np.bincount(codes, y)
-    fit = (sizes >= smallest) & (positives > 0) & (positives < sizes)
-    if fit.sum() < 2:
-        return None
-    keep = fit[codes]
-    rows = np.column_stack([codes[keep], y[keep] == 1, p[keep] >= threshold])
     # Each of the few kinds of rows once, with its number: fairlearn copies row by row.
     kinds, numbers = np.unique(rows, axis=0, return_counts=True)
     weights: Any = {"sample_weight": numbers}
@@ -347,9 +439,37 @@ def fairness(
     return Fairness(
         column=column,
         threshold=threshold,
-        demographic_parity=float(demographic_parity_difference(happened, decided, **sides)),
-        equalized_odds=float(equalized_odds_difference(happened, decided, **sides)),
+        differences={
+            "demographic_parity": float(demographic_parity_difference(happened, decided, **sides)),
+            "equalized_odds": float(equalized_odds_difference(happened, decided, **sides)),
+        },
         worst_group=str((rates["true"] - rates["false"]).idxmin()),
+    )
+
+
+def _errors(found: Scores, column: str, groups: Any, keep: Any) -> Fairness:
+    from fairlearn.metrics import MetricFrame
+
+    def bias(y: Array, p: Array) -> float:
+        return float(np.mean(p - y))
+
+    def error(y: Array, p: Array) -> float:
+        return float(np.mean(np.abs(p - y)))
+
+    frame: Any = MetricFrame(
+        metrics={"bias": bias, "error": error},
+        y_true=found.y[keep] / found.deviation,
+        y_pred=found.p[keep] / found.deviation,
+        sensitive_features=groups[keep],
+    )
+    largest = frame.difference()
+    return Fairness(
+        column=column,
+        differences={
+            "bias_difference": float(largest["bias"]),
+            "error_difference": float(largest["error"]),
+        },
+        worst_group=str(frame.by_group["error"].idxmax()),
     )
 
 

@@ -35,13 +35,19 @@ def evaluation(**changes: Any) -> Evaluation:
     estimate = Estimate(value=0.7, low=0.6, high=0.8)
     values: dict[str, Any] = {
         "model": "toy",
+        "task": "classification",
         "model_digest": digest("0d"),
         "data": evidence.Data(digest=digest("da"), rows=10),
         "code": COMMIT,
         "run": RUN,
         "parameters": {"max_iter": 300},
         "holdout": evidence.Holdout(
-            digest=digest("a0"), partitions=["part-1"], rows=10, unknown=0, positive_rate=0.5
+            digest=digest("a0"),
+            partitions=["part-1"],
+            rows=10,
+            unknown=0,
+            mean_outcome=0.5,
+            deviation=0.5,
         ),
         "predictions": digest("a1"),
         "metrics": {

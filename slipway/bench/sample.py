@@ -71,8 +71,12 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
     theirs = {name: m + (-0.004 if name == "roc_auc" else 0.004) for name, m in metrics.items()}
     estimates = {name: _around(value) for name, value in metrics.items()}
     parts = [(c, f"{c}-{n:02}") for c, count in SLICES.items() for n in range(count)]
-    whole = [(metric, "", "", margin) for metric, margin in asked.margins.items()]
-    sliced = [(asked.slice_metric, column, value, asked.slice_margin) for column, value in parts]
+    whole = [(metric, "", "", margin) for metric, margin in asked.whole("classification").items()]
+    sliced = [
+        (metric, column, value, margin)
+        for metric, margin in asked.sliced("classification").items()
+        for column, value in parts
+    ]
     common = {"alpha": asked.alpha, "p_value": 0.0004, "p_adjusted": 0.004, "passed": True}
     gain = _around(0.004).model_dump()
     tests = [
@@ -86,6 +90,7 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
         "bento": proposed.bento.model_dump(),
         "evaluation": {
             "model": proposed.model,
+            "task": "classification",
             "model_digest": _digest("model"),
             "data": {"digest": proposed.data.digest, "rows": 336_776, "train": _months(1, 11)},
             "code": proposed.code.commit,
@@ -96,7 +101,8 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
                 "partitions": _months(11, 13),
                 "rows": ROWS,
                 "unknown": 1200,
-                "positive_rate": 0.24,
+                "mean_outcome": 0.24,
+                "deviation": 0.427,
             },
             "predictions": _digest("predictions"),
             "metrics": {name: estimate.model_dump() for name, estimate in estimates.items()},
@@ -118,7 +124,7 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
                     "column": column,
                     "value": value,
                     "rows": 1000,
-                    "positive_rate": 0.24,
+                    "mean_outcome": 0.24,
                     "mean_prediction": 0.23,
                     "metrics": metrics,
                 }
@@ -128,8 +134,7 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
                 {
                     "column": column,
                     "threshold": 0.5,
-                    "demographic_parity": 0.1,
-                    "equalized_odds": 0.1,
+                    "differences": {"demographic_parity": 0.1, "equalized_odds": 0.1},
                     "worst_group": f"{column}-00",
                 }
                 for column in SLICES

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from slipway import predictions, release
+from slipway import bento, predictions, release
 from slipway.commands import Environment, Model, Output, say, show_json
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput
@@ -25,10 +25,14 @@ def command(
     ],
     output: Output = "text",
 ) -> None:
-    """Tell how predictions turned out: 0 or 1 for each id, as `slipway predict` shows it."""
+    """Tell how predictions turned out: 0 or 1 for each id, as `slipway predict` shows it.
+
+    Of a model that answers numbers: what the number really was.
+    """
     release.check_environment(env)
     release.check_model_name(model)
-    labels = predictions.parse_labels(file, datetime.now(UTC))
+    task = bento.find(model).config.task
+    labels = predictions.parse_labels(file, datetime.now(UTC), task)
     cluster = Cluster.connect()
     with cluster.store() as store:
         log = predictions.segments(store, env, model)

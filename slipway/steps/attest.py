@@ -107,16 +107,17 @@ def write(
     compared, against = None, None
     if champion:
         theirs = champion.evidence.evaluation
-        table = predictions.get(objects, champion_predictions)
+        table = predictions.get(objects, champion_predictions, challenger.task)
         compared = comparison.compare(
             challenger,
-            predictions.get(objects, challenger.predictions),
+            predictions.get(objects, challenger.predictions, challenger.task),
             theirs,
             table,
             policy.evidence,
             drift=comparison.drift(objects, challenger.data, theirs.data),
             locks=(dependencies, champion.evidence.dependencies),
         )
+        answered = predictions.scores(table, challenger.task)
         against = evidence.Champion(
             version=champion.release.version,
             bento=champion.release.bento.digest,
@@ -124,9 +125,9 @@ def write(
             commit=theirs.code,
             data=theirs.data.digest,
             predictions=champion_predictions,
-            metrics=comparison.metrics(table, policy.evidence),
+            metrics=comparison.metrics(answered, policy.evidence),
             parameters=theirs.parameters,
-            **comparison.curves(table),
+            **comparison.curves(answered, table["period"].to_numpy()),
         )
     return Evidence(
         created=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -15,11 +15,13 @@ from slipway.evidence import Column, Data, Evaluation, Holdout, Signature, Slice
 from slipway.steps import dataset, predictions, tracking
 from slipway.steps.train import known
 from slipway.store import Store, uri
+from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from slipway.bento import Array
+    from slipway.statistics import Scores
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -41,81 +43,95 @@ def run(
     sizes = {part.name: part.rows for part in manifest.partitions}
     outcome = training.target(rows)
     holdout_x, holdout_y, _ = known(training, rows)
-    if not 0 < holdout_y.sum() < len(holdout_y):
+    if not np.ptp(holdout_y):
         raise BadInput(
             "the holdout's known outcomes are all the same",
             file=folder.path / "model.yaml",
             field="split.holdout",
-            fix="hold out partitions with both outcomes",
+            fix="hold out partitions whose outcomes differ",
         )
     predicted = training.predict(store.get_files("bentos", model_digest), holdout_x)
     periods = np.repeat(names, [sizes[name] for name in names])
+    if not predictions.fits(config.task, predicted):
+        raise BadInput(
+            f"predict() answers what are not {predictions.ANSWERS[config.task]}",
+            file=folder.path / "training.py",
+            fix="answer them, or name another task in model.yaml",
+        )
     table = predictions.table(folder, training, rows, periods, outcome, predicted)
     baselines = training.baselines(x, y, holdout_x)
+    found = predictions.scores(table, config.task)
     metrics, gain = statistics.estimates(
-        holdout_y,
-        table["probability"].to_numpy(),
-        groups=predictions.groups(table),
+        found,
         baselines=baselines,
         count=RESAMPLES,
         confidence=CONFIDENCE,
     )
     evaluation = Evaluation(
         model=config.name,
+        task=config.task,
         model_digest=model_digest,
         data=Data(digest=data, rows=manifest.rows, train=config.split.train),
         code=commit,
         run=run,
         parameters=dict(config.parameters),
         holdout=Holdout(
-            digest=holdout_digest(manifest, names, outcome),
+            digest=holdout_digest(config.task, manifest, names, outcome),
             partitions=names,
             group=config.group,
             rows=len(holdout_y),
             unknown=len(rows) - len(holdout_y),
-            positive_rate=float(holdout_y.mean()),
+            mean_outcome=float(holdout_y.mean()),
+            deviation=found.deviation,
         ),
         predictions=predictions.put(store, table),
         confidence=CONFIDENCE,
         metrics=metrics,
-        baselines={name: statistics.metrics(holdout_y, p) for name, p in baselines.items()},
+        baselines={
+            name: statistics.metrics(config.task, holdout_y, p) for name, p in baselines.items()
+        },
         gain=gain,
         validation=report,
         signature=signature(run),
-        **by_part(table, config.decision_threshold),
+        **by_part(found, table, config.decision_threshold),
     )
     _report(evaluation)
     _log(run, evaluation)
     return {"evaluation": store.put("evidence", evidence.dumps(evaluation))}
 
 
-def holdout_digest(manifest: dataset.Manifest, names: list[str], outcome: Array) -> Digest:
+def holdout_digest(
+    task: TaskName, manifest: dataset.Manifest, names: list[str], outcome: Array
+) -> Digest:
     """Names the rows and what came of them: code with another target is judged on other rows."""
     found = {part.name: part.digest for part in manifest.partitions}
-    # 0, 1, or 2 for unknown: every NaN as the same byte.
-    known_or_not = np.nan_to_num(outcome, nan=2).astype(np.uint8).tobytes()
+    if task == "classification":
+        # 0, 1, or 2 for unknown: every NaN as the same byte.
+        known_or_not = np.nan_to_num(outcome, nan=2).astype(np.uint8).tobytes()
+    else:
+        known_or_not = np.where(np.isnan(outcome), np.nan, outcome).astype("<f8").tobytes()
     return digests.of_json(
         {"partitions": [found[name] for name in names], "outcome": digests.of(known_or_not)}
     )
 
 
-def by_part(table: pd.DataFrame, threshold: float) -> dict[str, Any]:
+def by_part(found: Scores, table: pd.DataFrame, threshold: float) -> dict[str, Any]:
     """The evaluation's fields that look at parts of a predictions table, each on its own."""
-    y, p = (table[name].to_numpy() for name in ("outcome", "probability"))
     columns = predictions.slices(table)
     differences = (
-        statistics.fairness(y, p, column, values, threshold, SMALLEST_SLICE)
+        statistics.fairness(found, column, values, threshold, SMALLEST_SLICE)
         for column, values in columns.items()
     )
     return {
-        **comparison.curves(table),
-        "slices": list(slices(columns, y, p)),
-        "fairness": [found for found in differences if found],
+        **comparison.curves(found, table["period"].to_numpy()),
+        "slices": list(slices(columns, found)),
+        "fairness": [between for between in differences if between],
     }
 
 
-def slices(columns: dict[str, Any], y: Array, p: Array) -> Iterator[Slice]:
+def slices(columns: dict[str, Any], found: Scores) -> Iterator[Slice]:
     """Metrics for every value of each column, where there are rows enough."""
+    y, p = found.y, found.p
     for column, values in columns.items():
         for value in sorted(set(values)):
             mask = values == value
@@ -125,9 +141,9 @@ def slices(columns: dict[str, Any], y: Array, p: Array) -> Iterator[Slice]:
                 column=column,
                 value=str(value),
                 rows=int(mask.sum()),
-                positive_rate=float(y[mask].mean()),
-                mean_prediction=float(np.clip(p[mask].mean(), 0, 1)),
-                metrics=statistics.metrics(y[mask], p[mask]),
+                mean_outcome=float(y[mask].mean()),
+                mean_prediction=float(p[mask].mean()),
+                metrics=statistics.metrics(found.task.name, y[mask], p[mask], found.deviation),
             )
 
 
@@ -169,9 +185,10 @@ def _report(evaluation: Evaluation) -> None:
         others = ", ".join(f"{b} {m[name]:.4f}" for b, m in evaluation.baselines.items())
         print(f"{name:18} {e.value:.4f}  [{e.low:.4f}, {e.high:.4f}]  baselines: {others}")
     for name, e in evaluation.gain.items():
-        print(f"Brier skill over {name}: {e.value:+.1%}  [{e.low:+.1%}, {e.high:+.1%}]")
+        print(f"skill over {name}: {e.value:+.1%}  [{e.low:+.1%}, {e.high:+.1%}]")
     for found in evaluation.fairness:
-        print(f"fairness by {found.column}: equalized odds differ by {found.equalized_odds:.3f}")
+        differences = ", ".join(f"{n} {value:.3f}" for n, value in found.differences.items())
+        print(f"fairness by {found.column}: {differences}")
 
 
 def _log(run: str, evaluation: Evaluation) -> None:

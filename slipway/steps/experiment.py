@@ -9,7 +9,7 @@ from slipway import statistics
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.steps import dataset, tracking
-from slipway.steps.train import known
+from slipway.steps.train import answering, known
 from slipway.store import Store
 
 
@@ -26,14 +26,15 @@ def run(folder: Folder, data: Digest, commit: str, search: str, number: str) -> 
         print(f"experiment {number} has been made: run {found[0].info.run_id}")
         return {"run": str(found[0].info.run_id)}
     parameters = folder.config.parameters | space.point(int(number))
-    training, store = folder.training(), Store()
+    training, store, task = folder.training(), Store(), folder.config.task
     manifest = dataset.manifest(store, data)
     x, y, _ = known(training, dataset.read(store, manifest, spaces.trained_on(folder, space)))
     later_x, later_y, _ = known(training, dataset.read(store, manifest, space.validation))
     began = time.time()
     estimator = training.fit(x, y, parameters)
     seconds = time.time() - began
-    metrics = statistics.metrics(later_y, estimator.predict_proba(later_x)[:, 1])
+    answers = getattr(estimator, answering(task))(later_x)
+    metrics = statistics.metrics(task, later_y, answers[:, 1] if answers.ndim > 1 else answers)
     for name, value in metrics.items():
         print(f"{name:18} {value:.4f}")
     tags = {

@@ -1,9 +1,9 @@
 """Predictions in the store: what two models answered on the same rows can be compared at any time.
 
-Columns `row`, its position in the holdout's partitions together; `outcome` (0 or 1) and
-`probability`, both float64; `slice:<column>` for each slice column and `period` (the partition),
-text; `group` (text) where `model.yaml` names one. One row for each of the holdout's rows whose
-outcome is known, in the dataset's order.
+Columns `row`, its position in the holdout's partitions together; `outcome` (0 or 1, or a value) and
+`prediction` (a probability, or a value), both float64; `slice:<column>` for each slice column and
+`period` (the partition), text; `group` (text) where `model.yaml` names one. One row for each of the
+holdout's rows whose outcome is known, in the dataset's order.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean
 from slipway.steps import dataset
 from slipway.store import Store, uri
+from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from slipway.bento import Array, Folder, Training
-    from slipway.statistics import Codes
+    from slipway.statistics import Codes, Scores
 
 SLICE = "slice:"
+ANSWERS: dict[TaskName, str] = {"classification": "probabilities", "regression": "finite numbers"}
 
 
 def table(
@@ -57,7 +59,7 @@ def table(
     columns: dict[str, object] = {
         "row": np.flatnonzero(labelled),
         "outcome": y[labelled],
-        "probability": p.astype(np.float64),
+        "prediction": p.astype(np.float64),
     }
     columns |= {SLICE + column: text(column, "slices") for column in config.slices}
     columns["period"] = periods[labelled]
@@ -71,18 +73,33 @@ def put(store: Store, predictions: pd.DataFrame) -> Digest:
     return store.put("evidence", dataset.encode(predictions))
 
 
-def get(store: Store, digest: Digest) -> pd.DataFrame:
+def get(store: Store, digest: Digest, task: TaskName) -> pd.DataFrame:
     """The verified table of a digest; `BadInput` when the object is something else."""
     name, data = uri("evidence", digest), store.get("evidence", digest)
     try:
         found = dataset.decode(data)
     except (ValueError, OSError) as error:
         raise BadInput(f"not a predictions table: {error}", file=name) from None
-    for column in ("outcome", "probability"):
+    for column in ("outcome", "prediction"):
         values = found.get(column)
-        if values is None or values.dtype != np.float64 or not values.between(0, 1).all():
-            raise BadInput("not probabilities, or not there", file=name, field=column)
+        if values is None or values.dtype != np.float64 or not fits(task, values.to_numpy()):
+            raise BadInput(f"not {ANSWERS[task]}, or not there", file=name, field=column)
     return found
+
+
+def fits(task: TaskName, values: Array) -> bool:
+    """Whether these are what a model of the task answers."""
+    if task == "classification":
+        return bool(((values >= 0) & (values <= 1)).all())
+    return bool(np.isfinite(values).all())
+
+
+def scores(predictions: pd.DataFrame, task: TaskName) -> Scores:
+    """The table's answers, ready to be measured."""
+    from slipway import statistics
+
+    y, p = (predictions[name].to_numpy() for name in ("outcome", "prediction"))
+    return statistics.scores(task, y, p, groups(predictions))
 
 
 def slices(predictions: pd.DataFrame) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import attestation, evidence, store
+from slipway import attestation, comparison, evidence, store
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
 from slipway.evidence import Evaluation, Evidence
 from slipway.forge import from_environment
 from slipway.steps import champion, dataset, predictions
 from slipway.store import Store
+from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,19 +73,20 @@ def predicted(objects: Store, champion: Evidence, evaluation: Digest) -> Digest:
         Evaluation, objects.get("evidence", evaluation), store.uri("evidence", evaluation)
     )
     theirs, model = champion.evaluation, champion.evaluation.model
+    comparison.check_task(ours, theirs)
     if theirs.holdout.digest == ours.holdout.digest and objects.has("evidence", theirs.predictions):
         print("the champion was evaluated on the same holdout")
         return theirs.predictions
-    table = predictions.get(objects, ours.predictions)
+    table = predictions.get(objects, ours.predictions, ours.task)
     manifest = dataset.manifest(objects, ours.data.digest)
     rows = dataset.read(objects, manifest, ours.holdout.partitions).iloc[table["row"]]
     bento = store.untar(objects.get("bentos", champion.bento.digest))
     files = {n.removeprefix(MODEL): data for n, data in bento.items() if n.startswith(MODEL)}
     with from_environment() as forge:
         code = source(forge.archive(theirs.code), model, theirs.code)
-    found = predict(code, files, model, rows)
+    found = predict(code, files, model, rows, ours.task)
     print(f"the champion's code of {theirs.code[:12]} answered for {len(found):,} rows")
-    return predictions.put(objects, table.assign(probability=found))
+    return predictions.put(objects, table.assign(prediction=found))
 
 
 def source(archive: Iterable[bytes], model: str, commit: str) -> dict[str, bytes]:
@@ -103,9 +105,13 @@ def source(archive: Iterable[bytes], model: str, commit: str) -> dict[str, bytes
 
 
 def predict(
-    code: dict[str, bytes], files: dict[str, bytes], model: str, rows: pd.DataFrame
+    code: dict[str, bytes],
+    files: dict[str, bytes],
+    model: str,
+    rows: pd.DataFrame,
+    task: TaskName,
 ) -> Array:
-    """Probabilities of shape (rows,) by other code, in a process of its own without credentials.
+    """Answers of shape (rows,) by other code, in a process of its own without credentials.
 
     Raises:
         SlipwayError: it fails, takes too long, or answers something else.
@@ -135,8 +141,8 @@ def predict(
         found: Any = None
         if not problem:
             found = np.load(io.BytesIO(answer.read_bytes()), allow_pickle=False)
-            if found.shape != (len(rows),) or not ((found >= 0) & (found <= 1)).all():
-                problem = f"not {len(rows)} probabilities but an array of shape {found.shape}"
+            if found.shape != (len(rows),) or not predictions.fits(task, found):
+                problem = f"not {len(rows)} {predictions.ANSWERS[task]}: shape {found.shape}"
     if problem:
         raise SlipwayError(
             f"the champion of {model} cannot be asked about the challenger's holdout:\n{problem}",

@@ -12,6 +12,7 @@ from slipway.bento import LOCK, Folder, Training
 from slipway.digests import Digest
 from slipway.steps import dataset, tracking
 from slipway.store import Store
+from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,11 @@ def run(folder: Folder, data: Digest, commit: str) -> dict[str, str]:
         model, run_id, logged = _train(folder, store, mlflow, data, commit, inputs)
     version = tracking.register(mlflow, config.name, model, logged, run_id)
     return {"model-digest": model, "run": run_id, "version": str(version)}
+
+
+def answering(task: TaskName) -> str:
+    """The method by which a scikit-learn model of this task answers."""
+    return "predict_proba" if task == "classification" else "predict"
 
 
 def known(training: Training, rows: pd.DataFrame) -> tuple[pd.DataFrame, Array, Array]:
@@ -83,7 +89,7 @@ def _train(
                 )
             ],
         )
-        logged = _log_model(run_id, estimator, x)
+        logged = _log_model(run_id, config.task, estimator, x)
         mlflow.set_tag(run_id, tracking.LOGGED, logged)
         mlflow.set_tag(run_id, tracking.MODEL, model)
         mlflow.set_terminated(run_id, "FINISHED")
@@ -93,10 +99,10 @@ def _train(
     return model, run_id, logged
 
 
-def _log_model(run_id: str, estimator: Any, x: pd.DataFrame) -> str:
+def _log_model(run_id: str, task: TaskName, estimator: Any, x: pd.DataFrame) -> str:
     """Logs the scikit-learn model, with its signature, to the run; returns its id.
 
-    It answers probabilities there too. An input is optional that is missing in some row of `x`.
+    It answers there as it is asked here. An input is optional that is missing in some row of `x`.
     """
     import mlflow
     from mlflow import sklearn as flavor
@@ -108,12 +114,13 @@ def _log_model(run_id: str, estimator: Any, x: pd.DataFrame) -> str:
         for line in LOCK.read_text().splitlines()
         if line.split("==")[0] in wanted
     ]
+    answer = answering(task)
     with mlflow.start_run(run_id=run_id):
         info = flavor.log_model(
             estimator,
             name="model",
-            signature=infer_signature(x, estimator.predict_proba(x.head(5))),
-            pyfunc_predict_fn="predict_proba",
+            signature=infer_signature(x, getattr(estimator, answer)(x.head(5))),
+            pyfunc_predict_fn=answer,
             pip_requirements=pins,  # or MLflow loads the model in a subprocess to find out
             serialization_format="cloudpickle",
         )

@@ -12,10 +12,13 @@ from slipway.digests import Digest
 from slipway.errors import SlipwayError
 from slipway.steps import dataset
 from slipway.store import Store
+from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
     import pandera.pandas as pa
+
+    from slipway.bento import Array
 
 
 class InvalidData(SlipwayError):
@@ -30,7 +33,9 @@ def run(folder: Folder, data: Digest) -> dict[str, str]:
     rows = dataset.read(store, manifest, names)
     violations = schema_violations(training.SCHEMA, rows)
     limits = folder.config.validation
-    violations += limit_violations(limits, manifest, rows, np.isnan(training.target(rows)).mean())
+    target = training.target(rows)
+    violations += target_violations(folder.config.task, target)
+    violations += limit_violations(limits, manifest, rows, np.isnan(target).mean())
     if violations:
         heading = ("column", "check", "rows", "example")
         table = _table([heading, *violations])
@@ -63,6 +68,16 @@ def schema_violations(schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Vi
             for (column, check), group in groups
         ]
     return []
+
+
+def target_violations(task: TaskName, target: Array) -> list[Violation]:
+    """The same for what is to be learned."""
+    known = target[~np.isnan(target)]
+    if task == "classification":
+        what, wrong = "0 or 1 (else: task: regression)", known[(known != 0) & (known != 1)]
+    else:
+        what, wrong = "finite", known[~np.isfinite(known)]
+    return [("(target)", what, f"{len(wrong):,}", f"{wrong[0]:g}")] if len(wrong) else []
 
 
 def limit_violations(

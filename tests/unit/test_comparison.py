@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from slipway import comparison
 from slipway.comparison import EvidencePolicy, NotComparable
 from slipway.evidence import Column, Comparison, Data, Package, Signature
-from slipway.steps import dataset
+from slipway.steps import dataset, predictions
 from tests import samples
 from tests.samples import Objects
 
@@ -33,7 +33,7 @@ def table(noise: float, *, spoilt: str = "", grouped: bool = True) -> pd.DataFra
     columns: dict[str, Any] = {
         "row": np.arange(ROWS),
         "outcome": y,
-        "probability": np.where(origin == spoilt, 0.5, p),
+        "prediction": np.where(origin == spoilt, 0.5, p),
         "slice:origin": origin,
         "period": "part-1",
     }
@@ -84,7 +84,7 @@ def test_a_slice_that_got_worse_is_found_behind_a_good_average() -> None:
 
 
 def test_equal_predictions_are_non_inferior_at_any_margin() -> None:
-    policy = POLICY.model_copy(update={"margins": {"brier": 0.0}, "slice_margin": 0.0})
+    policy = POLICY.model_copy(update={"margins": {"brier": 0.0}, "slice_margins": {"brier": 0.0}})
     found = compare(table(0.2), table(0.2), policy)
     assert all(passed(found, "non_inferiority").values())
     assert not any(passed(found, "superiority").values())
@@ -113,7 +113,8 @@ def test_other_rows_cannot_be_compared() -> None:
 
 
 def test_the_champions_metrics_have_intervals() -> None:
-    found = comparison.metrics(table(0.2), POLICY)
+    scores = predictions.scores(table(0.2), "classification")
+    found = comparison.metrics(scores, POLICY)
     assert found["brier"].low < found["brier"].value < found["brier"].high
 
 

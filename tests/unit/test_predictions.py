@@ -92,7 +92,7 @@ def test_soak_counts_what_this_bento_served_in_this_environment(store: Objects) 
     found = soak.measure(store, "dev", "toy", BENTO)
     assert (found.first, found.last) == (START, START + timedelta(seconds=12))
     assert (found.predictions, found.labelled) == (4, 3)
-    assert found.brier == pytest.approx((0.1**2 + 0.7**2 + 0.9**2) / 3)
+    assert found.squared_error == pytest.approx((0.1**2 + 0.7**2 + 0.9**2) / 3)
 
 
 def test_the_latest_label_counts(store: Objects) -> None:
@@ -102,7 +102,7 @@ def test_the_latest_label_counts(store: Objects) -> None:
     predictions.write_labels(store, "dev", "toy", [label(0, 0, day=1)])
     found = soak.measure(store, "dev", "toy", BENTO)
     assert found.labelled == 1
-    assert found.brier == pytest.approx(0.01)
+    assert found.squared_error == pytest.approx(0.01)
 
 
 def test_one_prediction_is_one_row_whichever_of_its_names_is_used(store: Objects) -> None:

@@ -10,8 +10,10 @@ import pytest
 from scipy import stats as scipy_stats
 
 from slipway import statistics as s
+from slipway.tasks import TASKS
 
 GROUPS, EACH = 40, 20
+METRICS = TASKS["classification"].metrics
 
 
 def outcomes(seed: int, *, shared: float = 0.0) -> tuple[Any, Any, Any]:
@@ -41,7 +43,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
     y = random.integers(0, 2, 500).astype(float)
     p = np.round(np.clip(random.normal(0.4 + 0.2 * y, 0.2), 0.01, 0.99), 2)  # with ties
     weights = random.integers(0, 4, (3, 500)).astype(float)
-    found = s.Scores(y, p).metrics(weights)
+    found = s.Probabilities(y, p).metrics(weights)
     for name, theirs in (
         ("roc_auc", metrics.roc_auc_score),
         ("brier", metrics.brier_score_loss),
@@ -55,15 +57,15 @@ def test_the_calibration_error_by_hand() -> None:
     y, p = np.array([0.0, 1, 1, 1]), np.array([0.12, 0.18, 0.92, 1.0])
     # Bin 1: mean prediction 0.15 against one of two; bin 9: 0.96 against all.
     expected = (2 * abs(0.15 - 0.5) + 2 * abs(0.96 - 1)) / 4
-    assert s.metrics(y, p)["calibration_error"] == pytest.approx(expected)
-    low, high = s.reliability(y, p)
+    assert s.metrics("classification", y, p)["calibration_error"] == pytest.approx(expected)
+    low, high = s.reliability(s.Probabilities(y, p))
     assert (low.low, low.high, low.rows, low.observed) == (0.1, 0.2, 2, 0.5)
     assert (high.low, high.rows, high.observed) == (0.9, 2, 1.0)
     assert high.predicted == pytest.approx(0.96)
 
 
 def test_a_roc_curve_needs_both_outcomes() -> None:
-    assert set(s.metrics(np.ones(3), np.full(3, 0.5))) == {*s.METRICS} - {"roc_auc"}
+    assert set(s.metrics("classification", np.ones(3), np.full(3, 0.5))) == {*METRICS} - {"roc_auc"}
 
 
 @pytest.mark.parametrize("few", [True, False])
@@ -71,12 +73,12 @@ def test_a_weighted_group_is_its_rows_that_often(few: bool) -> None:
     y, odds, groups = outcomes(3)
     p = np.round(guess(odds, 3, 0.5), 2)  # with ties
     groups = groups // 2 if few else np.arange(len(y))
-    scores = s.Scores(y, p, groups)
+    scores = s.Probabilities(y, p, groups)
     assert (scores.cells < len(y)) is few
     weights = np.array([[float(g % 3) for g in range(groups.max() + 1)]])
     rows = np.repeat(np.arange(len(y)), (groups % 3))
     found = scores.metrics(weights)
-    for name, value in s.metrics(y[rows], p[rows]).items():
+    for name, value in s.metrics("classification", y[rows], p[rows]).items():
         assert found[name][0] == pytest.approx(value), name
 
 
@@ -86,11 +88,12 @@ def test_a_weighted_group_is_its_rows_that_often(few: bool) -> None:
 def test_intervals_hold_the_value_and_are_the_same_each_time() -> None:
     y, odds, groups = outcomes(2)
     p, rate = guess(odds, 2, 0.5), {"base_rate": np.full(len(y), y.mean())}
-    metrics, gain = s.estimates(y, p, groups=groups, baselines=rate, count=300, confidence=0.95)
+    scores = s.Probabilities(y, p, groups)
+    metrics, gain = s.estimates(scores, baselines=rate, count=300, confidence=0.95)
     for name in ("roc_auc", "brier", "log_loss"):
         assert metrics[name].low < metrics[name].value < metrics[name].high
     assert gain["base_rate"].low > 0
-    again = s.estimates(y, p, groups=groups, baselines=rate, count=300, confidence=0.95)
+    again = s.estimates(scores, baselines=rate, count=300, confidence=0.95)
     assert again == (metrics, gain)
 
 
@@ -102,7 +105,8 @@ def test_intervals_of_groups_cover_what_those_of_rows_do_not() -> None:
     for seed in range(5000, 5150):
         y, p, groups = _wrong(seed)
         for unit, codes in (("groups", groups), ("rows", None)):
-            found = s.estimates(y, p, groups=codes, count=200, confidence=0.95)[0]["brier"]
+            scores = s.Probabilities(y, p, codes)
+            found = s.estimates(scores, count=200, confidence=0.95)[0]["brier"]
             held[unit] += found.low <= truth <= found.high
     assert 0.88 <= held["groups"] / 150 <= 0.99
     assert held["rows"] / 150 < 0.75
@@ -131,7 +135,7 @@ def test_without_groups_it_is_the_paired_t_test() -> None:
 
 def test_equal_predictions_are_non_inferior_and_not_superior() -> None:
     y, odds, groups = outcomes(5)
-    scores = s.Scores(y, guess(odds, 5, 0.5), groups)
+    scores = s.Probabilities(y, guess(odds, 5, 0.5), groups)
     for gain in s.metric_gains(scores, scores, 100).values():
         assert gain.non_inferiority(0.0) == 0
         assert gain.superiority() == 1
@@ -144,11 +148,11 @@ def test_one_group_tells_nothing_of_chance() -> None:
 
 def rejections(shared: float, runs: int = 400) -> dict[str, float]:
     """How often a model is called superior to one that is exactly as good."""
-    found = dict.fromkeys(s.METRICS, 0)
+    found = dict.fromkeys(METRICS, 0)
     for seed in range(runs):
         y, odds, groups = outcomes(seed)
         new, old = (
-            s.Scores(y, guess(odds, 1000 * (side + 1) + seed, 0.5, shared=shared), groups)
+            s.Probabilities(y, guess(odds, 1000 * (side + 1) + seed, 0.5, shared=shared), groups)
             for side in (0, 1)
         )
         for name, gain in s.metric_gains(new, old, 100).items():
@@ -178,10 +182,12 @@ def test_rows_that_share_their_fate_are_no_independent_witnesses() -> None:
 
 @pytest.mark.slow
 def test_a_better_model_is_found_and_a_worse_one_is_not_excused() -> None:
-    better, excused = dict.fromkeys(s.METRICS, 0), 0
+    better, excused = dict.fromkeys(METRICS, 0), 0
     for seed in range(60):
         y, odds, groups = outcomes(seed)
-        good, bad = (s.Scores(y, guess(odds, 99 + seed, n, shared=n), groups) for n in (0.1, 1.5))
+        good, bad = (
+            s.Probabilities(y, guess(odds, 99 + seed, n, shared=n), groups) for n in (0.1, 1.5)
+        )
         for name, gain in s.metric_gains(good, bad, 100).items():
             better[name] += gain.superiority() <= 0.05
         excused += s.metric_gains(bad, good, 100)["brier"].non_inferiority(0.01) <= 0.05
@@ -226,13 +232,12 @@ def test_fairness_by_hand() -> None:
     }
     y, p = np.array([row for g in groups.values() for row in g], dtype=float).T
     values = [name for name, g in groups.items() for _ in g]
-    found = s.fairness(y, p, "x", values, 0.5, 10)
+    found = s.fairness(s.Probabilities(y, p), "x", values, 0.5, 10)
     assert found is not None
     # Selected: 9 of 20 against 4 of 20. True positives: 8 of 10 against 4. False: 1 of 10, none.
-    assert found.demographic_parity == pytest.approx(0.25)
-    assert found.equalized_odds == pytest.approx(0.4)
+    assert found.differences == pytest.approx({"demographic_parity": 0.25, "equalized_odds": 0.4})
     assert found.worst_group == "b"
-    assert s.fairness(y[:20], p[:20], "x", values[:20], 0.5, 10) is None
+    assert s.fairness(s.Probabilities(y[:20], p[:20]), "x", values[:20], 0.5, 10) is None
 
 
 def test_psi_is_zero_for_equal_data_and_grows_with_the_shift() -> None:

@@ -10,7 +10,8 @@ from slipway.release import Strict
 
 
 class Limits(Strict):
-    """Expected calibration error over ten bins, on the holdout."""
+    """Expected calibration error over ten bins, on the holdout; of values, in the outcome's
+    deviations."""
 
     maximum_error: Share
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from slipway.evidence import Share
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from slipway.evidence import Fairness, Share
 from slipway.gates import Finding, Subject, failed, passed, waived
 from slipway.release import Strict
 
+Difference = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class Bounds(Strict):
-    """Largest differences between groups (fairlearn's definitions)."""
+    """Largest differences between groups, as `slipway.evidence.Fairness` describes them: the first
+    two of classification, the last two of regression."""
 
-    demographic_parity: Share
-    equalized_odds: Share
+    demographic_parity: Share | None = None
+    equalized_odds: Share | None = None
+    bias_difference: Difference | None = None
+    error_difference: Difference | None = None
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if not self.model_fields_set:
+            raise PydanticCustomError("slipway", "bounds nothing: name the column not at all")
+        return self
 
 
 class Limits(Strict):
@@ -49,15 +63,24 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
                 f"give some in {subject.policy.file}, or for every other column as '*'",
             )
             continue
-        parity, odds = measured.demographic_parity, measured.equalized_odds
-        message = (
-            f"{column}: demographic parity {parity:.3f}, at most {bounds.demographic_parity:g}; "
-            f"equalized odds {odds:.3f}, at most {bounds.equalized_odds:g} "
-            f"(at {measured.threshold:g}, worst group {measured.worst_group})"
+        yield _within(subject, measured, bounds)
+
+
+def _within(subject: Subject, measured: Fairness, bounds: Bounds) -> Finding:
+    most: dict[str, float] = bounds.model_dump(exclude_none=True)
+    named = [name for name in measured.differences if name in most]
+    if len(named) < len(measured.differences):
+        unbound = ", ".join(name for name in measured.differences if name not in most)
+        return failed(
+            f"not evaluated: no bound for {measured.column}: {unbound}",
+            f"give one in {subject.policy.file}",
         )
-        within = parity <= bounds.demographic_parity and odds <= bounds.equalized_odds
-        yield (
-            passed(message)
-            if within
-            else failed(message, "look at the rates of the worst group, in the evidence's slices")
-        )
+    found = [(name, measured.differences[name], most[name]) for name in named]
+    said = "; ".join(
+        f"{name.replace('_', ' ')} {value:.3f}, at most {bound:g}" for name, value, bound in found
+    )
+    at = "" if measured.threshold is None else f"at {measured.threshold:g}, "
+    message = f"{measured.column}: {said} ({at}worst group {measured.worst_group})"
+    if all(value <= bound for _, value, bound in found):
+        return passed(message)
+    return failed(message, "look at the worst group, in the evidence's slices")

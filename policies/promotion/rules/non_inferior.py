@@ -17,12 +17,14 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
     if compared is None:
         yield subject.no_champion
         return
-    if not asked.margins:
+    task = subject.found().evaluation.task
+    if not (margins := asked.whole(task)):
         raise NotEvaluated(
-            "no metric has a margin", fix=f"{subject.policy.file}: name some in evidence.margins"
+            f"no metric of {task} has a margin",
+            fix=f"{subject.policy.file}: name some in evidence.margins",
         )
     tests = {t.metric: t for t in compared.tests if t.kind == "non_inferiority" and not t.column}
-    for metric, margin in asked.margins.items():
+    for metric, margin in margins.items():
         test = tests.get(metric)
         if test is None:
             yield failed(f"{metric}: not evaluated: the evidence has no such test", subject.again)

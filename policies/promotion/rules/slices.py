@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
@@ -9,8 +10,9 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from slipway.evidence import Comparison, Slice
-from slipway.gates import Finding, Subject, difference, failed, passed, waived
+from slipway.gates import Finding, NotEvaluated, Subject, difference, failed, passed, waived
 from slipway.release import Strict
+from slipway.tasks import TASKS, MetricName
 
 
 class Floor(Strict):
@@ -35,13 +37,14 @@ class Floor(Strict):
 
 
 class Limits(Strict):
-    """Slices of fewer rows than `evidence.minimum_slice_rows` are not judged.
+    """Slices of fewer rows than `evidence.minimum_slice_rows` are not judged, nor are floors of
+    another task's metrics.
 
     `refuse`: slices shown to be worse than the champion's by more than the margin, or also those
     not proven to be within it. `unsliced`: whether a model may have no slices at all.
     """
 
-    floors: dict[str, Floor]
+    floors: dict[MetricName, Floor]
     refuse: Literal["worse", "unproven"]
     unsliced: Literal["refuse", "allow"] = "refuse"
 
@@ -59,7 +62,9 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
                 f"not evaluated: {message}", f"name columns in bentos/{subject.model}/model.yaml"
             )
         return
-    findings = [f for name, floor in limits.floors.items() for f in _floor(name, floor, large)]
+    task = TASKS[subject.found().evaluation.task]
+    floors = {name: floor for name, floor in limits.floors.items() if name in task.metrics}
+    findings = [f for name, floor in floors.items() for f in _floor(name, floor, large)]
     if compared is not None:
         findings += _champion(subject, limits, compared, large)
     yield from findings
@@ -69,7 +74,7 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
             "; ".join(
                 [
                     f"{len(large)} slices, {small} below {least:,} rows not judged",
-                    *(_worst(name, floor, large) for name, floor in limits.floors.items()),
+                    *(_worst(name, floor, large) for name, floor in floors.items()),
                 ]
             )
         )
@@ -102,20 +107,25 @@ def _champion(
 ) -> Iterator[Finding]:
     asked = subject.policy.evidence
     tests = {
-        (t.column, t.value): t
-        for t in compared.tests
-        if t.kind == "non_inferiority" and t.metric == asked.slice_metric
+        (t.column, t.value, t.metric): t for t in compared.tests if t.kind == "non_inferiority"
     }
-    for found in slices:
-        test = tests.get((found.column, found.value))
+    task = subject.found().evaluation.task
+    if not (margins := asked.sliced(task)):
+        raise NotEvaluated(
+            f"no metric of {task} has a margin for slices",
+            fix=f"{subject.policy.file}: name one in evidence.slice_margins",
+        )
+    for found, (metric, margin) in itertools.product(slices, margins.items()):
+        test = tests.get((found.column, found.value, metric))
         if test is None:
             yield failed(
-                f"{_name(found)}: not evaluated: not tested against the champion", subject.again
+                f"{_name(found)}: not evaluated: {metric} not tested against the champion",
+                subject.again,
             )
-        elif (test.margin, test.alpha) != (asked.slice_margin, asked.alpha):
+        elif (test.margin, test.alpha) != (margin, asked.alpha):
             yield failed(
                 f"{_name(found)}: tested with margin {test.margin:g} and α {test.alpha:g}, "
-                f"{subject.policy.file} says {asked.slice_margin:g} and {asked.alpha:g}",
+                f"{subject.policy.file} says {margin:g} and {asked.alpha:g}",
                 subject.again,
             )
         elif test.difference.high < -test.margin or (

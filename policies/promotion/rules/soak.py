@@ -19,6 +19,7 @@ from slipway.gates import (
     passed,
 )
 from slipway.release import Strict
+from slipway.tasks import LARGER_IS_BETTER, TASKS
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -26,7 +27,9 @@ Count = Annotated[int, Field(ge=0)]
 class Limits(Strict):
     """Time since the first prediction, predictions, and how many of them have an outcome by now.
 
-    `brier_margin`: how much worse than on the holdout the labelled ones may be.
+    `error_margin`: how much more than on the holdout the squared error of the labelled ones may be;
+    of probabilities it is the Brier score, of values a share of the outcome's variance (a loss of
+    R²).
     """
 
     lasting: Annotated[
@@ -34,7 +37,7 @@ class Limits(Strict):
     ]
     predictions: Count
     labelled: Count
-    brier_margin: Annotated[float, Field(ge=0, le=1)] | None = None
+    error_margin: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
@@ -42,7 +45,7 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
     if before is None:
         yield not_applicable(f"{subject.environment} is the first environment")
         return
-    if not asked and not limits.predictions and not limits.labelled and limits.brier_margin is None:
+    if not asked and not limits.predictions and not limits.labelled and limits.error_margin is None:
         yield passed(f"{subject.policy.file} asks for no time in {before}")
         return
     soak = subject.soak
@@ -69,8 +72,8 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
         if soak.labelled >= limits.labelled
         else failed(message, f"slipway label {subject.model} --env {before} --file OUTCOMES")
     )
-    if limits.brier_margin is not None:
-        yield _brier(subject, soak.brier, limits.brier_margin)
+    if limits.error_margin is not None:
+        yield _error(subject, soak.squared_error, limits.error_margin)
 
 
 def _lasting(now: datetime, first: datetime, asked: str, where: str) -> Finding:
@@ -87,17 +90,25 @@ def _lasting(now: datetime, first: datetime, asked: str, where: str) -> Finding:
     return failed(message, f"wait until {over:%Y-%m-%d %H:%M:%S}Z; it is looked at again by then")
 
 
-def _brier(subject: Subject, served: float | None, margin: float) -> Finding:
-    holdout = subject.found().evaluation.metrics.get("brier")
-    if served is None or holdout is None:
+def _error(subject: Subject, squared: float | None, margin: float) -> Finding:
+    evaluation = subject.found().evaluation
+    metric = TASKS[evaluation.task].squared
+    promised = evaluation.metrics.get(metric)
+    if squared is None or promised is None:
         return failed(
-            "not evaluated: no Brier score of what was served",
-            "label predictions: the score is over those with an outcome",
+            f"not evaluated: no {metric} of what was served",
+            "label predictions: it is over those with an outcome",
         )
+    if metric in LARGER_IS_BETTER:
+        served = 1 - squared / evaluation.holdout.deviation**2
+        worse = promised.value - served
+    else:
+        served = squared
+        worse = served - promised.value
     message = (
-        f"Brier score {served:.4f} served, {holdout.value:.4f} on the holdout, margin {margin:g}"
+        f"{metric} {served:.4f} served, {promised.value:.4f} on the holdout, margin {margin:g}"
     )
-    if served <= holdout.value + margin:
+    if worse <= margin:
         return passed(message)
     return failed(message, "the model does not hold what its evidence promised: see the drift")
 

@@ -8,14 +8,14 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from slipway.comparison import MetricName
-from slipway.gates import Finding, Subject, difference, failed, passed
+from slipway.gates import Finding, NotEvaluated, Subject, difference, failed, passed
 from slipway.release import Strict
+from slipway.tasks import TASKS, MetricName
 
 
 class Limits(Strict):
-    """Superior to the champion in one of these metrics at least; Brier skill over each of these
-    baselines above its number, with the whole interval."""
+    """Superior to the champion in one of these metrics at least; skill over each of these baselines
+    above its number, with the whole interval. What is of the other task alone is not asked."""
 
     over_champion: tuple[MetricName, ...] = ()
     over_baseline: dict[str, Annotated[float, Field(lt=1)]] = Field(default={})
@@ -28,8 +28,12 @@ class Limits(Strict):
 
 
 def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
-    gains = subject.found().evaluation.gain
+    evaluation = subject.found().evaluation
+    task, gains = TASKS[evaluation.task], evaluation.gain
+    others = {other.constant for other in TASKS.values()} - {task.constant}
     for baseline, least in limits.over_baseline.items():
+        if baseline in others:
+            continue
         if (gain := gains.get(baseline)) is None:
             yield failed(
                 f"not evaluated: the evidence has no baseline {baseline}",
@@ -37,7 +41,7 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
             )
             continue
         message = (
-            f"Brier skill over {baseline}: {gain.value:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}], "
+            f"skill over {baseline}: {gain.value:+.1%} [{gain.low:+.1%}, {gain.high:+.1%}], "
             f"above {least:.1%}"
         )
         yield (
@@ -47,7 +51,13 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
                 f"{message}: not shown", "a model that adds nothing to its baseline is not needed"
             )
         )
-    if not limits.over_champion:
+    metrics = [name for name in limits.over_champion if name in task.metrics]
+    if not metrics:
+        if not limits.over_baseline.keys() - others:
+            raise NotEvaluated(
+                f"asks nothing of {task.name}",
+                fix=f"{subject.policy.file}: name a metric or a baseline of it in superior",
+            )
         return
     compared = subject.compared()
     if compared is None:
@@ -56,9 +66,9 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
     tests = [
         t
         for t in compared.tests
-        if t.kind == "superiority" and not t.column and t.metric in limits.over_champion
+        if t.kind == "superiority" and not t.column and t.metric in metrics
     ]
-    if missing := set(limits.over_champion) - {t.metric for t in tests}:
+    if missing := set(metrics) - {t.metric for t in tests}:
         yield failed(
             f"not evaluated: no test of superiority in {', '.join(sorted(missing))}", subject.again
         )

@@ -26,7 +26,7 @@ def part(column: str, value: str, brier: float, rows: int = 1000) -> Slice:
         column=column,
         value=value,
         rows=rows,
-        positive_rate=0.2,
+        mean_outcome=0.2,
         mean_prediction=0.2,
         metrics={"brier": brier, "roc_auc": 0.6},
     )
@@ -51,8 +51,7 @@ def verdict(**changes: Any) -> Verdict:
                 Fairness(
                     column="carrier",
                     threshold=0.5,
-                    demographic_parity=0.123,
-                    equalized_odds=0.2,
+                    differences={"demographic_parity": 0.123, "equalized_odds": 0.2},
                     worst_group="HA",
                 )
             ],

@@ -161,7 +161,12 @@ def platform() -> Platform:
             run=run,
             parameters={},
             holdout=Holdout(
-                digest=some, partitions=["part-1"], rows=10, unknown=0, positive_rate=0.5
+                digest=some,
+                partitions=["part-1"],
+                rows=10,
+                unknown=0,
+                mean_outcome=0.5,
+                deviation=0.5,
             ),
             predictions=some,
             metrics={"roc_auc": Estimate(value=0.7, low=0.6, high=0.8)},

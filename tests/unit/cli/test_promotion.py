@@ -269,7 +269,7 @@ def test_a_dry_run_shows_diff_evidence_and_verdict(
 
     monkeypatch.setattr(promotion.publish, "fetch", fetch)
     monkeypatch.setattr(connected.forge, "remote", None, raising=False)
-    nothing = Soak(first=None, last=None, predictions=0, labelled=0, brier=None)
+    nothing = Soak(first=None, last=None, predictions=0, labelled=0, squared_error=None)
     monkeypatch.setattr(sources.Platform, "soak", lambda *_: nothing)
     proposed = staged(connected)
     outputs = {"evidence": proposed.evidence.digest, "release": release.dumps(proposed)}

@@ -22,7 +22,9 @@ from tests import samples
 
 def served(*_: object) -> gates.Soak:
     """One prediction, just now."""
-    return gates.Soak(first=datetime.now(UTC), last=None, predictions=1, labelled=0, brier=None)
+    return gates.Soak(
+        first=datetime.now(UTC), last=None, predictions=1, labelled=0, squared_error=None
+    )
 
 
 def run(*arguments: str) -> Result:

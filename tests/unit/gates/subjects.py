@@ -64,7 +64,7 @@ def part(column: str, value: str, rows: int = 2000, **metrics: float) -> Slice:
         column=column,
         value=value,
         rows=rows,
-        positive_rate=0.25,
+        mean_outcome=0.25,
         mean_prediction=0.24,
         metrics={"brier": 0.18, "roc_auc": 0.68, **metrics},
     )
@@ -103,8 +103,7 @@ def found(**changes: Any) -> Evidence:
             Fairness(
                 column="carrier",
                 threshold=0.5,
-                demographic_parity=0.18,
-                equalized_odds=0.28,
+                differences={"demographic_parity": 0.18, "equalized_odds": 0.28},
                 worst_group="VX",
             )
         ],
@@ -151,7 +150,9 @@ PULL = PullFacts(
     sha=HEAD,
     approvals=(Approval("anna", HEAD, NOW), Approval("boris", HEAD, NOW)),
 )
-SOAK = Soak(first=NOW - timedelta(minutes=10), last=NOW, predictions=120, labelled=60, brier=0.19)
+SOAK = Soak(
+    first=NOW - timedelta(minutes=10), last=NOW, predictions=120, labelled=60, squared_error=0.19
+)
 
 
 def subject(**changes: Any) -> Subject:

@@ -269,8 +269,7 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
                     Fairness(
                         column="carrier",
                         threshold=0.5,
-                        demographic_parity=0.19,
-                        equalized_odds=0.31,
+                        differences={"demographic_parity": 0.19, "equalized_odds": 0.31},
                         worst_group="AS",
                     )
                 ]
@@ -444,12 +443,12 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     ),
     "served badly": (
         "soak",
-        lambda: subject(soak=replace(SOAK, brier=0.28)),
+        lambda: subject(soak=replace(SOAK, squared_error=0.28)),
         "Brier score 0.2800 served, 0.1738 on the holdout, margin 0.1",
     ),
     "no score": (
         "soak",
-        lambda: subject(soak=replace(SOAK, brier=None)),
+        lambda: subject(soak=replace(SOAK, squared_error=None)),
         "not evaluated: no Brier score of what was served",
     ),
     # freeze: Berlin is an hour ahead of UTC, and neither counts the day as the other does.

@@ -56,7 +56,8 @@ def subject(env: str, *, champion: bool) -> Subject:
             partitions=["2013-11", "2013-12"],
             rows=53991,
             unknown=1413,
-            positive_rate=0.257,
+            mean_outcome=0.257,
+            deviation=0.437,
         ),
         gain={"base_rate": Estimate(value=0.094, low=0.07, high=0.115)},
         slices=SLICES,
@@ -64,8 +65,7 @@ def subject(env: str, *, champion: bool) -> Subject:
             Fairness(
                 column=column,
                 threshold=0.5,
-                demographic_parity=parity,
-                equalized_odds=odds,
+                differences={"demographic_parity": parity, "equalized_odds": odds},
                 worst_group="VX",
             )
             for column, (parity, odds) in FAIRNESS.items()
