@@ -80,7 +80,7 @@ def _line(entry: dict[str, Any], body: bytes, answer: bytes) -> bytes:
             numbers = [next(iter(one.values())) for one in answers]
             # By type: to `isinstance` a bool is a number.
             if {float, int}.issuperset(map(type, numbers)):
-                entry["probability"] = numbers
+                entry["prediction"] = numbers
     return _compact(entry).encode() + b"\n"
 
 

@@ -69,7 +69,7 @@ def test_a_prediction_is_logged_under_the_id_that_its_caller_got(logged: Any) ->
         "path": "/predict",
         "status": 200,
         "input_sha256": hashlib.sha256(answer.request.content).hexdigest(),
-        "probability": [0.25],
+        "prediction": [0.25],
     }
     when = datetime.fromisoformat(line["time"]).timestamp()
     assert before <= when <= time.time()
@@ -79,7 +79,7 @@ def test_a_prediction_is_logged_under_the_id_that_its_caller_got(logged: Any) ->
 
 def test_a_batch_is_one_line(logged: Any) -> None:
     _, [line] = logged("POST", "/predict_batch", json=[ONE, TWO])
-    assert line["probability"] == [0.25, 0.75]
+    assert line["prediction"] == [0.25, 0.75]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_answer_of_no_numbers_is_logged_without_a_prediction(
     answer, [line] = logged("POST", "/predict", content=answered)
     assert (answer.status_code, answer.content) == (200, answered)
     assert line["id"] == answer.headers["x-slipway-prediction"]
-    assert "probability" not in line
+    assert "prediction" not in line
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"x", 400), (b"x" * (2 << 20), 413)])
@@ -101,7 +101,7 @@ def test_what_was_refused_is_logged_without_a_prediction(
 ) -> None:
     answer, [line] = logged("POST", "/predict", content=body)
     assert answer.status_code == line["status"] == status
-    assert "probability" not in line
+    assert "prediction" not in line
 
 
 def test_what_is_no_prediction_is_not_logged(

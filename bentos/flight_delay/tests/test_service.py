@@ -235,4 +235,4 @@ def test_the_served_process_answers_and_counts(service: Any, tmp_path: Path) -> 
             os.killpg(process.pid, signal.SIGTERM)
     logged = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["status"] for line in logged] == [200, 413]
-    assert 0 < logged[0]["probability"][0] < 1
+    assert 0 < logged[0]["prediction"][0] < 1
