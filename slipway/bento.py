@@ -46,6 +46,10 @@ PRETRAINED = "pretrained"
 # The training environment: the same code on other libraries is another model.
 LOCK = paths.REPOSITORY / "requirements" / "training.txt"
 BENTOS = paths.REPOSITORY / "bentos"
+# Needed to train, not to serve: a change there must not make another bento of the same model.
+TRAINING_ONLY = {"training.py", "schema.py"}
+# What every service has around it.
+ENVELOPE = BENTOS / "serving" / "envelope.py"
 # Hyper-parameters, as MLflow logs them and as `fit` is given them.
 Parameter = bool | int | float | str
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -188,6 +192,12 @@ class Folder:
     def __init__(self, path: Path, config: ModelConfig) -> None:
         self.path, self.config = path, config
 
+    @property
+    def served(self) -> dict[str, Path]:
+        """What lies in the bento beside the model's own files, by its name there."""
+        own = [file for file in self.path.glob("*.py") if file.name not in TRAINING_ONLY]
+        return {file.name: file for file in [*own, self.path / "example.json", ENVELOPE]}
+
     def code(self) -> Digest:
         """The digest of what decides a trained model besides the data: code, settings, libraries.
 
@@ -240,7 +250,15 @@ def load(path: Path) -> Folder:
             field="kind",
             fix=f"fetch its pinned weights: slipway fetch {path.name} --to FOLDER",
         )
-    return Folder(path, _checked(path, ModelConfig, REQUIRED))
+    folder = Folder(path, _checked(path, ModelConfig, REQUIRED))
+    if (own := path / ENVELOPE.name).exists():
+        shared = ENVELOPE.relative_to(paths.REPOSITORY)
+        raise BadInput(
+            f"every bento is given {shared} by this name",
+            file=own,
+            fix="remove it, or give it another name",
+        )
+    return folder
 
 
 def load_pretrained(path: Path) -> Pretrained:

@@ -62,18 +62,18 @@ class Label:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answered request: a probability for each of its items. `time` is ISO 8601, UTC."""
+    """One answered request: a number for each of its items. `time` is ISO 8601, UTC."""
 
     id: str
     time: datetime
-    probability: tuple[float, ...]
+    values: tuple[float, ...]
 
     def named(self) -> Iterator[tuple[str, float]]:
-        """Each probability by the id that its label has."""
-        for index, value in enumerate(self.probability):
+        """Each number by the id that its label has."""
+        for index, value in enumerate(self.values):
             yield f"{self.id}.{index}", value
-        if len(self.probability) == 1:
-            yield self.id, self.probability[0]
+        if len(self.values) == 1:
+            yield self.id, self.values[0]
 
 
 def segments(store: Store, env: str, model: str, bento: Digest | None = None) -> list[Segment]:
@@ -109,18 +109,19 @@ def read(store: Store, segment: Segment, ids: Collection[str] | None = None) -> 
             made = Prediction(
                 entry["id"],
                 datetime.fromisoformat(entry["time"]),
-                tuple(float(value) for value in entry["probability"]),
+                tuple(map(float, entry["prediction"])),
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
-        found.append(made)
+        if all(map(math.isfinite, made.values)):
+            found.append(made)
     return found
 
 
 def outcomes(
     store: Store, of: Iterable[Segment], labels: Mapping[str, Label]
 ) -> dict[str, tuple[float, float]]:
-    """Label id to probability and outcome, for every label whose prediction is in `of`.
+    """Label id to prediction and outcome, for every label whose prediction is in `of`.
 
     Reads those segments alone that can hold one.
     """
@@ -128,11 +129,11 @@ def outcomes(
     wanted = holding(of, ids)
     joined: dict[str, tuple[float, float]] = {}
     for made in _each(store, wanted, ids):
-        for name, probability in made.named():
+        for name, value in made.named():
             if label := labels.get(name):
                 # One prediction is one row, by whichever of its two names it is labelled.
-                row = name if len(made.probability) > 1 else made.id
-                joined[row] = (probability, label.outcome)
+                row = name if len(made.values) > 1 else made.id
+                joined[row] = (value, label.outcome)
     return joined
 
 

@@ -11,7 +11,10 @@ from slipway.errors import BadInput, did_you_mean
 TEMPLATES = Path(__file__).parent / "templates"
 _SUFFIX = ".template"
 # Modules and folders that a bento of that name would be mistaken for.
-_RESERVED = {"serving", "bento", "features", "schema", "service", "training", "model", "tests"}
+_RESERVED = {
+    *("serving", "envelope", "bento", "features", "schema"),
+    *("service", "training", "model", "tests"),
+}
 
 
 def templates() -> list[str]:

@@ -21,7 +21,7 @@ def measure(store: Store, env: str, model: str, bento: Digest) -> Soak:
     newest = [made.time for made in predictions.read(store, served[-1])]
     labels = predictions.read_labels(store, env, model)
     rows = predictions.outcomes(store, served, labels).values() if labels else ()
-    errors = [(probability - outcome) ** 2 for probability, outcome in rows]
+    errors = [(value - outcome) ** 2 for value, outcome in rows]
     return Soak(
         first=served[0].first,
         last=max([served[-1].first, *newest]),

@@ -25,8 +25,6 @@ from slipway.steps import measure, tracking
 from slipway.store import Store
 
 LOCK = paths.REPOSITORY / "requirements" / "serving.txt"
-# Needed to train, not to serve: a change there must not make another bento of the same model.
-TRAINING_ONLY = {"training.py", "schema.py"}
 # Any date will do, as long as it is always the same.
 EPOCH = "1980-01-01T00:00:00+00:00"
 
@@ -77,9 +75,8 @@ def build(folder: Folder, model: Mapping[str, bytes]) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         context, home = Path(scratch, "context"), Path(scratch, "home")
         (context / "model").mkdir(parents=True)
-        sources = [p for p in folder.path.glob("*.py") if p.name not in TRAINING_ONLY]
-        for path in [*sources, folder.path / "example.json"]:
-            shutil.copy(path, context)
+        for name, source in folder.served.items():
+            shutil.copy(source, context / name)
         for name, content in model.items():
             (context / "model" / name).write_bytes(content)
         pins = [line.removesuffix(" \\") for line in LOCK.read_text().splitlines() if "==" in line]

@@ -128,7 +128,7 @@ def test_what_the_sidecar_ships_is_what_soak_reads(store: Any, tmp_path: Path) -
     try:
         for number in range(3):
             entry = {"time": f"2026-01-01T00:00:0{number}.000Z", "id": ids[number]}
-            line = json.dumps({**entry, "probability": [0.5]}, separators=(",", ":"))
+            line = json.dumps({**entry, "prediction": [0.5]}, separators=(",", ":"))
             # As much as is shipped at once, so that it is shipped now; and what it keeps in memory.
             log.write_text(line + "\n" + ("x" * 1000 + "\n") * 4200)
             deadline = time.monotonic() + 120

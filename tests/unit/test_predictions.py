@@ -43,12 +43,12 @@ def identity(second: float, salt: int = 0) -> str:
     return f"{milliseconds:012x}{salt:016x}"
 
 
-def entry(second: float, *probability: float, salt: int = 0) -> dict[str, Any]:
+def entry(second: float, *values: Any, salt: int = 0) -> dict[str, Any]:
     """A line as bentos write it."""
     time = (START + timedelta(seconds=second)).isoformat(timespec="milliseconds")
     made: dict[str, Any] = {"time": time.replace("+00:00", "Z"), "id": identity(second, salt)}
-    made |= {"bento": BENTO, "path": "/predict", "status": 200 if probability else 400}
-    return made | ({"probability": list(probability)} if probability else {})
+    made |= {"bento": BENTO, "path": "/predict", "status": 200 if values else 400}
+    return made | ({"prediction": list(values)} if values else {})
 
 
 def segment(
@@ -60,7 +60,7 @@ def segment(
 ) -> str:
     """Stores a segment as the sidecar does."""
     first = datetime.fromisoformat(entries[0]["time"]).strftime("%Y%m%dT%H%M%S")
-    count = sum(len(e.get("probability", ())) for e in entries)
+    count = sum(len(e.get("prediction", ())) for e in entries)
     key = f"{env}/toy/{bento[7:]}/{first}-{pod}-{count}.jsonl"
     lines = [json.dumps(e, separators=(",", ":")) for e in entries]
     store.write("predictions", key, "".join(f"{line}\n" for line in lines).encode())
@@ -118,7 +118,8 @@ def test_an_item_of_a_batch_is_labelled_by_its_number(store: Objects) -> None:
 
 
 def test_lines_that_are_no_predictions_are_left_out(store: Objects) -> None:
-    key = segment(store, entry(0, 0.9))
+    none = (float("nan"), float("inf"), 10**400, "many", None)
+    key = segment(store, entry(0, 0.9), *(entry(1, 0.5, value) for value in none))
     store.content["predictions", key] += b'{"id": "cut o\n\xff\xff\n{"id": 3}\n'
     found = predictions.segments(store, "dev", "toy", BENTO)
     assert [p.id for p in predictions.read(store, found[0])] == [identity(0)]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from slipway import bento, paths, scaffold
-from slipway.bento import is_pretrained as pretrained
 from slipway.errors import BadInput
 
 
@@ -20,21 +19,6 @@ def test_the_folder_is_a_bento(tmp_path: Path, template: str) -> None:
     assert folder.config.name == "second_model"
     assert folder.config.service == "service:SecondModel"
     assert {str(path.relative_to(folder.path)) for path in written} >= set(bento.REQUIRED)
-
-
-def test_every_bento_has_the_same_envelope(tmp_path: Path) -> None:
-    """It is copied, since a bento must not need code from elsewhere; so it must not drift."""
-    scaffold.create("second_model", "classifier", bentos=tmp_path)
-    services = [
-        *(f for f in paths.REPOSITORY.glob("bentos/*/service.py") if not pretrained(f.parent)),
-        tmp_path / "second_model/service.py",
-    ]
-    envelopes = {
-        text[text.index("PROBABILITY = ") : text.index("@bentoml.service")]
-        for text in (service.read_text() for service in services)
-    }
-    assert len(services) >= 2
-    assert len(envelopes) == 1
 
 
 @pytest.mark.parametrize("template", scaffold.templates())
@@ -78,6 +62,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         ("My-Model", "classifier", "a model's name is"),
         ("../up", "classifier", "a model's name is"),
         ("serving", "classifier", "reserved"),
+        ("envelope", "classifier", "reserved"),
         ("mine", "clasifier", "did you mean 'classifier'"),
     ],
 )

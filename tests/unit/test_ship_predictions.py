@@ -72,10 +72,10 @@ def start(tmp_path: Path, store: Store, clock: Clock) -> Callable[..., Any]:
     )
 
 
-def line(second: int, probabilities: int = 1, status: int = 200) -> bytes:
+def line(second: int, predictions: int = 1, status: int = 200) -> bytes:
     entry: dict[str, Any] = {"time": f"2026-01-01T00:00:{second:02}.500Z", "status": status}
     if status == 200:
-        entry["probability"] = [0.5] * probabilities
+        entry["prediction"] = [0.5] * predictions
     return json.dumps(entry).encode() + b"\n"
 
 

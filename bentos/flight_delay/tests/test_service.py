@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -14,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +58,17 @@ def model(training: Any, sample: pd.DataFrame) -> Any:
 def service(training: Any, model: Any, tmp_path_factory: pytest.TempPathFactory) -> Generator[Any]:
     """The service class, imported from a folder laid out as in the bento."""
     folder = tmp_path_factory.mktemp("bento")
-    for name in ("service.py", "features.py", "example.json"):
-        shutil.copy(FOLDER / name, folder)
+    served = bento.load(FOLDER).served
+    for name, source in served.items():
+        shutil.copy(source, folder / name)
     (folder / "model").mkdir()
     for name, content in training.export(model).items():
         (folder / "model" / name).write_bytes(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIPWAY_BENTO_DIGEST", BENTO)
         patch.syspath_prepend(str(folder))
-        for name in ("service", "features"):
-            sys.modules.pop(name, None)
+        for name in served:
+            sys.modules.pop(Path(name).stem, None)
         import service
 
         yield service
@@ -208,109 +206,6 @@ def test_ready_is_a_real_prediction(
     assert call("GET", "/readyz").status_code == 503
 
 
-async def answering(scope: Any, receive: Any, send: Any) -> None:
-    """Behind the envelope: answers with the request's body, or refuses what is no JSON."""
-    if scope["type"] == "lifespan":
-        return
-    body = (await receive()).get("body", b"")
-    status = 200 if body.startswith((b"{", b"[")) else 400
-    await send({"type": "http.response.start", "status": status, "headers": []})
-    await send({"type": "http.response.body", "body": body[:5], "more_body": True})
-    await send({"type": "http.response.body", "body": body[5:]})
-
-
-@pytest.fixture
-def logged(service: Any, tmp_path: Path) -> Generator[Callable[..., Any]]:
-    """Sends one request to a server that logs; gives the answer and what was logged by its end."""
-    file = tmp_path / "log.jsonl"
-
-    async def ask(method: str, path: str, **options: Any) -> httpx.Response:
-        app = service.Envelope(answering)
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
-            answer = await client.request(method, path, **options)
-        await app({"type": "lifespan"}, None, None)
-        return answer
-
-    def run(*arguments: Any, **options: Any) -> Any:
-        answer = asyncio.run(ask(*arguments, **options))
-        lines = file.read_text().splitlines() if file.exists() else []
-        return answer, [json.loads(line) for line in lines]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLIPWAY_BENTO_DIGEST", BENTO)
-        patch.setenv("SLIPWAY_PREDICTION_LOG", str(file))
-        patch.setenv("SLIPWAY_DRAINING", str(tmp_path / "draining"))
-        yield run
-
-
-ONE, TWO = {"probability_late": 0.25}, {"probability_late": 0.75}
-
-
-def test_a_prediction_is_logged_under_the_id_that_its_caller_got(logged: Any) -> None:
-    before = time.time() - 0.001
-    answer, [line] = logged("POST", "/predict", json=ONE)
-    assert line == {
-        "time": line["time"],
-        "id": answer.headers["x-slipway-prediction"],
-        "bento": BENTO,
-        "path": "/predict",
-        "status": 200,
-        "input_sha256": hashlib.sha256(answer.request.content).hexdigest(),
-        "probability": [0.25],
-    }
-    when = datetime.fromisoformat(line["time"]).timestamp()
-    assert before <= when <= time.time()
-    assert int(line["id"][:12], 16) / 1000 == pytest.approx(when)
-    assert re.fullmatch("[0-9a-f]{28}", line["id"])
-
-
-def test_a_batch_is_one_line(logged: Any) -> None:
-    _, [line] = logged("POST", "/predict_batch", json=[ONE, TWO])
-    assert line["probability"] == [0.25, 0.75]
-
-
-@pytest.mark.parametrize(("body", "status"), [(b"x", 400), (b"x" * (2 << 20), 413)])
-def test_what_was_refused_is_logged_without_a_prediction(
-    logged: Any, body: bytes, status: int
-) -> None:
-    answer, [line] = logged("POST", "/predict", content=body)
-    assert answer.status_code == line["status"] == status
-    assert "probability" not in line
-
-
-def test_what_is_no_prediction_is_not_logged(logged: Any, call: Any, tmp_path: Path) -> None:
-    answer, lines = logged("GET", "/readyz")
-    assert "x-slipway-prediction" not in answer.headers
-    assert lines == []
-    assert not list(tmp_path.iterdir())
-    assert "x-slipway-prediction" not in call("POST", "/predict", json=EXAMPLE).headers
-
-
-def test_a_log_that_cannot_be_written_fails_no_request(
-    logged: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLIPWAY_PREDICTION_LOG", str(tmp_path / "gone" / "log.jsonl"))
-    assert logged("POST", "/predict", json=ONE)[0].status_code == 200
-
-
-def test_a_log_that_nobody_ships_stops_growing(
-    logged: Any, service: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "MAXIMUM_LOG_BYTES", 100)
-    for _ in range(3):
-        _, lines = logged("POST", "/predict", json=ONE)
-    assert len(lines) == 1
-
-
-def test_a_replica_that_drains_sends_its_clients_away(logged: Any, tmp_path: Path) -> None:
-    assert "connection" not in logged("POST", "/predict", json=ONE)[0].headers
-    (tmp_path / "draining").touch()
-    answer, _ = logged("POST", "/predict", json=ONE)
-    assert answer.status_code == 200
-    assert answer.headers["connection"] == "close"
-
-
 @pytest.mark.slow
 def test_the_served_process_answers_and_counts(service: Any, tmp_path: Path) -> None:
     with socket.socket() as probe:
@@ -340,4 +235,4 @@ def test_the_served_process_answers_and_counts(service: Any, tmp_path: Path) -> 
             os.killpg(process.pid, signal.SIGTERM)
     logged = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["status"] for line in logged] == [200, 413]
-    assert 0 < logged[0]["probability"][0] < 1
+    assert 0 < logged[0]["prediction"][0] < 1

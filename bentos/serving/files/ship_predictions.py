@@ -101,7 +101,7 @@ class Shipper:
                 try:
                     found = json.loads(line)
                     first = first or datetime.fromisoformat(found["time"]).timestamp()
-                    predictions += len(found.get("probability", ()))
+                    predictions += len(found.get("prediction", ()))
                 except (ValueError, KeyError, TypeError):
                     continue  # cut off where the disk was full, or its writer killed
         # Strictly later than the one before, so that no two have one name.

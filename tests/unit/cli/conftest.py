@@ -155,6 +155,7 @@ def platform() -> Platform:
         bento=pins,
         evaluation=Evaluation(
             model="toy",
+            task="classification",
             model_digest=model_digest,
             data=evidence.Data(digest=data, rows=10),
             code=COMMIT,

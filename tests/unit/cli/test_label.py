@@ -25,7 +25,7 @@ LOGGED, UNKNOWN = "01a209ebcfc70630eadcd0023bbc", "01a209ebd010984d2f3b0fdfc658"
 @pytest.fixture
 def logged(connected: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """A prediction log with one prediction; gives the labels that were stored."""
-    line = {"time": "2026-11-23T19:39:38.823Z", "id": LOGGED, "probability": [0.5]}
+    line = {"time": "2026-11-23T19:39:38.823Z", "id": LOGGED, "prediction": [0.5]}
     written: dict[str, bytes] = {}
     key = f"dev/toy/{'a' * 64}/20261123T193938-toy-1-1.jsonl"
     content = json.dumps(line, separators=(",", ":")).encode()

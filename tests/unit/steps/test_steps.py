@@ -439,6 +439,8 @@ def test_the_bento_is_the_same_bytes_each_time(
 ) -> None:
     again = package.build(folder, store.get_files("bentos", trained["model-digest"]))
     assert digests.of(again) == packaged["bento"]
+    sources = {name.removeprefix("src/") for name in untar(again) if name.endswith(".py")}
+    assert sources == {"service.py", "features.py", "envelope.py"}
 
 
 @pytest.mark.slow
