@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
@@ -89,6 +90,8 @@ def from_validation(error: ValidationError, model: type[BaseModel], file: Path |
         if kind == "extra_forbidden":
             problem, got = "unknown key", ""
             fix = did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))
+        elif kind == "literal_error" and isinstance(item["input"], str):
+            fix = did_you_mean(item["input"], re.findall(r"'([^']+)'", item["ctx"]["expected"]))
         elif kind in ("missing", "string_pattern_mismatch"):
             fix = _description(model, path)
             if fix and kind != "missing":

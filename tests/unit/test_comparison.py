@@ -101,6 +101,35 @@ def test_many_slices_are_corrected_for() -> None:
     assert len([t for t in found.tests if t.kind == "superiority"]) == 4
 
 
+def test_values_are_compared_in_their_own_metrics() -> None:
+    random = np.random.default_rng(0)
+    y = random.normal(100, 30, ROWS)
+    rows = table(0.2).assign(outcome=y)
+    new, old = (rows.assign(prediction=y + random.normal(0, off, ROWS)) for off in (5, 25))
+    policy = POLICY.model_copy(
+        update={"margins": {"brier": 0.1, "r2": 0.01, "mae": 0.5}, "slice_margins": {"r2": 0.02}}
+    )
+    evaluation = samples.evaluation(task="regression")
+    found = comparison.compare(evaluation, new, evaluation, old, policy)
+    assert passed(found, "superiority") == {
+        (name, ""): True for name in ("r2", "mae", "rmse", "calibration_error")
+    }
+    assert passed(found, "non_inferiority") == {
+        ("r2", ""): True,
+        ("mae", ""): True,
+        ("r2", "EWR"): True,
+        ("r2", "JFK"): True,
+    }
+    worse = comparison.compare(evaluation, old, evaluation, new, policy)
+    assert not any(test.passed for test in worse.tests)
+
+
+def test_another_task_cannot_be_compared() -> None:
+    new, old = samples.evaluation(task="regression"), samples.evaluation()
+    with pytest.raises(NotComparable, match="slipway new NAME"):
+        comparison.compare(new, table(0.2), old, table(0.2), POLICY)
+
+
 def test_other_rows_cannot_be_compared() -> None:
     shorter = table(0.2).head(ROWS - 1)
     flipped = table(0.2).assign(outcome=lambda t: 1 - t["outcome"])

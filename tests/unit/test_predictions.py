@@ -13,6 +13,7 @@ from slipway import predictions, soak
 from slipway.errors import BadInput
 from slipway.predictions import Label
 from slipway.store import Corrupt, Store
+from slipway.tasks import TaskName
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "labels"
 BENTO, FORMER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -159,24 +160,29 @@ def test_known_ids(store: Objects) -> None:
     assert predictions.known(store, log, ids) == set(ids[:3])
 
 
-@pytest.mark.parametrize("file", sorted((FIXTURES / "valid").iterdir()), ids=lambda f: f.name)
+def _task(file: Path) -> TaskName:
+    return "regression" if "regression" in file.parts else "classification"
+
+
+@pytest.mark.parametrize("file", sorted(FIXTURES.glob("**/valid/*")), ids=lambda f: f.name)
 def test_labels_are_read(file: Path) -> None:
-    found = {one.id: one.outcome for one in predictions.parse_labels(file, NOW)}
-    assert found == {"01a209ebcfc70630eadcd0023bbc": 1, "01a209ebd010984d2f3b0fdfc658.0": 0}
+    found = {one.id: one.outcome for one in predictions.parse_labels(file, NOW, _task(file))}
+    second = -12.5 if _task(file) == "regression" else 0
+    assert found == {"01a209ebcfc70630eadcd0023bbc": 1, "01a209ebd010984d2f3b0fdfc658.0": second}
 
 
 @pytest.mark.parametrize(
     "file",
-    [f for f in sorted((FIXTURES / "invalid").iterdir()) if f.suffix != ".expected"],
+    [f for f in sorted(FIXTURES.glob("**/invalid/*")) if f.suffix != ".expected"],
     ids=lambda f: f.name,
 )
 def test_wrong_labels_are_refused_line_by_line(file: Path) -> None:
     with pytest.raises(BadInput) as refused:
-        predictions.parse_labels(file, NOW)
+        predictions.parse_labels(file, NOW, _task(file))
     assert file.with_suffix(".expected").read_text().strip() in str(refused.value)
     assert file.name in str(refused.value)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read: No such file"):
-        predictions.parse_labels(tmp_path / "labels.csv", NOW)
+        predictions.parse_labels(tmp_path / "labels.csv", NOW, "classification")

@@ -82,6 +82,58 @@ def test_a_weighted_group_is_its_rows_that_often(few: bool) -> None:
         assert found[name][0] == pytest.approx(value), name
 
 
+def values(seed: int, noise: float, *, shared: float = 0.0, side: int = 1) -> tuple[Any, Any, Any]:
+    """Outcomes in some unit, a model's answers and groups, whose rows share part of its error."""
+    groups = np.repeat(np.arange(GROUPS), EACH)
+    y = 100 + 30 * np.random.default_rng(seed).normal(0, 1, len(groups))
+    random = np.random.default_rng([seed, side])
+    off = noise * random.normal(0, 1, len(y)) + shared * random.normal(0, 1, GROUPS)[groups]
+    return y, y + 30 * off, groups
+
+
+def test_metrics_of_values_agree_with_scikit_learn() -> None:
+    from sklearn import metrics
+
+    y, p, _ = values(1, 0.4)
+    weights = np.random.default_rng(1).integers(0, 4, (3, len(y))).astype(float)
+    found = s.Values(y, p).metrics(weights)
+    for name, theirs in (
+        ("mae", metrics.mean_absolute_error),
+        ("rmse", metrics.root_mean_squared_error),
+    ):
+        expected = [theirs(y, p, sample_weight=w) for w in weights]
+        np.testing.assert_allclose(found[name], expected, atol=1e-12)
+    assert s.metrics("regression", y, p)["r2"] == pytest.approx(metrics.r2_score(y, p))
+
+
+def test_a_part_is_measured_by_the_wholes_deviation() -> None:
+    y, p, _ = values(2, 0.4)
+    alike = np.abs(y - 100) < 3
+    whole = float(np.std(y))
+    found = s.metrics("regression", y[alike], p[alike], whole)
+    error = np.mean((p[alike] - y[alike]) ** 2)
+    assert found["r2"] == pytest.approx(1 - error / whole**2)
+    # By their own deviation these rows, as well answered as all others, would look lost.
+    assert found["r2"] > 0.7 > -10 > s.metrics("regression", y[alike], p[alike])["r2"]
+    assert found["rmse"] == pytest.approx(np.sqrt(error))
+
+
+def test_the_calibration_error_of_values_by_hand() -> None:
+    p = np.repeat(np.arange(10.0), 2)
+    y = p + np.array([1.0, 3.0] * 5 + [-1.0, 1.0] * 5)
+    # Five bins are 2 too low, five are right.
+    found = s.Values(y, p, deviation=4.0)
+    assert found.metrics()["calibration_error"][0] == pytest.approx(5 * 2 / 10 / 4)
+    curve = s.reliability(found)
+    assert [b.rows for b in curve] == [2] * 10
+    assert [(b.low, b.high, b.predicted, b.observed) for b in curve[:2]] == [
+        (0, 0, 0, 2),
+        (1, 1, 1, 3),
+    ]
+    constant = s.reliability(s.Values(y, np.full(20, 4.0)))
+    assert [(b.rows, b.predicted) for b in constant] == [(20, 4.0)]
+
+
 # Intervals
 
 
@@ -139,6 +191,23 @@ def test_equal_predictions_are_non_inferior_and_not_superior() -> None:
     for gain in s.metric_gains(scores, scores, 100).values():
         assert gain.non_inferiority(0.0) == 0
         assert gain.superiority() == 1
+
+
+@pytest.mark.slow
+def test_of_values_too_alpha_holds_and_the_better_is_found() -> None:
+    names = TASKS["regression"].metrics
+    same, better = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for seed in range(300):
+        y, p, groups = values(seed, 0.4, shared=0.2)
+        new = s.Values(y, p, groups)
+        for found, noise, shared in ((same, 0.4, 0.2), (better, 0.8, 0.5)):
+            old = s.Values(y, values(seed, noise, shared=shared, side=2)[1], groups)
+            for name, gain in s.metric_gains(new, old, 100).items():
+                found[name] += gain.superiority() <= 0.05
+    for name in names:
+        least = 0.0 if name == "calibration_error" else 0.02
+        assert least <= same[name] / 300 <= 0.085, name
+        assert better[name] / 300 > 0.9, name
 
 
 def test_one_group_tells_nothing_of_chance() -> None:
@@ -238,6 +307,17 @@ def test_fairness_by_hand() -> None:
     assert found.differences == pytest.approx({"demographic_parity": 0.25, "equalized_odds": 0.4})
     assert found.worst_group == "b"
     assert s.fairness(s.Probabilities(y[:20], p[:20]), "x", values[:20], 0.5, 10) is None
+
+
+def test_fairness_of_values_by_hand() -> None:
+    y = np.zeros(40)
+    p = np.concatenate([np.full(20, 1.0), np.tile([-4.0, 2.0], 10)])
+    groups = ["a"] * 20 + ["b"] * 18 + ["few"] * 2
+    found = s.fairness(s.Values(y, p, deviation=2.0), "x", groups, 0.5, 10)
+    assert found is not None
+    # Bias 1 against -1, absolute error 1 against 3, in deviations of 2.
+    assert found.differences == pytest.approx({"bias_difference": 1.0, "error_difference": 1.0})
+    assert (found.worst_group, found.threshold) == ("b", None)
 
 
 def test_psi_is_zero_for_equal_data_and_grows_with_the_shift() -> None:

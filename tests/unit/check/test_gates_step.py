@@ -52,7 +52,7 @@ def test_pending_then_a_comment_then_success(place: Place, step: Gates) -> None:
     (said,) = place.comments(1)
     assert said.body.startswith("<!-- slipway-check -->\n## ✅ may be merged")
     assert f"(compare/{place.trained}" not in said.body  # the same commit trained both
-    assert "![reliability, and the Brier score by month](attachments/dev-toy.png)" in said.body
+    assert "![reliability, and what each period is worth](attachments/dev-toy.png)" in said.body
     # Again, with nothing changed: nothing is said, set or sent.
     before = (list(place.log), list(place.comments(1)), list(place.attached))
     assert judged(step, place) == ["1: ✅ may be merged: 5 of 5 gates pass"]

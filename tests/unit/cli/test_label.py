@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from slipway import bento
 from slipway.cli import app
 from slipway.endpoints import Cluster
 
@@ -19,12 +20,14 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
+TASK = "classification"
 LOGGED, UNKNOWN = "01a209ebcfc70630eadcd0023bbc", "01a209ebd010984d2f3b0fdfc658"
 
 
 @pytest.fixture
 def logged(connected: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """A prediction log with one prediction; gives the labels that were stored."""
+    monkeypatch.setattr(bento, "find", lambda _: SimpleNamespace(config=SimpleNamespace(task=TASK)))
     line = {"time": "2026-11-23T19:39:38.823Z", "id": LOGGED, "prediction": [0.5]}
     written: dict[str, bytes] = {}
     key = f"dev/toy/{'a' * 64}/20261123T193938-toy-1-1.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -142,6 +143,74 @@ def found(**changes: Any) -> Evidence:
     }
     assert not changes, changes
     return document(**values | whole)
+
+
+def regression(**changes: Any) -> Subject:
+    """The same promotion of a model that answers minutes; `asked` are thresholds to replace."""
+    slices = [
+        Slice(
+            column="carrier",
+            value=value,
+            rows=rows,
+            mean_outcome=150,
+            mean_prediction=151,
+            metrics={"r2": r2, "mae": 9.0},
+        )
+        for value, rows, r2 in (("UA", 9600, 0.9), ("WN", 2100, 0.4), ("HA", 53, -3.0))
+    ]
+    whole = [
+        paired("superiority", "mae", 0.4),
+        paired("non_inferiority", "r2", 0.004, 0.01),
+    ]
+    tests = whole + [
+        paired("non_inferiority", "r2", 0.01, 0.005, column="carrier", value=v, rows=n)
+        for v, n in (("UA", 9600), ("WN", 2100))
+    ]
+    own: dict[str, Any] = {
+        "task": "regression",
+        "holdout": evidence.Holdout(
+            digest=digest("a0"),
+            partitions=["part-1"],
+            rows=11_753,
+            unknown=0,
+            mean_outcome=150,
+            deviation=90,
+        ),
+        "metrics": {
+            "r2": Estimate(value=0.91, low=0.9, high=0.92),
+            "mae": Estimate(value=9.2, low=9.0, high=9.4),
+            "calibration_error": Estimate(value=0.02, low=0.01, high=0.03),
+        },
+        "gain": {"mean": Estimate(value=0.91, low=0.9, high=0.92)},
+        "slices": slices,
+        "fairness": [
+            Fairness(
+                column="carrier",
+                differences={"bias_difference": 0.1, "error_difference": 0.2},
+                worst_group="HA",
+            )
+        ],
+        "tests": tests,
+    }
+    asked = {
+        "evidence": {
+            "margins": {"brier": 0.002, "r2": 0.01},
+            "slice_margins": {"brier": 0.005, "r2": 0.005},
+        },
+        "superior": {"over_champion": ["brier", "mae"], "over_baseline": {"base_rate": 1e-2}},
+        "slices": {
+            "floors": {"brier": {"at_most": 0.25}, "r2": {"at_least": 0.3}},
+            "refuse": "unproven",
+        },
+        "fairness": {"columns": {"*": {"bias_difference": 0.2, "error_difference": 0.3}}},
+    }
+    # 90² minutes² is the outcome's variance: 0.15 of it is not explained.
+    served = replace(SOAK, squared_error=0.15 * 90**2)
+    return subject(
+        policy=policy(**asked | changes.pop("asked", {})),
+        evidence=found(**own | changes.pop("found", {})),
+        **{"soak": served} | changes,
+    )
 
 
 PULL = PullFacts(

@@ -27,6 +27,7 @@ from tests.unit.gates.subjects import (
     found,
     part,
     policy,
+    regression,
     resized,
     subject,
 )
@@ -197,7 +198,7 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "no margins": (
         "non_inferior",
         lambda: subject(policy=policy(evidence={})),
-        "not evaluated: no metric has a margin",
+        "not evaluated: no metric of classification has a margin",
     ),
     # superior
     "no better than the champion": (
@@ -241,7 +242,7 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "a slice not tested": (
         "slices",
         lambda: subject(evidence=found(tests=TESTS[:5])),
-        "carrier WN: not evaluated: not tested against the champion",
+        "carrier WN: not evaluated: brier not tested against the champion",
     ),
     "a slice with a kinder margin": (
         "slices",
@@ -256,9 +257,9 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "a floor for nothing": (
         "slices",
         lambda: subject(
-            policy=policy(slices={"floors": {"recall": {"at_least": 0.1}}, "refuse": "worse"})
+            policy=policy(slices={"floors": {"log_loss": {"at_most": 0.1}}, "refuse": "worse"})
         ),
-        "carrier UA: not evaluated: the evidence has no recall of it",
+        "carrier UA: not evaluated: the evidence has no log_loss of it",
     ),
     # fairness
     "unfair": (
@@ -286,6 +287,59 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
         "fairness",
         lambda: subject(policy=policy(fairness={"columns": {}})),
         "not evaluated: no bounds for carrier",
+    ),
+    # regression
+    "values without a margin": (
+        "non_inferior",
+        lambda: regression(asked={"evidence": {"margins": {"brier": 0.1}}}),
+        "not evaluated: no metric of regression has a margin",
+    ),
+    "values without a margin of slices": (
+        "slices",
+        lambda: regression(
+            asked={"evidence": {"margins": {"r2": 0.01}, "slice_margins": {"brier": 0.1}}}
+        ),
+        "not evaluated: no metric of regression has a margin for slices",
+    ),
+    "values of a slice below the floor": (
+        "slices",
+        lambda: regression(
+            asked={"slices": {"floors": {"r2": {"at_least": 0.5}}, "refuse": "worse"}}
+        ),
+        "carrier WN (2,100 rows): r2 0.4000, at least 0.5",
+    ),
+    "nothing asked of values": (
+        "superior",
+        lambda: regression(
+            asked={"superior": {"over_champion": ["brier"], "over_baseline": {"base_rate": 0.1}}}
+        ),
+        "not evaluated: asks nothing of regression",
+    ),
+    "values no better than their mean": (
+        "superior",
+        lambda: regression(asked={"superior": {"over_baseline": {"mean": 0.95}}}),
+        "skill over mean: +91.0% [+90.0%, +92.0%], above 95.0%: not shown",
+    ),
+    "values unfair": (
+        "fairness",
+        lambda: regression(
+            asked={
+                "fairness": {"columns": {"*": {"bias_difference": 0.2, "error_difference": 0.1}}}
+            }
+        ),
+        "error difference 0.200, at most 0.1 (worst group HA)",
+    ),
+    "bounds of another task": (
+        "fairness",
+        lambda: regression(
+            asked={"fairness": {"columns": {"*": {"demographic_parity": 1, "equalized_odds": 1}}}}
+        ),
+        "not evaluated: no bound for carrier: bias_difference, error_difference",
+    ),
+    "values served badly": (
+        "soak",
+        lambda: regression(soak=replace(SOAK, squared_error=0.2 * 90**2)),
+        "r2 0.8000 served, 0.9100 on the holdout, margin 0.1",
     ),
     # calibration
     "badly calibrated": (
@@ -444,12 +498,12 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "served badly": (
         "soak",
         lambda: subject(soak=replace(SOAK, squared_error=0.28)),
-        "Brier score 0.2800 served, 0.1738 on the holdout, margin 0.1",
+        "brier 0.2800 served, 0.1738 on the holdout, margin 0.1",
     ),
     "no score": (
         "soak",
         lambda: subject(soak=replace(SOAK, squared_error=None)),
-        "not evaluated: no Brier score of what was served",
+        "not evaluated: no brier of what was served",
     ),
     # freeze: Berlin is an hour ahead of UTC, and neither counts the day as the other does.
     "weekend": (
@@ -526,6 +580,16 @@ def test_fails(name: str) -> None:
     lines = expected.split("\n")
     failed = [f for f in findings(make(), rule) if f.state == "fail"]
     assert any(lines[0] in f.message and lines[-1] in f"{f.message}{f.fix}" for f in failed), failed
+
+
+def test_a_promotion_of_values_passes_every_rule() -> None:
+    assert failures(regression()) == {}
+    said = {f.rule: f.message for f in gates.evaluate(regression()) if f.state == "pass"}
+    assert "r2 0.8500 served, 0.9100 on the holdout" in [
+        f.message.partition(", margin")[0] for f in findings(regression(), "soak")
+    ]
+    assert said["superior"].startswith("mae: gain +0.4000")
+    assert "worst r2: carrier WN, 0.4000, at least 0.3" in said["slices"]
 
 
 def test_every_rule_is_tested_both_ways() -> None:

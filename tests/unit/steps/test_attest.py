@@ -49,7 +49,7 @@ def table(skill: float) -> pd.DataFrame:
     noise = np.random.default_rng(1).normal(0, 0.05, ROWS)
     p = np.clip(0.5 + skill * (y - 0.5) + noise, 0.01, 0.99)
     return pd.DataFrame(
-        {"outcome": y, "probability": p, "slice:origin": ["JFK", "EWR"] * 300, "period": "x"}
+        {"outcome": y, "prediction": p, "slice:origin": ["JFK", "EWR"] * 300, "period": "x"}
     )
 
 
