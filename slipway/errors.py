@@ -91,7 +91,9 @@ def from_validation(error: ValidationError, model: type[BaseModel], file: Path |
             problem, got = "unknown key", ""
             fix = did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))
         elif kind == "literal_error" and isinstance(item["input"], str):
-            fix = did_you_mean(item["input"], re.findall(r"'([^']+)'", item["ctx"]["expected"]))
+            fix = did_you_mean(
+                item["input"], re.findall(r"'([^']+)'", item.get("ctx", {}).get("expected", ""))
+            )
         elif kind in ("missing", "string_pattern_mismatch"):
             fix = _description(model, path)
             if fix and kind != "missing":

@@ -10,7 +10,7 @@ from slipway import cluster, merging, release, serving
 from slipway.endpoints import Cluster
 from slipway.forge import Gitea
 
-from .conftest import ENV, MODEL, number_in, until
+from .conftest import ENV, MODEL, comment, number_in, until
 
 PATH = str(release.path(ENV, MODEL))
 
@@ -60,16 +60,18 @@ def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(
 def test_a_second_model_needs_no_other_file(
     platform: Cluster, forge: Gitea, slipway: Callable[..., str], tmp_path: object
 ) -> None:
+    """It answers a number, which the gates judge as one."""
     model = "second_model"
     folder = _new(slipway, model)
     forge.write("main", folder, "A second model")
-    output = slipway("train", model, "--wait")
-    merging.merge(forge, number_in(output))
+    number = number_in(slipway("train", model, "--wait"))
+    merging.merge(forge, number)
+    assert "| rmse (less is better) |" in comment(forge, number)
     path = release.path(ENV, model)
     digest = release.parse(forge.read(str(path)), path).bento.digest
     serving.wait_until_answering(platform, ENV, model, digest, timeout_s=180)
     example = folder[f"bentos/{model}/example.json"].decode()
-    slipway("predict", model, "--env", ENV, "--data", example)
+    assert "minutes" in slipway("predict", model, "--env", ENV, "--data", example)
     slipway("trace", model, "--env", ENV)
 
     forge.write("main", {str(path): None, **dict.fromkeys(folder)}, "Without the second model")
@@ -86,7 +88,7 @@ def _new(slipway: Callable[..., str], model: str) -> dict[str, bytes]:
 
     folder = paths.REPOSITORY / "bentos" / model
     try:
-        slipway("new", model)
+        slipway("new", model, "--from", "regressor")
         files = [f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
         return {str(f.relative_to(paths.REPOSITORY)): f.read_bytes() for f in files}
     finally:
