@@ -146,4 +146,4 @@ def test_what_the_sidecar_ships_is_what_soak_reads(store: Any, tmp_path: Path) -
     labels = [predictions.Label(identity, 1, "2026-01-02") for identity in ids[:2]]
     predictions.write_labels(ours, "dev", "toy", labels)
     found = soak.measure(ours, "dev", "toy", f"sha256:{DIGEST}")
-    assert (found.predictions, found.labelled, found.brier) == (3, 2, 0.25)
+    assert (found.predictions, found.labelled, found.squared_error) == (3, 2, 0.25)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slipway import bento, digests, evidence, paths, statistics
+from slipway import bento, digests, evidence, paths
 from slipway.bento import Folder
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Dependencies, Evaluation, Evidence, Serving
@@ -34,6 +35,7 @@ from slipway.steps import (
 )
 from slipway.steps.__main__ import TRANSIENT, main
 from slipway.store import Corrupt, Missing, Store, StoreError, tar, untar, uri
+from slipway.tasks import TASKS
 from tests import samples
 from tests.unit.steps.conftest import BUCKETS
 
@@ -216,7 +218,7 @@ def test_an_evaluation_says_it_all(
     folder: Folder, evaluated: str, trained: dict[str, str], store: Store
 ) -> None:
     found = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
-    assert set(found.metrics) == set(statistics.METRICS)
+    assert set(found.metrics) == set(TASKS["classification"].metrics)
     logged = tracking.client().get_run(trained["run"]).data.metrics
     assert logged["holdout_roc_auc"] == found.metrics["roc_auc"].value > 0.5
     assert found.parameters["max_iter"] == 20
@@ -240,15 +242,17 @@ def test_predictions_give_the_metrics_again(
     folder: Folder, evaluated: str, trained: dict[str, str], store: Store
 ) -> None:
     found = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
-    table = predictions.get(store, found.predictions)
+    table = predictions.get(store, found.predictions, "classification")
     assert list(table) == [
-        *("row", "outcome", "probability", "slice:carrier", "slice:origin", "slice:hour"),
+        *("row", "outcome", "prediction", "slice:carrier", "slice:origin", "slice:hour"),
         *("period", "group"),
     ]
     assert len(table) == found.holdout.rows
     assert table["group"].nunique() == 61
-    again = statistics.metrics(table["outcome"].to_numpy(), table["probability"].to_numpy())
-    assert again == pytest.approx({name: e.value for name, e in found.metrics.items()})
+    again = predictions.scores(table, "classification").metrics()
+    assert {name: value[0] for name, value in again.items()} == pytest.approx(
+        {name: e.value for name, e in found.metrics.items()}
+    )
     manifest = dataset.manifest(store, found.data.digest)
     rows = dataset.read(store, manifest, found.holdout.partitions).iloc[table["row"]]
     late = folder.training().target(rows)
@@ -260,10 +264,12 @@ def test_predictions_give_the_metrics_again(
 def test_the_holdout_is_named_by_its_rows_and_outcomes(data: str, store: Store) -> None:
     manifest = dataset.manifest(store, data)
     y = np.array([0.0, 1.0, np.nan])
-    one = evaluate.holdout_digest(manifest, ["2013-11"], y)
-    assert evaluate.holdout_digest(manifest, ["2013-11"], y.copy()) == one
-    assert evaluate.holdout_digest(manifest, ["2013-12"], y) != one
-    assert evaluate.holdout_digest(manifest, ["2013-11"], np.array([0.0, 1.0, 1.0])) != one
+    for task, other in (("classification", 1.0), ("regression", 0.5)):
+        digest = partial(evaluate.holdout_digest, task, manifest)
+        one = digest(["2013-11"], y)
+        assert digest(["2013-11"], y.copy()) == one
+        assert digest(["2013-12"], y) != one
+        assert digest(["2013-11"], np.array([0.0, 1.0, other])) != one
 
 
 @pytest.mark.slow
@@ -288,10 +294,14 @@ def test_an_unknown_column_is_named(
 def test_something_else_is_no_predictions_table(store: Store, data: str) -> None:
     other = store.put("evidence", b"{}")
     with pytest.raises(BadInput, match="not a predictions table"):
-        predictions.get(store, other)
-    rows = pd.DataFrame({"outcome": [1.0], "probability": [1.5]})
-    with pytest.raises(BadInput, match="probability: not probabilities"):
-        predictions.get(store, predictions.put(store, rows))
+        predictions.get(store, other, "classification")
+    rows = predictions.put(store, pd.DataFrame({"outcome": [1.0], "prediction": [1.5]}))
+    with pytest.raises(BadInput, match="prediction: not probabilities"):
+        predictions.get(store, rows, "classification")
+    assert len(predictions.get(store, rows, "regression")) == 1
+    rows = predictions.put(store, pd.DataFrame({"outcome": [1.0], "prediction": [np.inf]}))
+    with pytest.raises(BadInput, match="prediction: not finite numbers"):
+        predictions.get(store, rows, "regression")
 
 
 @pytest.fixture
@@ -330,7 +340,8 @@ def forge(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
 
 
 def rescored(store: Store, evaluated: str, champion: Evidence) -> pd.DataFrame:
-    return predictions.get(store, rescore.predicted(store, champion, evaluated))
+    answers = rescore.predicted(store, champion, evaluated)
+    return predictions.get(store, answers, "classification")
 
 
 @pytest.mark.slow
@@ -338,14 +349,14 @@ def test_the_champions_code_answers_on_our_holdout(
     store: Store, evaluated: str, champion: Evidence, forge: dict[str, bytes]
 ) -> None:
     ours = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
-    table = predictions.get(store, ours.predictions)
+    table = predictions.get(store, ours.predictions, "classification")
     # The same code and the same files: the same answers.
     pd.testing.assert_frame_equal(rescored(store, evaluated, champion), table)
     forge["slipway/bentos/flight_delay/training.py"] += (
         b"\nimport os\nassert not [name for name in os.environ if 'SECRET' in name], 'credentials'"
         b"\npredict = lambda files, x: np.full(len(x), len(files) / 4)\n"
     )
-    assert set(rescored(store, evaluated, champion)["probability"]) == {0.25}
+    assert set(rescored(store, evaluated, champion)["prediction"]) == {0.25}
 
 
 @pytest.mark.slow
@@ -395,7 +406,8 @@ def test_the_champions_code_reads_nobody_s_environment() -> None:
     program = """
 import sys, pandas
 from slipway.steps import rescore
-rescore.predict({"training.py": sys.argv[1].encode()}, {}, "toy", pandas.DataFrame({"a": [1, 2]}))
+code = {"training.py": sys.argv[1].encode()}
+rescore.predict(code, {}, "toy", pandas.DataFrame({"a": [1, 2]}), "classification")
 """
     with subprocess.Popen(["sleep", "60"], preexec_fn=as_in_a_pod) as started:
         done = subprocess.run(
@@ -412,16 +424,18 @@ rescore.predict({"training.py": sys.argv[1].encode()}, {}, "toy", pandas.DataFra
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("numpy.full(3, 0.5)", r"not 2 probabilities .* shape \(3,\)"),
+        ("numpy.full(3, 0.5)", r"not 2 probabilities: shape \(3,\)"),
         ("numpy.full(2, 1.5)", "not 2 probabilities"),
         ("numpy.full(2, numpy.nan)", "not 2 probabilities"),
+        ("numpy.full(2, numpy.inf)", "not 2 finite numbers"),
     ],
 )
 def test_an_answer_that_is_none_is_refused(answer: str, said: str) -> None:
+    task = "regression" if "finite" in said else "classification"
     code = f"import numpy\nfeatures = list\npredict = lambda files, x: {answer}\n"
     rows = pd.DataFrame({"x": [1, 2]})
     with pytest.raises(SlipwayError, match=said):
-        rescore.predict({"training.py": code.encode()}, {}, "toy", rows)
+        rescore.predict({"training.py": code.encode()}, {}, "toy", rows, task)
 
 
 @pytest.mark.slow
