@@ -1,7 +1,8 @@
 """Check: what a change of `environments/` does, and whether the gates let it in.
 
 The change is what a head has that its merge base with the base has not. It is judged against the
-base's tip: its thresholds, its champions. Nothing that comes with the change decides about it.
+base's tip: its thresholds, its champions. Nothing that comes with the change decides about it. One
+of what judges or serves releases has no release in it, and approvals alone are asked of it.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
     from slipway.cost import Estimate, Line, Prices
 
 FOLDER = "environments"
-# What judges a release, or decides how it is served, does not change together with it.
+# What judges a release, or decides how it is served, does not change together with it, nor without
+# the approvals that custody asks for.
 APART = (
-    *("policies/", "slipway/", "workflows/", ".github/", "bentos/serving/"),
+    *("policies/", "slipway/", "workflows/", ".github/", ".gitea/", "bentos/serving/"),
     *("infra/", "toolchain/", "requirements/"),
 )
 # What reads a stack's file, and what AWS asks for what is in it.
@@ -185,7 +187,7 @@ class Verdict(Strict):
         if failed:
             named = ", ".join(f"{about} {rule}".strip() for about, rule in failed)
             return f"❌ {len(failed)} of {self.count} gates {_verb(failed)}: {named}"
-        if not self.releases:
+        if not self.findings:
             return "✅ no release changed"
         waived = list(dict.fromkeys(f"{about} {f.rule}".strip() for about, f in self.of("waived")))
         if any(found.rule == "break_glass" for _, found in self.of("waived")):
@@ -318,16 +320,20 @@ class _Judge:
         wanted = [path for path in paths if path not in self._former]
         self._former |= self.repository.versions(self.base, wanted)
 
+    def read(self, path: str) -> bytes | None:
+        """A file's content on the base."""
+        return self.repository.read(self.base, path)
+
     def on_base(self, path: str) -> Release | None:
         """The release that the base has at a path; None also where it cannot be read as one."""
-        content = self.repository.read(self.base, path)
+        content = self.read(path)
         if content is not None:
             with suppress(SlipwayError):
                 return release.parse(content, path)
         return None
 
     def _unreadable(self, path: str, champion: Release | None) -> bool:
-        return champion is None and self.repository.read(self.base, path) is not None
+        return champion is None and self.read(path) is not None
 
     def release(
         self,
@@ -351,7 +357,7 @@ class _Judge:
             findings=[],
         )
         try:
-            policy = gates.load_policy(self._read, environment, model)
+            policy = gates.load_policy(self.read, environment, model)
         except SlipwayError as error:
             why = f"the base's thresholds cannot be read: {error}"
             fix = "repair them on the base branch first"
@@ -385,9 +391,6 @@ class _Judge:
                 "champion_evidence": self._champions(champion, environment, subject),
             }
         )
-
-    def _read(self, path: str) -> bytes | None:
-        return self.repository.read(self.base, path)
 
     def _earlier(
         self, path: str, champion: Release | None, proposed: Release | None
@@ -505,6 +508,10 @@ class _Change:
         """The whole verdict."""
         for change, place in self._inside.values():
             self._look(change, place)
+        if _APPROVALS in self._changed:
+            # Merged with a mistake in it, nobody could approve its repair.
+            with self._reporting(_APPROVALS):
+                gates.load_approvals(self._proposes)
         releases = [(c, place) for c, place in self._inside.values() if _is(place, "release")]
         proposed = {c.path: self._proposed(c) for c, _ in releases if c.status != "deleted"}
         self._judge.walk([path for path, found in proposed.items() if found])
@@ -545,9 +552,7 @@ class _Change:
             self._document(path)
             self._configured(path)
         elif place.what == "values":
-            _check_values(
-                self._document(path), self._repository.read(self._judge.base, _CHART), path
-            )
+            _check_values(self._document(path), self._judge.read(_CHART), path)
         elif place.what == "break glass":
             of = str(release.path(place.environment, place.model))
             if of not in self._changed:
@@ -559,6 +564,13 @@ class _Change:
 
     def _document(self, path: str) -> dict[str, Any]:
         return _document(self._repository.read(self._head, path) or b"", path)
+
+    def _proposes(self, path: str) -> bytes | None:
+        """A file's content at the head, None where there is none."""
+        content = self._repository.read(self._head, path)
+        if content is not None:
+            _document(content, path)
+        return content
 
     def _proposed(self, change: Changed) -> Release | None:
         if not change.is_file:
@@ -590,7 +602,7 @@ class _Change:
         """Adds what the change of a stack's file does to its monthly cost."""
         from slipway import cost
 
-        text = self._repository.read(self._judge.base, PRICES)
+        text = self._judge.read(PRICES)
         if text is None:
             return
         try:
@@ -670,11 +682,17 @@ class _Change:
                 "judged before the next may have it",
                 "a pull request for each environment, in their order",
             )
-        if not releases:
-            return found
         values = [path for path, (_, place) in self._inside.items() if _is(place, "values")]
-        if apart := [*(path for path in self._changed if path.startswith(APART)), *values]:
-            named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" * (len(apart) > 3))
+        apart = [*(path for path in self._changed if path.startswith(APART)), *values]
+        named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" * (len(apart) > 3))
+        if not releases:
+            if apart and not found:
+                what = f"changes what judges or serves releases, and no release: {named}"
+                found.append(Finding("scope", "pass", what))
+            if apart:
+                found += gates.custody(self._judge.read, self._judge.pull)
+            return found
+        if apart:
             refuse(
                 f"it changes what judges or serves releases together with a release: {named}",
                 "two pull requests; a release is judged by what the base branch has",
@@ -780,7 +798,7 @@ def _belongs(path: str) -> str:
     )
 
 
-_CHART = "bentos/serving/values.yaml"
+_CHART, _APPROVALS = "bentos/serving/values.yaml", str(gates.FOLDER / "approvals.yaml")
 
 
 def _document(content: bytes, path: str) -> dict[str, Any]:

@@ -147,14 +147,49 @@ class Requirement(Strict):
 
 
 class ApprovalPolicies(Strict):
-    """`policies/promotion/approvals.yaml`: groups of logins, and policies that ask for them."""
+    """`policies/promotion/approvals.yaml`: groups of logins, and policies that ask for them.
+
+    `custody` is the policy for what judges and serves releases.
+    """
 
     groups: dict[str, tuple[str, ...]]
     policies: dict[str, tuple[Requirement, ...]]
+    custody: str
 
     def members(self, group: str) -> dict[str, str]:
         """The group's logins, by their lower case: forges do not tell the cases apart."""
         return {login.lower(): login for login in self.groups[group]}
+
+    def findings(self, asked: Iterable[Requirement], pull: PullFacts | None) -> Iterator[Finding]:
+        """Whether enough of the right people, other than the author, approve the head."""
+        requirements = dict.fromkeys(asked)
+        if not requirements:
+            yield passed("nobody's is asked")
+            return
+        if pull is None:
+            yield failed(
+                "not evaluated: approvals stand on the pull request, and this is none",
+                "open a pull request",
+            )
+            return
+        stale = sorted({a.login for a in pull.approvals if a.sha != pull.sha} - {*pull.approvers})
+        for requirement in requirements:
+            members = self.members(requirement.group)
+            by = [login for login in pull.approvers if login.lower() in members]
+            message = (
+                f"{len(by)} of {requirement.count} by {requirement.group}"
+                f"{': ' if by else ''}{', '.join(by)}"
+            )
+            if len(by) >= requirement.count:
+                yield passed(message)
+                continue
+            old = f" ({', '.join(stale)} approved an earlier commit)" if stale else ""
+            can = [who for key, who in members.items() if key != pull.author.lower()]
+            yield failed(
+                f"{message}{old}",
+                f"ask {', '.join(can) or 'nobody: the group has no one but the author'} to approve "
+                f"{pull.sha[:12]}; the author {pull.author} does not count",
+            )
 
 
 @dataclass(frozen=True)
@@ -380,13 +415,7 @@ def load_policy(read: Read, env: str, model: str) -> Policy:
     exceptions = cast("dict[str, Strict]", parsed.models).get(model)  # type: ignore[attr-defined]
     own = cast("dict[str, Any]", document.pop("models", {})).get(model, {})
     _complete(known, document, block, str(path))
-    if block.rollback.approvals not in approvals.policies:
-        raise BadInput(
-            f"no approvals policy {block.rollback.approvals!r}",
-            file=str(path),
-            field="rollback.approvals",
-            fix=did_you_mean(block.rollback.approvals, approvals.policies),
-        )
+    _named(approvals, block.rollback.approvals, str(path), "rollback.approvals")
     _glass(block.break_glass, known, approvals, str(path))
     limits = {name: getattr(parsed, name) for name in document if name in known}
     limits |= {name: getattr(exceptions, name) for name in own}
@@ -423,7 +452,30 @@ def load_approvals(read: Read) -> ApprovalPolicies:
                     file=str(path),
                     field=where,
                 )
+    _named(found, found.custody, str(path), "custody")
     return found
+
+
+def _named(approvals: ApprovalPolicies, policy: str, file: str, field: str) -> None:
+    if policy not in approvals.policies:
+        raise BadInput(
+            f"no approvals policy {policy!r}",
+            file=file,
+            field=field,
+            fix=did_you_mean(policy, approvals.policies),
+        )
+
+
+def custody(read: Read, pull: PullFacts | None) -> list[Finding]:
+    """Whether those who keep what judges and serves releases approve a change of it."""
+    try:
+        approvals = load_approvals(read)
+    except BadInput as error:
+        why = f"the base's approvals cannot be read: {error}"
+        fix = "have an administrator push a repair to the base: no pull request can be approved"
+        return [Finding("custody", "fail", why, fix)]
+    found = approvals.findings(approvals.policies[approvals.custody], pull)
+    return [replace(finding, rule="custody") for finding in found]
 
 
 def _complete(

@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from slipway import gates, paths
+from slipway.check import APART
 from slipway.cli import app
 from slipway.steps.__main__ import parser
 
@@ -97,3 +98,13 @@ def test_both_forges_ask_the_same_people_and_prods_are_those_who_may_approve() -
     owners = {who.removeprefix("@") for path, *all_ in github for who in all_ if "prod" in path}
     approvals = gates.load_approvals(gates.reader(paths.REPOSITORY))
     assert owners == set(approvals.groups["release-managers"])
+
+
+def test_who_is_asked_to_review_what_judges_or_serves_is_who_has_to_approve_it() -> None:
+    lines = (paths.REPOSITORY / ".github/CODEOWNERS").read_text().splitlines()
+    asked = {path.lstrip("/"): {*who} for path, *who in map(str.split, lines) if path != "#"}
+    assert set(APART) == asked.keys() - {"environments/prod/"}
+    approvals = gates.load_approvals(gates.reader(paths.REPOSITORY))
+    keep = approvals.policies[approvals.custody]
+    logins = {f"@{login}" for one in keep for login in approvals.groups[one.group]}
+    assert all(asked[path] == logins for path in APART)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from slipway.errors import did_you_mean
-from slipway.gates import Finding, NotEvaluated, Requirement, Subject, failed, passed
+from slipway.gates import Finding, NotEvaluated, Requirement, Subject
 from slipway.release import Strict
 
 APPLIES_TO = ("release", "rollout", "rollback", "removal")
@@ -19,32 +19,7 @@ class Limits(Strict):
 
 def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
     asked = [r for name in _policies(subject, limits) for r in _requirements(subject, name)]
-    if not asked:
-        yield passed("nobody's is asked")
-        return
-    pull = subject.pull
-    if pull is None:
-        raise NotEvaluated(
-            "approvals stand on the pull request, and this is none", fix="open a pull request"
-        )
-    stale = sorted({a.login for a in pull.approvals if a.sha != pull.sha} - {*pull.approvers})
-    for requirement in dict.fromkeys(asked):
-        members = subject.policy.approvals.members(requirement.group)
-        by = [login for login in pull.approvers if login.lower() in members]
-        message = (
-            f"{len(by)} of {requirement.count} by {requirement.group}"
-            f"{': ' if by else ''}{', '.join(by)}"
-        )
-        if len(by) >= requirement.count:
-            yield passed(message)
-            continue
-        old = f" ({', '.join(stale)} approved an earlier commit)" if stale else ""
-        can = [who for key, who in members.items() if key != pull.author.lower()]
-        yield failed(
-            f"{message}{old}",
-            f"ask {', '.join(can) or 'nobody: the group has no one but the author'} to approve "
-            f"{pull.sha[:12]}; the author {pull.author} does not count",
-        )
+    yield from subject.policy.approvals.findings(asked, subject.pull)
 
 
 def _policies(subject: Subject, limits: Limits) -> list[str]:

@@ -25,6 +25,11 @@ from tests.gitforge import GitForge
 
 Environment = Literal["dev", "staging", "prod"]
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+APPROVALS = "policies/promotion/approvals.yaml"
+PEOPLE = b"""groups: {managers: [grace, ada]}
+policies: {none: [], two: [{group: managers}]}
+custody: two
+"""
 
 
 class Kept:
@@ -66,11 +71,8 @@ class Place(GitForge):
         self.commented: dict[int, list[Comment]] = {}
         self.attached: list[str] = []
         self.approvals: dict[int, list[Review]] = {}
-        people = (
-            "groups: {managers: [grace, ada]}\npolicies: {none: [], two: [{group: managers}]}\n"
-        )
         files = {f"policies/promotion/{e}.yaml": rules() for e in release.ENVIRONMENTS}
-        self.write("main", files | {"policies/promotion/approvals.yaml": people.encode()}, "Begin")
+        self.write("main", files | {APPROVALS: PEOPLE}, "Begin")
         # What trained all that is released here.
         self.trained = self.commit()
 
@@ -229,7 +231,4 @@ def failing(verdict: Verdict) -> dict[str, str]:
     return found
 
 
-_APPROVALS = b"""groups: {managers: [grace, ada]}
-policies: {none: [], two: [{group: managers}]}
-"""
 UNREACHABLE = store.Unreachable("s3://evidence: no answer from the store")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,37 @@ import pytest
 from slipway import paths, release, store
 from slipway.check import Verdict, check, judge
 from slipway.errors import BadInput
-from slipway.gates import Soak
+from slipway.gates import PullFacts, Soak
 from slipway.release import Resources, Rollout
 from slipway.repository import Repository
 from tests import samples
-from tests.unit.check.place import NOW, UNREACHABLE, Place, facts, failing, files, rules
+from tests.unit.check.place import (
+    APPROVALS,
+    NOW,
+    PEOPLE,
+    UNREACHABLE,
+    Place,
+    facts,
+    failing,
+    files,
+    rules,
+)
 
 CHANGES = paths.REPOSITORY / "tests" / "fixtures" / "changes"
 TOY = "environments/dev/models/toy.yaml"
 DEV = "policies/promotion/dev.yaml"
+CHART = "bentos/serving/values.yaml"
+JUDGING = (
+    "slipway/gates.py",
+    "workflows/train.py",
+    ".github/workflows/check.yaml",
+    ".gitea/workflows/check.yaml",
+    CHART,
+    "policies/admission/x.yaml",
+    "infra/stack.py",
+    "toolchain/images/serving/Containerfile",
+    "requirements/serving.txt",
+)
 
 
 def test_a_first_release_and_a_better_one_may_be_merged(place: Place) -> None:
@@ -42,7 +65,7 @@ def test_a_first_release_and_a_better_one_may_be_merged(place: Place) -> None:
 
 
 def test_without_a_change_there_is_nothing_to_judge(place: Place) -> None:
-    place.write("head", {"slipway/check.py": b"x"}, "Code")
+    place.write("head", {"README.md": b"x", "bentos/toy/training.py": b"x"}, "Code")
     verdict = place.check()
     assert (verdict.exit_code, verdict.headline) == (0, "✅ no release changed")
     assert verdict.description == "no release changed"
@@ -58,19 +81,7 @@ def test_thresholds_that_come_with_a_release_are_refused_and_not_used(place: Pla
     assert "approvals" in said  # by main's thresholds
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "slipway/gates.py",
-        "workflows/train.py",
-        ".github/workflows/check.yaml",
-        "bentos/serving/values.yaml",
-        "policies/admission/x.yaml",
-        "infra/stack.py",
-        "toolchain/images/serving/Containerfile",
-        "requirements/serving.txt",
-    ],
-)
+@pytest.mark.parametrize("path", JUDGING)
 def test_nothing_that_judges_or_serves_comes_with_a_release(place: Place, path: str) -> None:
     verdict = place.propose(files(place.next()) | {path: b"x: 1\n"})
     assert path in failing(verdict)["scope"]
@@ -140,6 +151,94 @@ def test_hand_edited_metrics_are_refused(place: Place) -> None:
     better = made.evidence.model_copy(update={"summary": {"brier": 0.01}})
     verdict = place.propose(files(made.model_copy(update={"evidence": better})))
     assert "the evidence is not about this release" in failing(verdict)["evidence"]
+
+
+# What judges or serves releases, alone
+
+
+@pytest.mark.parametrize("path", [*JUDGING, "environments/dev/values.yaml"])
+def test_what_judges_or_serves_asks_for_approvals(place: Place, path: str) -> None:
+    place.write("main", {CHART: (paths.REPOSITORY / CHART).read_bytes()}, "Chart")
+    place.write("head", {path: b"serving: {shutdown: {drain: 7}}\n"}, "Propose")
+    verdict = place.check(pull=facts())
+    assert failing(verdict) == {
+        "custody": "0 of 1 by managers → ask grace to approve ; the author ada does not count\n"
+    }
+    assert (verdict.exit_code, verdict.headline) == (1, "❌ 1 of 2 gates fails: custody")
+    assert verdict.description == "custody: 0 of 1 by managers"
+    verdict = place.check(pull=facts("Grace"))
+    assert (verdict.exit_code, verdict.headline) == (0, "✅ may be merged: 2 of 2 gates pass")
+    (_, scope), (_, custody) = verdict.findings
+    assert scope.message == f"changes what judges or serves releases, and no release: {path}"
+    assert custody.message == "1 of 1 by managers: Grace"
+
+
+@pytest.mark.parametrize("content", [None, b"# moved\n"], ids=["removed", "moved away"])
+def test_what_judges_does_not_go_without_approvals(place: Place, content: bytes | None) -> None:
+    place.write("main", {"slipway/gates.py": b"# moved\n"}, "Gates")
+    gone: dict[str, bytes | None] = {"slipway/gates.py": None, "bentos/toy/gates.py": content}
+    assert set(failing(place.propose(gone, pull=facts()))) == {"custody"}
+
+
+@pytest.mark.parametrize(
+    ("pull", "said"),
+    [
+        (facts("ada"), "0 of 1 by managers → ask grace"),
+        (facts("ADA", "mallory"), "0 of 1 by managers → ask grace"),
+        (facts("grace", author="Grace"), "0 of 1 by managers → ask ada"),
+        (replace(facts("grace"), sha="f00d"), "(grace approved an earlier commit) → ask grace"),
+        (
+            None,
+            "not evaluated: approvals stand on the pull request, and this is none → open a pull",
+        ),
+    ],
+    ids=["the author", "neither of them", "the author otherwise", "an earlier commit", "no pull"],
+)
+def test_approvals_of_what_judges_are_counted_as_those_of_releases(
+    place: Place, pull: PullFacts | None, said: str
+) -> None:
+    verdict = place.propose({DEV: rules(fresh=None)}, pull=pull)
+    assert said in failing(verdict)["custody"]
+    assert verdict.exit_code == 1
+
+
+def test_nobody_lets_himself_in(place: Place) -> None:
+    """Who approves is who main says, and not who the change says."""
+    mallory = PEOPLE.replace(b"grace", b"mallory, eve")
+    place.write("head", {APPROVALS: mallory}, "Let me in")
+    assert (
+        "0 of 1 by managers" in failing(place.check(pull=facts("eve", author="mallory")))["custody"]
+    )
+    assert place.check(pull=facts("grace", author="mallory")).exit_code == 0
+    for change in (b"custody: none", b"custody: two\n# nobody's"):
+        place.write("head", {APPROVALS: PEOPLE.replace(b"custody: two", change)}, "Ask nobody")
+        assert set(failing(place.check(pull=facts()))) == {"custody"}
+    # Once main says so, it is so.
+    place.write("main", {APPROVALS: PEOPLE.replace(b"custody: two", b"custody: none")}, "Trust")
+    place.write("code", {"slipway/gates.py": b"x"}, "Code")
+    assert place.check("code", pull=facts()).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        (PEOPLE.replace(b"custody: two\n", b""), "custody: Field required"),
+        (PEOPLE.replace(b"custody: two", b"custody: tow"), "did you mean 'two'?"),
+        (PEOPLE + b"a: &a [x, x]\nb: *a\n", "YAML alias"),
+    ],
+    ids=["gone", "no custody", "misspelt", "aliases"],
+)
+def test_approvals_that_would_let_nobody_mend_them_are_bad_input(
+    place: Place, content: bytes | None, said: str
+) -> None:
+    verdict = place.propose({APPROVALS: content}, pull=facts("grace"))
+    assert verdict.exit_code == 2
+    (problem,) = verdict.problems
+    assert (problem.path, said in problem.message) == (APPROVALS, True)
+    place.write("main", {APPROVALS: content}, "Past the gates")
+    place.write("mended", {"slipway/gates.py": b"x"}, "Code")
+    assert "approvals cannot be read" in failing(place.check("mended", pull=facts()))["custody"]
 
 
 # Evidence
@@ -438,7 +537,7 @@ def test_what_cannot_be_priced_is_said_and_stops_nothing(priced: Place) -> None:
 def test_a_program_that_changes_too_decides_by_itself(priced: Place) -> None:
     made = changed(priced, b"families: [g6]", b"families: [g99]")
     families: dict[str, bytes | None] = {"infra/aws/families.yaml": b"families: {g99: {}}\n"}
-    verdict = priced.propose(made | families)
+    verdict = priced.propose(made | families, pull=facts("grace"))
     assert (verdict.exit_code, verdict.costs) == (0, ())
     assert "no family 'g99'" in verdict.notes[1]
 
@@ -462,8 +561,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     "case", [f for f in sorted((CHANGES / "invalid").iterdir()) if f.is_dir()], ids=lambda f: f.name
 )
 def test_bad_files_are_named_with_a_fix(place: Place, case: Path) -> None:
-    chart = {"bentos/serving/values.yaml": (paths.REPOSITORY / "bentos/serving/values.yaml")}
-    place.write("main", {n: f.read_bytes() for n, f in chart.items()}, "Chart")
+    place.write("main", {CHART: (paths.REPOSITORY / CHART).read_bytes()}, "Chart")
     verdict = place.propose(tree(case))
     assert verdict.exit_code == 2
     (problem,) = verdict.problems
@@ -476,9 +574,8 @@ def test_bad_files_are_named_with_a_fix(place: Place, case: Path) -> None:
 
 @pytest.mark.parametrize("case", sorted((CHANGES / "valid").iterdir()), ids=lambda f: f.name)
 def test_settings_may_change_and_are_pointed_out(place: Place, case: Path) -> None:
-    chart = {"bentos/serving/values.yaml": (paths.REPOSITORY / "bentos/serving/values.yaml")}
-    place.write("main", {n: f.read_bytes() for n, f in chart.items()}, "Chart")
-    verdict = place.propose(tree(case))
+    place.write("main", {CHART: (paths.REPOSITORY / CHART).read_bytes()}, "Chart")
+    verdict = place.propose(tree(case), pull=facts("grace"))
     assert (verdict.exit_code, verdict.problems) == (0, [])
     assert len(verdict.notes) == 1
 

@@ -86,6 +86,19 @@ def test_a_gate_that_fails_is_1_and_bad_input_is_2(clone: Path) -> None:
     assert run(clone, "--keys", "/nowhere")[0] == 2
 
 
+@pytest.mark.parametrize("output", ["text", "json", "markdown"])
+def test_who_approves_a_change_of_the_gates_stands_on_its_pull_request(
+    clone: Path, place: Place, output: str
+) -> None:
+    place.write("code", {"slipway/gates.py": b"x"}, "Code")
+    subprocess.run(["git", "fetch", "--quiet"], cwd=clone, check=True)
+    status, said, _ = run(clone, "--head", "origin/code", "-o", output)
+    assert status == 1
+    words = " ".join(said.split())
+    for part in ("1 of 2 gates fails: custody", "not evaluated: approvals", "open a pull request"):
+        assert part in words
+
+
 def test_the_base_is_what_pull_requests_go_to(clone: Path, tmp_path: Path) -> None:
     with Repository(clone) as repository:
         assert default_base(repository) == "refs/remotes/origin/main"

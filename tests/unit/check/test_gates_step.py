@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from slipway.steps import gates
 from slipway.steps.gates import Fetched, Gates, fetching
 from slipway.store import Unreachable
 from tests import samples
-from tests.unit.check.place import NOW, UNREACHABLE, Place, files, rules
+from tests.unit.check.place import APPROVALS, NOW, PEOPLE, UNREACHABLE, Place, files, rules
 
 DEV = "policies/promotion/dev.yaml"
 
@@ -200,7 +201,7 @@ def test_an_unforeseen_failure_is_an_error_and_does_not_keep_the_others(
 
 
 def test_a_change_of_code_is_not_held_up_and_not_commented_on(place: Place, step: Gates) -> None:
-    place.write("head", {"slipway/gates.py": b"nothing is checked any more\n"}, "Code")
+    place.write("head", {"bentos/toy/training.py": b"fit()\n"}, "Code")
     sha = place.open("head", "Code").sha
     judged(step, place)
     assert place.log[-1] == (sha, "success", "no release changed")
@@ -208,6 +209,33 @@ def test_a_change_of_code_is_not_held_up_and_not_commented_on(place: Place, step
     count = len(place.log)
     judged(step, place)
     assert len(place.log) == count
+
+
+def test_a_change_of_the_gates_waits_for_an_approval(place: Place, step: Gates) -> None:
+    place.write("head", {"slipway/gates.py": b"nothing is checked any more\n"}, "Code")
+    pull = place.open("head", "Code")
+    assert judged(step, place) == ["1: ❌ 1 of 2 gates fails: custody"]
+    assert place.log[-1] == (pull.sha, "failure", "custody: 0 of 1 by managers")
+    (said,) = place.comments(1)
+    assert f"ask grace to approve {pull.sha[:12]}; the author ada does not count" in said.body
+    # Of what asks nobody to look again, the sweep finds an approval, and a push that outdates it.
+    place.approvals[1] = [Review("grace", "approved", pull.sha, NOW)]
+    judged(step, place)
+    assert place.log[-1] == (pull.sha, "success", "may be merged: 2 of 2 gates pass")
+    assert "1 of 1 by managers: grace" in place.comments(1)[0].body
+    sha = place.write("head", {"slipway/gates.py": b"nothing at all\n"}, "More code")
+    judged(step, place)
+    assert place.statuses(sha)[CONTEXT] == "failure"
+    assert "grace approved an earlier commit" in place.comments(1)[0].body
+
+
+def test_who_committed_to_the_gates_does_not_approve_them(place: Place, step: Gates) -> None:
+    place.write("head", {APPROVALS: PEOPLE.replace(b"grace", b"grace, bob")}, "Code")
+    pull = place.open("head", "Code")
+    place.asked[0] = replace(pull, author="bob")
+    place.approvals[1] = [Review("ada", "approved", pull.sha, NOW)]  # the commit's author
+    judged(step, place)
+    assert place.log[-1] == (pull.sha, "failure", "custody: 0 of 1 by managers")
 
 
 def test_a_fork_s_own_gates_and_thresholds_judge_nothing(place: Place, step: Gates) -> None:
