@@ -43,12 +43,11 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
 REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
-# Lines of iptables-save with chains that this module, Kubernetes' components and the CNI plugins
-# make, known by their prefixes: a chain, a rule in it, a jump to it.
-OUR_RULES = re.compile(r"(^:|^-A | -[jg] )(KUBE|CNI|SLIPWAY)-")
 # By this queue the kernel asks kube-network-policies about a connection.
 QUEUE = 7245
-POLICIES = "SLIPWAY-POLICIES"
+POLICIES, EDGE = "SLIPWAY-POLICIES", "SLIPWAY-EDGE"
+# These listen on every interface; only the machine and its pods have business there.
+LISTENERS = {"kubelet": 10250, "kube-proxy": 10256}
 # What makes the same rules where the kernel has nftables' own `queue`, and leaves them behind.
 POLICY_TABLE = ("inet", "kube-network-policies")
 # Pods' packets are forwarded, and those that stay on the bridge see the services' rules.
@@ -260,10 +259,16 @@ def _who_listens(port: int) -> str:
 # --- bringing it up ---------------------------------------------------------------------------
 
 
-def up(progress: Callable[[str], None] = lambda _: None) -> None:
+def up(
+    progress: Callable[[str], None] = lambda _: None, warn: Callable[[str], None] = lambda _: None
+) -> None:
     """Brings the cluster up, from nothing, from a stop, or from a crash; data stays.
 
     The registry must already run and hold the images (`start_process("registry")`).
+
+    Args:
+        progress: called with what is being done.
+        warn: called with what works less well than it should.
 
     Raises:
         SlipwayError: it does not come up; the message names the log.
@@ -271,8 +276,13 @@ def up(progress: Callable[[str], None] = lambda _: None) -> None:
     _refuse_foreign_cluster()
     progress("network")
     _bridge_up()
+    if not _close_edge():
+        warn(
+            "other machines may reach the cluster's pods and ports: this kernel's iptables lacks "
+            "conntrack, addrtype or physdev"
+        )
     if not _queue_connections():
-        progress("network policies may not be enforced: this kernel's iptables has no NFQUEUE")
+        warn("network policies may not be enforced: this kernel's iptables has no NFQUEUE")
     start_process("registry", "containerd", "kubelet")
     if not _initialised().exists():
         progress("kubeadm init")
@@ -381,6 +391,46 @@ def _bridge_up() -> None:
     _set_switches()
 
 
+def _close_edge() -> bool:
+    """Has the kernel refuse what other machines ask of the pods and of Kubernetes; whether it can.
+
+    A neighbour needs but a route by way of this machine, which forwards for the pods' sake. Where
+    it did not before, it forwards for nobody else either, unless a rule of somebody's accepts it.
+    """
+    a, new = addresses(), "-m conntrack --ctstate NEW -j DROP"
+    inside = [f"-i {name} -j RETURN" for name in ("lo", a.bridge)]
+    local = "-p tcp -m addrtype --dst-type LOCAL --dport"
+    ports = [f"{local} {port} {new}" for port in (a.api_port, *LISTENERS.values())]
+    pods = [f"-o {a.bridge} {new}", f"-d {a.node_ip} {new}"]
+    # kube-proxy puts before all else in `filter` what accepts connections to services. Only what
+    # is put behind everybody's rules there leaves a Docker that is started later its own.
+    made = [_chain("mangle", EDGE, [*inside, *pods, *ports], "--insert", "INPUT", "FORWARD")]
+    if (PROC / "net/if_inet6").exists():
+        made += [_chain("mangle", EDGE, [*inside, *ports], "--insert", "INPUT", ip="ip6tables")]
+    if not int(json.loads(_switches_before().read_text())[SWITCHES[0]]):
+        # What others' bridges carry is shown to iptables too.
+        routed = [*inside, "-m physdev --physdev-is-bridged -j RETURN", new]
+        made += [_chain("filter", EDGE, routed, "--append", "FORWARD")]
+    return all(made)
+
+
+def _chain(
+    table: str, name: str, rules: list[str], how: str, *hooks: str, ip: str = "iptables"
+) -> bool:
+    """A chain of ours with these rules and no others, and the kernel's chains that lead there;
+    whether the kernel has what they need."""
+    text = [f"*{table}", f":{name} - [0:0]", *(f"-A {name} {rule}" for rule in rules), "COMMIT", ""]
+    restore = [f"{ip}-restore", "--wait", "--noflush"]
+    done = subprocess.run(restore, input="\n".join(text), capture_output=True, text=True)
+    if done.returncode:
+        return False
+    command = (ip, "--wait", "--table", table)
+    for hook in hooks:
+        if f"-j {name}" not in _run(*command, "--list-rules", hook):
+            _run(*command, how, hook, "-j", name)
+    return True
+
+
 def _queue_connections() -> bool:
     """Has the kernel ask kube-network-policies about each new connection from or to a pod; whether
     it can.
@@ -389,23 +439,12 @@ def _queue_connections() -> bool:
     nobody is there to ask, the kernel lets them pass. Not asked is about DNS: of two questions that
     wait at once one gets lost (netfilter's bug 1766), and every pod may ask that.
     """
-    pods, mangle = addresses().pod_subnet, ("iptables", "--wait", "--table", "mangle")
     new = f"-m conntrack --ctstate NEW -j NFQUEUE --queue-num {QUEUE} --queue-bypass"
-    rules = [
-        *("*mangle", f":{POLICIES} - [0:0]", f"-A {POLICIES} -p udp --dport 53 -j RETURN"),
-        *(f"-A {POLICIES} -{end} {pods} {new}" for end in "sd"),
-        *("COMMIT", ""),
-    ]
-    restore = ["iptables-restore", "--wait", "--noflush"]
-    done = subprocess.run(restore, input="\n".join(rules), capture_output=True, text=True)
-    if done.returncode:
-        return False
+    asked = [f"-{end} {addresses().pod_subnet} {new}" for end in "sd"]
     # To the machine itself, where the API server is, and through it. What comes from the machine,
     # such as the kubelet's probes, is nobody's to refuse.
-    for chain in ("INPUT", "FORWARD"):
-        if f"-j {POLICIES}" not in _run(*mangle, "--list-rules", chain):
-            _run(*mangle, "--append", chain, "-j", POLICIES)
-    return True
+    rules = ["-p udp --dport 53 -j RETURN", *asked]
+    return _chain("mangle", POLICIES, rules, "--append", "INPUT", "FORWARD")
 
 
 def _set_switches() -> None:
@@ -575,8 +614,7 @@ def clean_remains() -> None:
     # The kernel takes its time to remove what a namespace held; its other end goes at once.
     for port in _ports():
         _run("ip", "link", "delete", port, check=False)
-    if _is_ours():  # another Kubernetes calls its chains the same
-        _remove_rules()
+    _remove_rules()
     if Path(f"/sys/class/net/{addresses().bridge}").exists():
         _run("ip", "link", "delete", addresses().bridge, check=False)
     _restore_switches()
@@ -592,7 +630,7 @@ def remains() -> dict[str, list[str]]:
         "mount": _mounts(),
         "interface": [*_ports(), *([bridge.name] if bridge.exists() else [])],
         "network namespace": [str(place) for place in network_namespaces()],
-        "firewall rules": _shown_rules() if _is_ours() else [],
+        "firewall rules": _shown_rules(),
         "folder": [str(RUN)] if RUN.exists() else [],
         "control group": [str(root) for root in _cgroups()],
     }
@@ -648,12 +686,15 @@ def _remove_network_namespaces() -> None:
 
 def without_our_rules(saved: str) -> str:
     """What `iptables-save` said, less our chains and the rules in and to them."""
-    kept = [line for line in saved.splitlines() if not OUR_RULES.search(line)]
+    # Kubernetes and the CNI plugins name theirs the same when they are another's.
+    chains = "KUBE|CNI|SLIPWAY" if _is_ours() else "SLIPWAY"
+    ours = re.compile(rf"(^:|^-A | -[jg] )({chains})-")
+    kept = [line for line in saved.splitlines() if not ours.search(line)]
     return "".join(f"{line}\n" for line in kept)
 
 
 def _rules() -> Iterator[tuple[str, str, str]]:
-    """Families of rules that hold chains of Kubernetes': what each says, and that without them."""
+    """Families of rules that hold chains of ours: what each says, and that without them."""
     for family in ("iptables", "ip6tables"):
         if not shutil.which(f"{family}-save"):
             continue
@@ -678,7 +719,7 @@ def _remove_rules() -> None:
 
 
 def _policy_tables() -> list[str]:
-    if not shutil.which("nft"):
+    if not (_is_ours() and shutil.which("nft")):
         return []
     tables = _run("nft", "list", "tables", check=False)
     return [line for line in tables.splitlines() if line.split()[1:] == [*POLICY_TABLE]]

@@ -172,7 +172,7 @@ def _ports() -> list[Finding]:
     ports = {
         "registry": cluster.registry_port(),
         "API server": cluster.addresses().api_port,
-        **{"etcd": 2379, "etcd's peers": 2380, "kubelet": 10250, "kube-proxy": 10256},
+        **{"etcd": 2379, "etcd's peers": 2380, **cluster.LISTENERS},
         **{"controller manager": 10257, "scheduler": 10259},
     }
     taken = {what: port for what, port in ports.items() if _is_taken(port)}

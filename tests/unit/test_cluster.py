@@ -264,7 +264,7 @@ def test_erasing_takes_what_is_ours(stopped: Path, monkeypatch: pytest.MonkeyPat
 def test_erasing_leaves_a_foreign_node_its_own(
     stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_remove_rules", lambda: pytest.fail("they are not ours"))
+    monkeypatch.setattr(cluster, "_remove_rules", lambda: None)
     cluster.down(erase=True)
     assert (stopped / "etc").exists()
     assert (stopped / "kubelet").exists()
@@ -283,8 +283,15 @@ def test_stopping_keeps_the_data(stopped: Path, monkeypatch: pytest.MonkeyPatch)
 # --- what is left behind ----------------------------------------------------------------------
 
 
-def test_rules_of_others_stay() -> None:
-    assert cluster.without_our_rules(SAVED) == FOREIGN
+@pytest.mark.parametrize("ours", [True, False])
+def test_rules_of_others_stay(monkeypatch: pytest.MonkeyPatch, ours: bool) -> None:
+    """Another Kubernetes calls its chains the same as ours does, but never SLIPWAY-."""
+    monkeypatch.setattr(cluster, "_is_ours", lambda: ours)
+    kept = cluster.without_our_rules(SAVED)
+    assert "SLIPWAY" not in kept
+    assert (kept == FOREIGN) == ours
+    others = [line for line in SAVED.splitlines() if "SLIPWAY" not in line]
+    assert ours or kept.splitlines() == others
     assert cluster.without_our_rules(FOREIGN) == FOREIGN
 
 
@@ -302,12 +309,12 @@ def test_what_remains_is_told_by_kind(
     none = cluster.Addresses.model_construct(bridge="no-such-bridge")
     monkeypatch.setattr(cluster, "addresses", lambda: none)
     found = cluster.remains()
-    lines = SAVED.count("\n") - FOREIGN.count("\n")
+    removed = SAVED.count("\n") - FOREIGN.count("\n")
+    lines = removed if ours else sum("SLIPWAY-" in line for line in SAVED.splitlines())
     assert (found["mount"], found["interface"]) == (["/a/mount"], [])
     assert found["network namespace"] == ["/run/netns/cni-1"]
-    # Another Kubernetes calls its chains the same.
-    table = "table inet kube-network-policies"
-    assert found["firewall rules"] == ([f"ip6tables: {lines} lines", table] if ours else [])
+    tables = ["table inet kube-network-policies"] if ours else []
+    assert found["firewall rules"] == [f"ip6tables: {lines} lines", *tables]
     assert found["folder"] == []
 
 
@@ -331,6 +338,7 @@ def test_rules_are_restored_only_when_some_are_ours(monkeypatch: pytest.MonkeyPa
             restored.append(" ".join((name, *arguments)))
         return said[name]
 
+    monkeypatch.setattr(cluster, "_is_ours", lambda: True)
     monkeypatch.setattr(cluster.shutil, "which", lambda name: name)
     monkeypatch.setattr(cluster, "_run", run)
 
@@ -521,42 +529,123 @@ def test_what_ends_is_waited_for_though_nobody_has_reaped_it() -> None:
         stays.kill()
 
 
-# --- the network policies ---------------------------------------------------------------------
+# --- the rules of our own ---------------------------------------------------------------------
 
 
-def test_new_connections_of_pods_are_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[str] = []
-    rules = {"INPUT": ["-P INPUT ACCEPT"], "FORWARD": ["-P FORWARD ACCEPT", "-A FORWARD -j DOCKER"]}
+class Rules:
+    """The kernel's rules, by program, table and chain; `lacking` is a match that it has not."""
 
-    def iptables(*command: str) -> str:
-        *_, how, chain = command[: command.index("-j")] if "-j" in command else command
-        if how == "--append":
-            rules[chain].append(f"-A {chain} {' '.join(command[-2:])}")
-        return "\n".join(rules[chain])
+    def __init__(self) -> None:
+        self.chains: dict[tuple[str, str, str], list[str]] = {}
+        self.lacking = "no such match"
 
-    def restore(command: list[str], *, input: str, **_: object) -> SimpleNamespace:
-        assert command == ["iptables-restore", "--wait", "--noflush"]
-        given.append(input)
+    def of(self, table: str, chain: str, program: str = "iptables") -> list[str]:
+        others = ["DOCKER"] if chain == "FORWARD" else []
+        return self.chains.setdefault((program, table, chain), others)
+
+    def run(self, program: str, wait: str, option: str, table: str, *rest: str) -> str:
+        assert (wait, option) == ("--wait", "--table")
+        how, chain, *rule = rest
+        rules = self.of(table, chain, program)
+        if how != "--list-rules":
+            assert rule[0] == "-j"
+            rules.insert({"--insert": 0, "--append": len(rules)}[how], rule[1])
+        return "\n".join(f"-A {chain} -j {target}" for target in rules)
+
+    def restore(self, command: list[str], *, input: str, **_: object) -> SimpleNamespace:
+        program, *options = command
+        assert options == ["--wait", "--noflush"]
+        if self.lacking in input:
+            return SimpleNamespace(returncode=2)
+        table, made, *rules, commit = input.splitlines()
+        name = made.removeprefix(":").removesuffix(" - [0:0]")
+        assert commit == "COMMIT"
+        self.chains[program.removesuffix("-restore"), table.removeprefix("*"), name] = [
+            rule.removeprefix(f"-A {name} ") for rule in rules
+        ]
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(cluster, "_run", iptables)
-    monkeypatch.setattr(cluster.subprocess, "run", restore)
+
+@pytest.fixture
+def rules(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> Rules:
+    """Of a machine with both families, which a cluster's start has just made forward."""
+    have(kernel)
+    (kernel / "net").mkdir()
+    (kernel / "net/if_inet6").touch()
+    made = Rules()
+    monkeypatch.setattr(cluster, "_run", made.run)
+    monkeypatch.setattr(cluster.subprocess, "run", made.restore)
+    return made
+
+
+NEW = "-m conntrack --ctstate NEW -j DROP"
+
+
+def test_new_connections_of_pods_are_asked_about_once(rules: Rules) -> None:
     for _ in range(2):
         assert cluster._queue_connections()
-    for chain, lines in rules.items():
-        assert lines.count(f"-A {chain} -j SLIPWAY-POLICIES") == 1
-    assert given[0] == given[1]
-    assert given[0].splitlines()[:2] == ["*mangle", ":SLIPWAY-POLICIES - [0:0]"]
-    assert (
-        f"-d 10.244.0.0/24 -m conntrack --ctstate NEW -j NFQUEUE --queue-num {cluster.QUEUE}"
-        in given[0]
-    )
+    assert rules.of("mangle", "INPUT") == ["SLIPWAY-POLICIES"]
+    assert rules.of("mangle", "FORWARD") == ["DOCKER", "SLIPWAY-POLICIES"]
+    queue = f"-m conntrack --ctstate NEW -j NFQUEUE --queue-num {cluster.QUEUE} --queue-bypass"
+    asked = [f"-s 10.244.0.0/24 {queue}", f"-d 10.244.0.0/24 {queue}"]
+    assert rules.of("mangle", "SLIPWAY-POLICIES") == ["-p udp --dport 53 -j RETURN", *asked]
 
 
-def test_a_kernel_that_cannot_ask_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = SimpleNamespace(returncode=2)
-    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: refused)
+def test_a_kernel_that_cannot_ask_is_told_of(rules: Rules) -> None:
+    rules.lacking = "NFQUEUE"
     assert not cluster._queue_connections()
+
+
+def test_other_machines_are_refused_before_anybody_is_asked(rules: Rules) -> None:
+    """Also where a platform already runs that has queued connections from the beginning."""
+    cluster._set_switches()
+    assert cluster._queue_connections()
+    for _ in range(2):
+        assert cluster._close_edge()
+    first = ["SLIPWAY-EDGE", "SLIPWAY-POLICIES"]
+    assert rules.of("mangle", "INPUT") == first
+    assert rules.of("mangle", "FORWARD") == [first[0], "DOCKER", first[1]]
+    refused = rules.of("mangle", "SLIPWAY-EDGE")
+    inside = ["-i lo -j RETURN", "-i slipway0 -j RETURN"]
+    assert refused[:4] == [*inside, f"-o slipway0 {NEW}", f"-d 10.244.0.1 {NEW}"]
+    for port, rule in zip((6443, 10250, 10256), refused[4:], strict=True):
+        assert rule == f"-p tcp -m addrtype --dst-type LOCAL --dport {port} {NEW}"
+    assert rules.of("mangle", "INPUT", "ip6tables") == ["SLIPWAY-EDGE"]
+    assert rules.of("mangle", "SLIPWAY-EDGE", "ip6tables") == [*inside, *refused[4:]]
+
+
+@pytest.mark.parametrize("before", ["0\n", "1\n"])
+def test_a_machine_becomes_no_router_and_a_router_stays_one(
+    rules: Rules, kernel: Path, before: str
+) -> None:
+    (kernel / "sys/net/ipv4/ip_forward").write_text(before)
+    for _ in range(2):
+        cluster._set_switches()
+        assert cluster._close_edge()
+    edge = rules.of("filter", "SLIPWAY-EDGE")
+    if before == "1\n":
+        assert (edge, rules.of("filter", "FORWARD")) == ([], ["DOCKER"])
+        return
+    assert rules.of("filter", "FORWARD") == ["DOCKER", "SLIPWAY-EDGE"], "whoever accepts goes first"
+    assert edge[1:] == ["-i slipway0 -j RETURN", "-m physdev --physdev-is-bridged -j RETURN", NEW]
+
+
+@pytest.mark.parametrize("lacking", ["conntrack", "addrtype", "physdev"])
+def test_a_kernel_that_cannot_refuse_is_told_of_and_does_what_it_can(
+    rules: Rules, lacking: str
+) -> None:
+    cluster._set_switches()
+    rules.lacking = lacking
+    assert not cluster._close_edge()
+    assert ("SLIPWAY-EDGE" in rules.of("mangle", "FORWARD")) == (lacking == "physdev")
+    assert ("SLIPWAY-EDGE" in rules.of("filter", "FORWARD")) == (lacking == "addrtype")
+
+
+def test_a_machine_without_ipv6_needs_no_rules_of_it(rules: Rules, kernel: Path) -> None:
+    cluster._set_switches()
+    (kernel / "net/if_inet6").unlink()
+    assert cluster._close_edge()
+    assert "ip6tables" not in {program for program, *_ in rules.chains}
 
 
 def test_who_is_asked_is_there_by_digest_and_for_nothing_else(ours: dict[str, str]) -> None:
