@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import ipaddress
 import json
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 from string import Template
 
 import psutil
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -116,7 +118,8 @@ def logs() -> Path:
 
 
 def _initialised() -> Path:
-    """Exists once kubeadm has finished; a first attempt that was interrupted starts afresh."""
+    """Exists once kubeadm has finished, with the digest of its settings; a first attempt that was
+    interrupted starts afresh."""
     return paths.data() / "cluster-initialised"
 
 
@@ -274,6 +277,11 @@ def up(
         SlipwayError: it does not come up; the message names the log.
     """
     _refuse_foreign_cluster()
+    if _settings_changed():
+        warn(
+            f"settings in {TEMPLATES} have changed since this cluster was made, and take effect on "
+            "a new one only: make down ERASE=1 && make up, which loses the data on this one"
+        )
     progress("network")
     _bridge_up()
     if not _close_edge():
@@ -471,6 +479,28 @@ def _restore_switches() -> None:
     _switches_before().unlink()
 
 
+def version() -> str:
+    """The version of Kubernetes that the cluster was made with; empty while there is none."""
+    manifest = KUBERNETES / "manifests" / "kube-apiserver.yaml"
+    made = manifest.read_text() if _initialised().exists() and manifest.exists() else ""
+    found = re.search(r"/kube-apiserver:(\S+)", made)
+    return found[1] if found else ""
+
+
+def _settings() -> str:
+    """Digest of what kubeadm makes a cluster from, wherever the checkout is."""
+    folder = TEMPLATES / "patches"
+    config = (paths.state() / "kubeadm.yaml").read_text().replace(str(folder), folder.name)
+    patches = [f.read_text() for f in sorted(folder.iterdir())]
+    meant = [list(yaml.safe_load_all(text)) for text in (config, *patches)]
+    return hashlib.sha256(json.dumps(meant).encode()).hexdigest()
+
+
+def _settings_changed() -> bool:
+    made = _initialised().read_text() if _initialised().exists() else ""
+    return bool(made) and made != _settings()
+
+
 def _kubeadm_init() -> None:
     (paths.data() / "kubeadm-started").touch()
     kubeadm = toolchain.binary("kubeadm")
@@ -495,7 +525,7 @@ def _kubeadm_init() -> None:
     shutil.copy(KUBERNETES / "admin.conf", paths.kubeconfig())
     # kubeadm asks for two, of which the second would share the first one's fate on one node.
     kubectl("--namespace=kube-system", "scale", "deployment/coredns", "--replicas=1")
-    _initialised().touch()
+    _initialised().write_text(_settings())
 
 
 # --- taking it down ---------------------------------------------------------------------------

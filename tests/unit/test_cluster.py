@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -278,6 +279,66 @@ def test_stopping_keeps_the_data(stopped: Path, monkeypatch: pytest.MonkeyPatch)
     assert (stopped / "etc").exists()
     assert paths.data().exists()
     assert not (stopped / "run").exists()
+
+
+# --- what it was made of ----------------------------------------------------------------------
+
+
+def made_with(text: str, settings: str = "") -> None:
+    manifest = cluster.KUBERNETES / "manifests" / "kube-apiserver.yaml"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(text)
+    paths.data().mkdir(parents=True, exist_ok=True)
+    cluster._initialised().write_text(settings)
+
+
+def test_the_version_is_that_of_the_api_server() -> None:
+    assert cluster.version() == ""
+    made_with(
+        "    image: localhost:5000/slipway/kube-apiserver:v1.33.1\n    name: kube-apiserver\n"
+    )
+    assert cluster.version() == "v1.33.1"
+    cluster._initialised().unlink()
+    assert cluster.version() == "", "what kubeadm has not finished starts afresh"
+
+
+def test_settings_are_what_kubeadm_reads_wherever_the_checkout_is(
+    configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cluster._settings()
+    folder = configured / "elsewhere"
+    shutil.copytree(cluster.TEMPLATES, folder)
+    monkeypatch.setattr(cluster, "TEMPLATES", folder)
+
+    def settings(file: str, old: str, new: str) -> str:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+        cluster.configure()
+        return cluster._settings()
+
+    assert settings("kubeadm.yaml", "# ", "# Said otherwise: ") == first
+    changed = settings("kubeadm.yaml", "maxParallelImagePulls: 3", "maxParallelImagePulls: 4")
+    patched = settings("patches/etcd.yaml", "40m", "50m")
+    assert len({first, changed, patched}) == 3
+
+
+@pytest.mark.parametrize(("made", "told"), [("other", True), ("same", False), ("", False)])
+def test_settings_that_reach_no_cluster_that_exists_are_told_of(
+    configured: Path, monkeypatch: pytest.MonkeyPatch, made: str, told: bool
+) -> None:
+    """A cluster from before they were recorded has none to compare."""
+    made_with("", cluster._settings() if made == "same" else made)
+
+    def bridge() -> None:
+        raise SlipwayError("far enough")
+
+    monkeypatch.setattr(cluster, "_bridge_up", bridge)
+    warnings: list[str] = []
+    with pytest.raises(SlipwayError, match="far enough"):
+        cluster.up(warn=warnings.append)
+    assert [w for w in warnings if "have changed since this cluster was made" in w] == warnings
+    assert bool(warnings) == told
 
 
 # --- what is left behind ----------------------------------------------------------------------
