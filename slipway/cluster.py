@@ -54,6 +54,9 @@ LISTENERS = {"kubelet": 10250, "kube-proxy": 10256}
 POLICY_TABLE = ("inet", "kube-network-policies")
 # Pods' packets are forwarded, and those that stay on the bridge see the services' rules.
 SWITCHES = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
+# kube-proxy turns it on for node ports on 127.0.0.1, and leaves it on when the rules are gone that
+# keep neighbours from what listens there.
+LOOPBACK = "net/ipv4/conf/all/route_localnet"
 BOOT = "kernel/random/boot_id"
 NO_MODULE = "load them on this machine's host, or use a cluster that exists: KUBECONFIG=… make up"
 
@@ -457,15 +460,16 @@ def _queue_connections() -> bool:
 
 def _set_switches() -> None:
     if not _switches_before().exists():
-        before = {key: (PROC / "sys" / key).read_text() for key in (BOOT, *SWITCHES)}
+        keys = (BOOT, *SWITCHES, LOOPBACK)
+        before = {key: (PROC / "sys" / key).read_text() for key in keys}
         _switches_before().write_text(json.dumps(before))
     for key in SWITCHES:
         (PROC / "sys" / key).write_text("1")
 
 
 def _switches_before() -> Path:
-    """JSON: what SWITCHES were before the cluster started, and which boot of the machine that was;
-    another one has settings of its own."""
+    """JSON: what SWITCHES and LOOPBACK were before the cluster started, and which boot of the
+    machine that was; another one has settings of its own."""
     return paths.state() / "switches.json"
 
 

@@ -466,7 +466,8 @@ def test_a_route_of_the_machine_s_own_names_the_field(monkeypatch: pytest.Monkey
 def kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A /proc where all is a module still to be loaded, by a modprobe that is not there."""
     proc = machine / "proc"
-    (proc / "sys/net/ipv4").mkdir(parents=True)
+    (proc / "sys/net/ipv4/conf/all").mkdir(parents=True)
+    (proc / "sys" / cluster.LOOPBACK).write_text("0\n")
     (proc / "sys/net/ipv4/ip_forward").write_text("0\n")
     (proc / "filesystems").write_text("nodev\ttmpfs\n\text4\n")
     (proc / "sys/kernel/random").mkdir(parents=True)
@@ -520,11 +521,13 @@ def test_switches_are_put_back_unless_the_machine_has_set_them_anew(
     for _ in range(2):  # up on a cluster that runs sets them again
         cluster._set_switches()
         assert switch(kernel).read_text() == "1"
+        (kernel / "sys" / cluster.LOOPBACK).write_text("1\n")  # by kube-proxy
     if rebooted:
         (kernel / "sys" / cluster.BOOT).write_text("second\n")
     cluster.clean_remains()
     assert switch(kernel).read_text().strip() == ("1" if rebooted else "0")
-    assert (kernel / "sys/net/ipv4/ip_forward").read_text().strip() == ("1" if rebooted else "0")
+    for key in (cluster.SWITCHES[0], cluster.LOOPBACK):
+        assert (kernel / "sys" / key).read_text().strip() == ("1" if rebooted else "0")
     assert not cluster._switches_before().exists()
     cluster.clean_remains()
 
