@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import ipaddress
 import json
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 from string import Template
 
 import psutil
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -43,16 +45,18 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
 REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
-# Lines of iptables-save with chains that this module, Kubernetes' components and the CNI plugins
-# make, known by their prefixes: a chain, a rule in it, a jump to it.
-OUR_RULES = re.compile(r"(^:|^-A | -[jg] )(KUBE|CNI|SLIPWAY)-")
 # By this queue the kernel asks kube-network-policies about a connection.
 QUEUE = 7245
-POLICIES = "SLIPWAY-POLICIES"
+POLICIES, EDGE = "SLIPWAY-POLICIES", "SLIPWAY-EDGE"
+# These listen on every interface; only the machine and its pods have business there.
+LISTENERS = {"kubelet": 10250, "kube-proxy": 10256}
 # What makes the same rules where the kernel has nftables' own `queue`, and leaves them behind.
 POLICY_TABLE = ("inet", "kube-network-policies")
 # Pods' packets are forwarded, and those that stay on the bridge see the services' rules.
 SWITCHES = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
+# kube-proxy turns it on for node ports on 127.0.0.1, and leaves it on when the rules are gone that
+# keep neighbours from what listens there.
+LOOPBACK = "net/ipv4/conf/all/route_localnet"
 BOOT = "kernel/random/boot_id"
 NO_MODULE = "load them on this machine's host, or use a cluster that exists: KUBECONFIG=… make up"
 
@@ -117,7 +121,8 @@ def logs() -> Path:
 
 
 def _initialised() -> Path:
-    """Exists once kubeadm has finished; a first attempt that was interrupted starts afresh."""
+    """Exists once kubeadm has finished, with the digest of its settings; a first attempt that was
+    interrupted starts afresh."""
     return paths.data() / "cluster-initialised"
 
 
@@ -260,19 +265,35 @@ def _who_listens(port: int) -> str:
 # --- bringing it up ---------------------------------------------------------------------------
 
 
-def up(progress: Callable[[str], None] = lambda _: None) -> None:
+def up(
+    progress: Callable[[str], None] = lambda _: None, warn: Callable[[str], None] = lambda _: None
+) -> None:
     """Brings the cluster up, from nothing, from a stop, or from a crash; data stays.
 
     The registry must already run and hold the images (`start_process("registry")`).
+
+    Args:
+        progress: called with what is being done.
+        warn: called with what works less well than it should.
 
     Raises:
         SlipwayError: it does not come up; the message names the log.
     """
     _refuse_foreign_cluster()
+    if _settings_changed():
+        warn(
+            f"settings in {TEMPLATES} have changed since this cluster was made, and take effect on "
+            "a new one only: make down ERASE=1 && make up, which loses the data on this one"
+        )
     progress("network")
     _bridge_up()
+    if not _close_edge():
+        warn(
+            "other machines may reach the cluster's pods and ports: this kernel's iptables lacks "
+            "conntrack, addrtype or physdev"
+        )
     if not _queue_connections():
-        progress("network policies may not be enforced: this kernel's iptables has no NFQUEUE")
+        warn("network policies may not be enforced: this kernel's iptables has no NFQUEUE")
     start_process("registry", "containerd", "kubelet")
     if not _initialised().exists():
         progress("kubeadm init")
@@ -381,6 +402,46 @@ def _bridge_up() -> None:
     _set_switches()
 
 
+def _close_edge() -> bool:
+    """Has the kernel refuse what other machines ask of the pods and of Kubernetes; whether it can.
+
+    A neighbour needs but a route by way of this machine, which forwards for the pods' sake. Where
+    it did not before, it forwards for nobody else either, unless a rule of somebody's accepts it.
+    """
+    a, new = addresses(), "-m conntrack --ctstate NEW -j DROP"
+    inside = [f"-i {name} -j RETURN" for name in ("lo", a.bridge)]
+    local = "-p tcp -m addrtype --dst-type LOCAL --dport"
+    ports = [f"{local} {port} {new}" for port in (a.api_port, *LISTENERS.values())]
+    pods = [f"-o {a.bridge} {new}", f"-d {a.node_ip} {new}"]
+    # kube-proxy puts before all else in `filter` what accepts connections to services. Only what
+    # is put behind everybody's rules there leaves a Docker that is started later its own.
+    made = [_chain("mangle", EDGE, [*inside, *pods, *ports], "--insert", "INPUT", "FORWARD")]
+    if (PROC / "net/if_inet6").exists():
+        made += [_chain("mangle", EDGE, [*inside, *ports], "--insert", "INPUT", ip="ip6tables")]
+    if not int(json.loads(_switches_before().read_text())[SWITCHES[0]]):
+        # What others' bridges carry is shown to iptables too.
+        routed = [*inside, "-m physdev --physdev-is-bridged -j RETURN", new]
+        made += [_chain("filter", EDGE, routed, "--append", "FORWARD")]
+    return all(made)
+
+
+def _chain(
+    table: str, name: str, rules: list[str], how: str, *hooks: str, ip: str = "iptables"
+) -> bool:
+    """A chain of ours with these rules and no others, and the kernel's chains that lead there;
+    whether the kernel has what they need."""
+    text = [f"*{table}", f":{name} - [0:0]", *(f"-A {name} {rule}" for rule in rules), "COMMIT", ""]
+    restore = [f"{ip}-restore", "--wait", "--noflush"]
+    done = subprocess.run(restore, input="\n".join(text), capture_output=True, text=True)
+    if done.returncode:
+        return False
+    command = (ip, "--wait", "--table", table)
+    for hook in hooks:
+        if f"-j {name}" not in _run(*command, "--list-rules", hook):
+            _run(*command, how, hook, "-j", name)
+    return True
+
+
 def _queue_connections() -> bool:
     """Has the kernel ask kube-network-policies about each new connection from or to a pod; whether
     it can.
@@ -389,36 +450,26 @@ def _queue_connections() -> bool:
     nobody is there to ask, the kernel lets them pass. Not asked is about DNS: of two questions that
     wait at once one gets lost (netfilter's bug 1766), and every pod may ask that.
     """
-    pods, mangle = addresses().pod_subnet, ("iptables", "--wait", "--table", "mangle")
     new = f"-m conntrack --ctstate NEW -j NFQUEUE --queue-num {QUEUE} --queue-bypass"
-    rules = [
-        *("*mangle", f":{POLICIES} - [0:0]", f"-A {POLICIES} -p udp --dport 53 -j RETURN"),
-        *(f"-A {POLICIES} -{end} {pods} {new}" for end in "sd"),
-        *("COMMIT", ""),
-    ]
-    restore = ["iptables-restore", "--wait", "--noflush"]
-    done = subprocess.run(restore, input="\n".join(rules), capture_output=True, text=True)
-    if done.returncode:
-        return False
+    asked = [f"-{end} {addresses().pod_subnet} {new}" for end in "sd"]
     # To the machine itself, where the API server is, and through it. What comes from the machine,
     # such as the kubelet's probes, is nobody's to refuse.
-    for chain in ("INPUT", "FORWARD"):
-        if f"-j {POLICIES}" not in _run(*mangle, "--list-rules", chain):
-            _run(*mangle, "--append", chain, "-j", POLICIES)
-    return True
+    rules = ["-p udp --dport 53 -j RETURN", *asked]
+    return _chain("mangle", POLICIES, rules, "--append", "INPUT", "FORWARD")
 
 
 def _set_switches() -> None:
     if not _switches_before().exists():
-        before = {key: (PROC / "sys" / key).read_text() for key in (BOOT, *SWITCHES)}
+        keys = (BOOT, *SWITCHES, LOOPBACK)
+        before = {key: (PROC / "sys" / key).read_text() for key in keys}
         _switches_before().write_text(json.dumps(before))
     for key in SWITCHES:
         (PROC / "sys" / key).write_text("1")
 
 
 def _switches_before() -> Path:
-    """JSON: what SWITCHES were before the cluster started, and which boot of the machine that was;
-    another one has settings of its own."""
+    """JSON: what SWITCHES and LOOPBACK were before the cluster started, and which boot of the
+    machine that was; another one has settings of its own."""
     return paths.state() / "switches.json"
 
 
@@ -430,6 +481,28 @@ def _restore_switches() -> None:
         for key, value in before.items():
             (PROC / "sys" / key).write_text(value)
     _switches_before().unlink()
+
+
+def version() -> str:
+    """The version of Kubernetes that the cluster was made with; empty while there is none."""
+    manifest = KUBERNETES / "manifests" / "kube-apiserver.yaml"
+    made = manifest.read_text() if _initialised().exists() and manifest.exists() else ""
+    found = re.search(r"/kube-apiserver:(\S+)", made)
+    return found[1] if found else ""
+
+
+def _settings() -> str:
+    """Digest of what kubeadm makes a cluster from, wherever the checkout is."""
+    folder = TEMPLATES / "patches"
+    config = (paths.state() / "kubeadm.yaml").read_text().replace(str(folder), folder.name)
+    patches = [f.read_text() for f in sorted(folder.iterdir())]
+    meant = [list(yaml.safe_load_all(text)) for text in (config, *patches)]
+    return hashlib.sha256(json.dumps(meant).encode()).hexdigest()
+
+
+def _settings_changed() -> bool:
+    made = _initialised().read_text() if _initialised().exists() else ""
+    return bool(made) and made != _settings()
 
 
 def _kubeadm_init() -> None:
@@ -456,7 +529,7 @@ def _kubeadm_init() -> None:
     shutil.copy(KUBERNETES / "admin.conf", paths.kubeconfig())
     # kubeadm asks for two, of which the second would share the first one's fate on one node.
     kubectl("--namespace=kube-system", "scale", "deployment/coredns", "--replicas=1")
-    _initialised().touch()
+    _initialised().write_text(_settings())
 
 
 # --- taking it down ---------------------------------------------------------------------------
@@ -575,8 +648,7 @@ def clean_remains() -> None:
     # The kernel takes its time to remove what a namespace held; its other end goes at once.
     for port in _ports():
         _run("ip", "link", "delete", port, check=False)
-    if _is_ours():  # another Kubernetes calls its chains the same
-        _remove_rules()
+    _remove_rules()
     if Path(f"/sys/class/net/{addresses().bridge}").exists():
         _run("ip", "link", "delete", addresses().bridge, check=False)
     _restore_switches()
@@ -592,7 +664,7 @@ def remains() -> dict[str, list[str]]:
         "mount": _mounts(),
         "interface": [*_ports(), *([bridge.name] if bridge.exists() else [])],
         "network namespace": [str(place) for place in network_namespaces()],
-        "firewall rules": _shown_rules() if _is_ours() else [],
+        "firewall rules": _shown_rules(),
         "folder": [str(RUN)] if RUN.exists() else [],
         "control group": [str(root) for root in _cgroups()],
     }
@@ -648,12 +720,15 @@ def _remove_network_namespaces() -> None:
 
 def without_our_rules(saved: str) -> str:
     """What `iptables-save` said, less our chains and the rules in and to them."""
-    kept = [line for line in saved.splitlines() if not OUR_RULES.search(line)]
+    # Kubernetes and the CNI plugins name theirs the same when they are another's.
+    chains = "KUBE|CNI|SLIPWAY" if _is_ours() else "SLIPWAY"
+    ours = re.compile(rf"(^:|^-A | -[jg] )({chains})-")
+    kept = [line for line in saved.splitlines() if not ours.search(line)]
     return "".join(f"{line}\n" for line in kept)
 
 
 def _rules() -> Iterator[tuple[str, str, str]]:
-    """Families of rules that hold chains of Kubernetes': what each says, and that without them."""
+    """Families of rules that hold chains of ours: what each says, and that without them."""
     for family in ("iptables", "ip6tables"):
         if not shutil.which(f"{family}-save"):
             continue
@@ -678,7 +753,7 @@ def _remove_rules() -> None:
 
 
 def _policy_tables() -> list[str]:
-    if not shutil.which("nft"):
+    if not (_is_ours() and shutil.which("nft")):
         return []
     tables = _run("nft", "list", "tables", check=False)
     return [line for line in tables.splitlines() if line.split()[1:] == [*POLICY_TABLE]]

@@ -70,7 +70,7 @@ def examine(*, embedded: bool = True, stack: str = "local") -> list[Finding]:
     if not embedded:
         found += [_cluster(), _own_images(stack)]
     else:
-        found += [_memory(), _kernel(), _packages(), *_ports(), _network()]
+        found += [_kubernetes(), _memory(), _kernel(), _packages(), *_ports(), _network()]
     return [*found, _toolchain(todo), *([_images()] if embedded else [])]
 
 
@@ -124,6 +124,22 @@ def _own_images(stack: str) -> Finding:
     return Finding("images", "ok", "the stack names those that only Slipway has")
 
 
+def _kubernetes() -> Finding:
+    """A newer kubelet on an older API server is what Kubernetes does not support."""
+    made, pinned = cluster.version(), toolchain.tool("kubernetes").version
+    if made in ("", pinned):
+        return Finding("Kubernetes", "ok", pinned)
+    return Finding(
+        "Kubernetes",
+        "failed",
+        f"the cluster was made with {made}, {toolchain.FOLDER / 'kubernetes' / 'go.mod'} pins "
+        f"{pinned}, and nothing upgrades it",
+        fix="check out the commit that made it, and take what you need: models, the forge's "
+        "repository, which holds the releases. `make down ERASE=1 && make up` makes a new cluster, "
+        "and all data on the old one is lost",
+    )
+
+
 def _memory() -> Finding:
     total = psutil.virtual_memory().total
     detail = f"{total / GIB:.1f} GiB, {MEMORY / GIB:.0f} needed"
@@ -172,7 +188,7 @@ def _ports() -> list[Finding]:
     ports = {
         "registry": cluster.registry_port(),
         "API server": cluster.addresses().api_port,
-        **{"etcd": 2379, "etcd's peers": 2380, "kubelet": 10250, "kube-proxy": 10256},
+        **{"etcd": 2379, "etcd's peers": 2380, **cluster.LISTENERS},
         **{"controller manager": 10257, "scheduler": 10259},
     }
     taken = {what: port for what, port in ports.items() if _is_taken(port)}

@@ -67,6 +67,9 @@ class Report:
     console: Console = field(default_factory=lambda: Console(highlight=False))
     changed: bool = False
 
+    def warn(self, text: str) -> None:
+        self.console.print(f"[yellow]·[/] {escape(text)}", soft_wrap=True)
+
     @contextmanager
     def step(self, name: str) -> Generator[Callable[[str], None]]:
         """One step. The body calls what it gets with the news; only a step with news is shown."""
@@ -187,7 +190,7 @@ def _cluster(report: Report) -> None:
         cluster.configure()
         cluster.start_process("registry")
         images.push(progress=news(say, "pushed before"))
-        cluster.up(progress=say)
+        cluster.up(progress=say, warn=report.warn)
         cluster.prefetch()
 
 

@@ -35,7 +35,7 @@ def left_behind() -> dict[str, list[str]]:
             for n in os.listdir("/sys/class/net")
             if n == cluster.addresses().bridge or n.startswith("veth")
         ],
-        "rules": [line for line in shown.splitlines() if re.search("KUBE-|CNI-", line)],
+        "rules": [line for line in shown.splitlines() if re.search("KUBE-|CNI-|SLIPWAY-", line)],
         "namespaces": [n for n in os.listdir("/run/netns") if n.startswith("cni-")]
         if os.path.isdir("/run/netns")
         else [],

@@ -1,13 +1,16 @@
 """Who reaches whom: what the network policies say is what connections do, from every pod to every
-other. It looks out of each pod's own network, so nothing in the pod takes part."""
+other. It looks out of each pod's own network, so nothing in the pod takes part. No other
+machine reaches anything, whatever way it takes."""
 
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +47,7 @@ import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 
 def reached(target):
-    host, port = target.split(":")
+    host, port = target.rsplit(":", 1)
     try:
         socket.create_connection((host, int(port)), timeout=4).close()
     except ConnectionRefusedError:
@@ -123,6 +126,12 @@ def servers(platform: Cluster) -> dict[str, str]:
     return found
 
 
+def connect(place: Path, targets: Iterable[str]) -> set[str]:
+    """Which of these are reached from a network namespace."""
+    command = ["nsenter", f"--net={place}", sys.executable, "-c", CONNECT, *targets]
+    return set(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+
+
 def test_who_reaches_whom(platform: Cluster, probe: str) -> None:
     until(up.all_ready, 180, "not every pod is ready")
     until(lambda: part(platform.find(probe), "status", "phase") == "Running", 60, "no probe")
@@ -130,10 +139,7 @@ def test_who_reaches_whom(platform: Cluster, probe: str) -> None:
     places = {ip: place for place, ip in cluster.network_namespaces().items()}
 
     def reached(source: str) -> set[str]:
-        connect = [sys.executable, "-c", CONNECT, *targets]
-        command = ["nsenter", f"--net={places[source]}", *connect]
-        shown = subprocess.run(command, check=True, capture_output=True, text=True)
-        others = {t for t in json.loads(shown.stdout) if not t.startswith(f"{source}:")}
+        others = {t for t in connect(places[source], targets) if not t.startswith(f"{source}:")}
         return {targets[target] for target in others} - {DNS}
 
     models = {name for name in targets.values() if name.split("/")[0] in ENVIRONMENTS}
@@ -143,3 +149,70 @@ def test_who_reaches_whom(platform: Cluster, probe: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = dict(zip((sources[ip] for ip in chosen), pool.map(reached, chosen), strict=True))
     assert found == expected
+
+
+# --- other machines ---------------------------------------------------------------------------
+
+
+HERE, THERE = "203.0.113.1", "203.0.113.2"  # of TEST-NET-3, which nobody has
+HERE_6, THERE_6 = "2001:db8::1", "2001:db8::2"
+
+
+def has_ipv6() -> bool:
+    file = Path("/proc/net/if_inet6")
+    return file.exists() and bool(file.read_text())
+
+
+@pytest.fixture
+def neighbour() -> Iterator[Path]:
+    """The network of a machine that is joined to this one by a wire and nothing else, and sends by
+    way of it all that is for pods, services, and even this machine's loopback."""
+    name, wire = "slipway-neighbour", "neighbour0"
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True)
+
+    def there(*arguments: str) -> None:
+        ip("-netns", name, *arguments)
+
+    a = cluster.addresses()
+    try:
+        ip("netns", "add", name)
+        ip("link", "add", wire, "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("address", "add", f"{HERE}/30", "dev", wire)
+        there("address", "add", f"{THERE}/30", "dev", "eth0")
+        if has_ipv6():
+            ip("address", "add", f"{HERE_6}/64", "dev", wire, "nodad")
+            there("address", "add", f"{THERE_6}/64", "dev", "eth0", "nodad")
+        ip("link", "set", wire, "up")
+        there("link", "set", "eth0", "up")
+        for network in (str(a.pod_subnet), str(a.service_subnet), "127.0.0.0/8"):
+            there("route", "add", network, "via", HERE)
+        loopback = "/proc/sys/net/ipv4/conf/all/route_localnet"
+        ip("netns", "exec", name, "sh", "-c", f"echo 1 > {loopback}")
+        yield Path("/run/netns", name)
+    finally:
+        for what in (["link", "delete", wire], ["netns", "delete", name]):
+            subprocess.run(["ip", *what], check=False)
+
+
+def test_no_other_machine_reaches_the_platform(platform: Cluster, neighbour: Path) -> None:
+    """Nor does it where MLflow, which asks for no login, listens; this machine itself does."""
+    mlflow = part(platform.find("/api/v1/namespaces/mlflow/services/mlflow"), "spec")
+    [port] = parts(mlflow, "ports")
+    [pod] = [at for at, name in servers(platform).items() if name == "mlflow/mlflow:5000"]
+    api = part(platform.find("/api/v1/namespaces/default/services/kubernetes"), "spec", "clusterIP")
+    a = cluster.addresses()
+    targets = {
+        *(pod, f"{mlflow['clusterIP']}:{port['port']}", f"127.0.0.1:{port['nodePort']}"),
+        *(f"{api}:443", f"{a.node_ip}:2379"),
+        *(
+            f"{address}:{listener}"
+            for address in (str(a.node_ip), HERE, *([HERE_6] if has_ipv6() else []))
+            for listener in (a.api_port, *cluster.LISTENERS.values())
+        ),
+    }
+    with socket.create_server((HERE, 0)) as other:
+        anybody = f"{HERE}:{other.getsockname()[1]}"  # what is not of the platform stays as it was
+        assert connect(Path("/proc/self/ns/net"), [*targets, anybody]) == {*targets, anybody}
+        assert connect(neighbour, [*targets, anybody]) == {anybody}

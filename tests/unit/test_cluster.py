@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -264,7 +265,7 @@ def test_erasing_takes_what_is_ours(stopped: Path, monkeypatch: pytest.MonkeyPat
 def test_erasing_leaves_a_foreign_node_its_own(
     stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "_remove_rules", lambda: pytest.fail("they are not ours"))
+    monkeypatch.setattr(cluster, "_remove_rules", lambda: None)
     cluster.down(erase=True)
     assert (stopped / "etc").exists()
     assert (stopped / "kubelet").exists()
@@ -280,11 +281,78 @@ def test_stopping_keeps_the_data(stopped: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (stopped / "run").exists()
 
 
+# --- what it was made of ----------------------------------------------------------------------
+
+
+def made_with(text: str, settings: str = "") -> None:
+    manifest = cluster.KUBERNETES / "manifests" / "kube-apiserver.yaml"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(text)
+    paths.data().mkdir(parents=True, exist_ok=True)
+    cluster._initialised().write_text(settings)
+
+
+def test_the_version_is_that_of_the_api_server() -> None:
+    assert cluster.version() == ""
+    made_with(
+        "    image: localhost:5000/slipway/kube-apiserver:v1.33.1\n    name: kube-apiserver\n"
+    )
+    assert cluster.version() == "v1.33.1"
+    cluster._initialised().unlink()
+    assert cluster.version() == "", "what kubeadm has not finished starts afresh"
+
+
+def test_settings_are_what_kubeadm_reads_wherever_the_checkout_is(
+    configured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cluster._settings()
+    folder = configured / "elsewhere"
+    shutil.copytree(cluster.TEMPLATES, folder)
+    monkeypatch.setattr(cluster, "TEMPLATES", folder)
+
+    def settings(file: str, old: str, new: str) -> str:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+        cluster.configure()
+        return cluster._settings()
+
+    assert settings("kubeadm.yaml", "# ", "# Said otherwise: ") == first
+    changed = settings("kubeadm.yaml", "maxParallelImagePulls: 3", "maxParallelImagePulls: 4")
+    patched = settings("patches/etcd.yaml", "40m", "50m")
+    assert len({first, changed, patched}) == 3
+
+
+@pytest.mark.parametrize(("made", "told"), [("other", True), ("same", False), ("", False)])
+def test_settings_that_reach_no_cluster_that_exists_are_told_of(
+    configured: Path, monkeypatch: pytest.MonkeyPatch, made: str, told: bool
+) -> None:
+    """A cluster from before they were recorded has none to compare."""
+    made_with("", cluster._settings() if made == "same" else made)
+
+    def bridge() -> None:
+        raise SlipwayError("far enough")
+
+    monkeypatch.setattr(cluster, "_bridge_up", bridge)
+    warnings: list[str] = []
+    with pytest.raises(SlipwayError, match="far enough"):
+        cluster.up(warn=warnings.append)
+    assert [w for w in warnings if "have changed since this cluster was made" in w] == warnings
+    assert bool(warnings) == told
+
+
 # --- what is left behind ----------------------------------------------------------------------
 
 
-def test_rules_of_others_stay() -> None:
-    assert cluster.without_our_rules(SAVED) == FOREIGN
+@pytest.mark.parametrize("ours", [True, False])
+def test_rules_of_others_stay(monkeypatch: pytest.MonkeyPatch, ours: bool) -> None:
+    """Another Kubernetes calls its chains the same as ours does, but never SLIPWAY-."""
+    monkeypatch.setattr(cluster, "_is_ours", lambda: ours)
+    kept = cluster.without_our_rules(SAVED)
+    assert "SLIPWAY" not in kept
+    assert (kept == FOREIGN) == ours
+    others = [line for line in SAVED.splitlines() if "SLIPWAY" not in line]
+    assert ours or kept.splitlines() == others
     assert cluster.without_our_rules(FOREIGN) == FOREIGN
 
 
@@ -302,12 +370,12 @@ def test_what_remains_is_told_by_kind(
     none = cluster.Addresses.model_construct(bridge="no-such-bridge")
     monkeypatch.setattr(cluster, "addresses", lambda: none)
     found = cluster.remains()
-    lines = SAVED.count("\n") - FOREIGN.count("\n")
+    removed = SAVED.count("\n") - FOREIGN.count("\n")
+    lines = removed if ours else sum("SLIPWAY-" in line for line in SAVED.splitlines())
     assert (found["mount"], found["interface"]) == (["/a/mount"], [])
     assert found["network namespace"] == ["/run/netns/cni-1"]
-    # Another Kubernetes calls its chains the same.
-    table = "table inet kube-network-policies"
-    assert found["firewall rules"] == ([f"ip6tables: {lines} lines", table] if ours else [])
+    tables = ["table inet kube-network-policies"] if ours else []
+    assert found["firewall rules"] == [f"ip6tables: {lines} lines", *tables]
     assert found["folder"] == []
 
 
@@ -331,6 +399,7 @@ def test_rules_are_restored_only_when_some_are_ours(monkeypatch: pytest.MonkeyPa
             restored.append(" ".join((name, *arguments)))
         return said[name]
 
+    monkeypatch.setattr(cluster, "_is_ours", lambda: True)
     monkeypatch.setattr(cluster.shutil, "which", lambda name: name)
     monkeypatch.setattr(cluster, "_run", run)
 
@@ -397,7 +466,8 @@ def test_a_route_of_the_machine_s_own_names_the_field(monkeypatch: pytest.Monkey
 def kernel(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A /proc where all is a module still to be loaded, by a modprobe that is not there."""
     proc = machine / "proc"
-    (proc / "sys/net/ipv4").mkdir(parents=True)
+    (proc / "sys/net/ipv4/conf/all").mkdir(parents=True)
+    (proc / "sys" / cluster.LOOPBACK).write_text("0\n")
     (proc / "sys/net/ipv4/ip_forward").write_text("0\n")
     (proc / "filesystems").write_text("nodev\ttmpfs\n\text4\n")
     (proc / "sys/kernel/random").mkdir(parents=True)
@@ -451,11 +521,13 @@ def test_switches_are_put_back_unless_the_machine_has_set_them_anew(
     for _ in range(2):  # up on a cluster that runs sets them again
         cluster._set_switches()
         assert switch(kernel).read_text() == "1"
+        (kernel / "sys" / cluster.LOOPBACK).write_text("1\n")  # by kube-proxy
     if rebooted:
         (kernel / "sys" / cluster.BOOT).write_text("second\n")
     cluster.clean_remains()
     assert switch(kernel).read_text().strip() == ("1" if rebooted else "0")
-    assert (kernel / "sys/net/ipv4/ip_forward").read_text().strip() == ("1" if rebooted else "0")
+    for key in (cluster.SWITCHES[0], cluster.LOOPBACK):
+        assert (kernel / "sys" / key).read_text().strip() == ("1" if rebooted else "0")
     assert not cluster._switches_before().exists()
     cluster.clean_remains()
 
@@ -521,42 +593,123 @@ def test_what_ends_is_waited_for_though_nobody_has_reaped_it() -> None:
         stays.kill()
 
 
-# --- the network policies ---------------------------------------------------------------------
+# --- the rules of our own ---------------------------------------------------------------------
 
 
-def test_new_connections_of_pods_are_asked_about_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[str] = []
-    rules = {"INPUT": ["-P INPUT ACCEPT"], "FORWARD": ["-P FORWARD ACCEPT", "-A FORWARD -j DOCKER"]}
+class Rules:
+    """The kernel's rules, by program, table and chain; `lacking` is a match that it has not."""
 
-    def iptables(*command: str) -> str:
-        *_, how, chain = command[: command.index("-j")] if "-j" in command else command
-        if how == "--append":
-            rules[chain].append(f"-A {chain} {' '.join(command[-2:])}")
-        return "\n".join(rules[chain])
+    def __init__(self) -> None:
+        self.chains: dict[tuple[str, str, str], list[str]] = {}
+        self.lacking = "no such match"
 
-    def restore(command: list[str], *, input: str, **_: object) -> SimpleNamespace:
-        assert command == ["iptables-restore", "--wait", "--noflush"]
-        given.append(input)
+    def of(self, table: str, chain: str, program: str = "iptables") -> list[str]:
+        others = ["DOCKER"] if chain == "FORWARD" else []
+        return self.chains.setdefault((program, table, chain), others)
+
+    def run(self, program: str, wait: str, option: str, table: str, *rest: str) -> str:
+        assert (wait, option) == ("--wait", "--table")
+        how, chain, *rule = rest
+        rules = self.of(table, chain, program)
+        if how != "--list-rules":
+            assert rule[0] == "-j"
+            rules.insert({"--insert": 0, "--append": len(rules)}[how], rule[1])
+        return "\n".join(f"-A {chain} -j {target}" for target in rules)
+
+    def restore(self, command: list[str], *, input: str, **_: object) -> SimpleNamespace:
+        program, *options = command
+        assert options == ["--wait", "--noflush"]
+        if self.lacking in input:
+            return SimpleNamespace(returncode=2)
+        table, made, *rules, commit = input.splitlines()
+        name = made.removeprefix(":").removesuffix(" - [0:0]")
+        assert commit == "COMMIT"
+        self.chains[program.removesuffix("-restore"), table.removeprefix("*"), name] = [
+            rule.removeprefix(f"-A {name} ") for rule in rules
+        ]
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(cluster, "_run", iptables)
-    monkeypatch.setattr(cluster.subprocess, "run", restore)
+
+@pytest.fixture
+def rules(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> Rules:
+    """Of a machine with both families, which a cluster's start has just made forward."""
+    have(kernel)
+    (kernel / "net").mkdir()
+    (kernel / "net/if_inet6").touch()
+    made = Rules()
+    monkeypatch.setattr(cluster, "_run", made.run)
+    monkeypatch.setattr(cluster.subprocess, "run", made.restore)
+    return made
+
+
+NEW = "-m conntrack --ctstate NEW -j DROP"
+
+
+def test_new_connections_of_pods_are_asked_about_once(rules: Rules) -> None:
     for _ in range(2):
         assert cluster._queue_connections()
-    for chain, lines in rules.items():
-        assert lines.count(f"-A {chain} -j SLIPWAY-POLICIES") == 1
-    assert given[0] == given[1]
-    assert given[0].splitlines()[:2] == ["*mangle", ":SLIPWAY-POLICIES - [0:0]"]
-    assert (
-        f"-d 10.244.0.0/24 -m conntrack --ctstate NEW -j NFQUEUE --queue-num {cluster.QUEUE}"
-        in given[0]
-    )
+    assert rules.of("mangle", "INPUT") == ["SLIPWAY-POLICIES"]
+    assert rules.of("mangle", "FORWARD") == ["DOCKER", "SLIPWAY-POLICIES"]
+    queue = f"-m conntrack --ctstate NEW -j NFQUEUE --queue-num {cluster.QUEUE} --queue-bypass"
+    asked = [f"-s 10.244.0.0/24 {queue}", f"-d 10.244.0.0/24 {queue}"]
+    assert rules.of("mangle", "SLIPWAY-POLICIES") == ["-p udp --dport 53 -j RETURN", *asked]
 
 
-def test_a_kernel_that_cannot_ask_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = SimpleNamespace(returncode=2)
-    monkeypatch.setattr(cluster.subprocess, "run", lambda *_, **__: refused)
+def test_a_kernel_that_cannot_ask_is_told_of(rules: Rules) -> None:
+    rules.lacking = "NFQUEUE"
     assert not cluster._queue_connections()
+
+
+def test_other_machines_are_refused_before_anybody_is_asked(rules: Rules) -> None:
+    """Also where a platform already runs that has queued connections from the beginning."""
+    cluster._set_switches()
+    assert cluster._queue_connections()
+    for _ in range(2):
+        assert cluster._close_edge()
+    first = ["SLIPWAY-EDGE", "SLIPWAY-POLICIES"]
+    assert rules.of("mangle", "INPUT") == first
+    assert rules.of("mangle", "FORWARD") == [first[0], "DOCKER", first[1]]
+    refused = rules.of("mangle", "SLIPWAY-EDGE")
+    inside = ["-i lo -j RETURN", "-i slipway0 -j RETURN"]
+    assert refused[:4] == [*inside, f"-o slipway0 {NEW}", f"-d 10.244.0.1 {NEW}"]
+    for port, rule in zip((6443, 10250, 10256), refused[4:], strict=True):
+        assert rule == f"-p tcp -m addrtype --dst-type LOCAL --dport {port} {NEW}"
+    assert rules.of("mangle", "INPUT", "ip6tables") == ["SLIPWAY-EDGE"]
+    assert rules.of("mangle", "SLIPWAY-EDGE", "ip6tables") == [*inside, *refused[4:]]
+
+
+@pytest.mark.parametrize("before", ["0\n", "1\n"])
+def test_a_machine_becomes_no_router_and_a_router_stays_one(
+    rules: Rules, kernel: Path, before: str
+) -> None:
+    (kernel / "sys/net/ipv4/ip_forward").write_text(before)
+    for _ in range(2):
+        cluster._set_switches()
+        assert cluster._close_edge()
+    edge = rules.of("filter", "SLIPWAY-EDGE")
+    if before == "1\n":
+        assert (edge, rules.of("filter", "FORWARD")) == ([], ["DOCKER"])
+        return
+    assert rules.of("filter", "FORWARD") == ["DOCKER", "SLIPWAY-EDGE"], "whoever accepts goes first"
+    assert edge[1:] == ["-i slipway0 -j RETURN", "-m physdev --physdev-is-bridged -j RETURN", NEW]
+
+
+@pytest.mark.parametrize("lacking", ["conntrack", "addrtype", "physdev"])
+def test_a_kernel_that_cannot_refuse_is_told_of_and_does_what_it_can(
+    rules: Rules, lacking: str
+) -> None:
+    cluster._set_switches()
+    rules.lacking = lacking
+    assert not cluster._close_edge()
+    assert ("SLIPWAY-EDGE" in rules.of("mangle", "FORWARD")) == (lacking == "physdev")
+    assert ("SLIPWAY-EDGE" in rules.of("filter", "FORWARD")) == (lacking == "addrtype")
+
+
+def test_a_machine_without_ipv6_needs_no_rules_of_it(rules: Rules, kernel: Path) -> None:
+    cluster._set_switches()
+    (kernel / "net/if_inet6").unlink()
+    assert cluster._close_edge()
+    assert "ip6tables" not in {program for program, *_ in rules.chains}
 
 
 def test_who_is_asked_is_there_by_digest_and_for_nothing_else(ours: dict[str, str]) -> None:

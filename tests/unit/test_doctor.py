@@ -78,7 +78,7 @@ def test_a_machine_that_lacks_nothing() -> None:
     assert sum(f.seconds for f in findings) == 0
     assert {f.what for f in findings} == {
         *("system", "checkout", "disk", "memory", "kernel", "packages", "ports", "network"),
-        *("toolchain", "images"),
+        *("Kubernetes", "toolchain", "images"),
     }
 
 
@@ -104,6 +104,10 @@ def little_disk_to_run(monkeypatch: Patch) -> None:
     disk(monkeypatch, 9 * GIB)
 
 
+def older_cluster(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(cluster, "version", lambda: "v1.33.1")
+
+
 def route(monkeypatch: Patch) -> None:
     monkeypatch.setattr(cluster, "foreign_routes", lambda: ["10.244.0.0/16 dev office"])
 
@@ -124,11 +128,14 @@ def shallow(monkeypatch: Patch) -> None:
     monkeypatch.setattr(publish, "whole", whole)
 
 
+PINS = toolchain.FOLDER / "kubernetes" / "go.mod"
+KUBERNETES = toolchain.tool("kubernetes").version
 FAULTS = [
     (archive, "checkout", "/no/checkout is no git checkout", "git clone"),
     (shallow, "checkout", "this clone is shallow", "git fetch --unshallow"),
     (not_root, "system", "not root", "KUBECONFIG=… make up"),
     (other_system, "system", "neither Debian nor Ubuntu", "KUBECONFIG=… make up"),
+    (older_cluster, "Kubernetes", f"with v1.33.1, {PINS} pins {KUBERNETES},", "make down ERASE=1"),
     (little_memory, "memory", "4.0 GiB, 6 needed", "a cluster that exists"),
     (little_disk_to_build, "disk", "24.0 GiB free", "slipway clean"),
     (little_disk_to_run, "disk", "9.0 GiB free", "slipway clean"),

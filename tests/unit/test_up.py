@@ -363,6 +363,14 @@ def test_steps_without_news_are_not_shown(console: Console) -> None:
     assert heard(console).count("base: built [in 3 s]") == 2
 
 
+def test_a_warning_stays_whatever_the_step_says_after_it(console: Console) -> None:
+    report = up.Report(console)
+    with report.step("cluster") as say:
+        report.warn("no NFQUEUE [here]")
+        say("waiting")
+    assert "· no NFQUEUE [here]" in heard(console)
+
+
 def test_a_step_that_fails_is_marked(console: Console) -> None:
     with pytest.raises(KeyboardInterrupt), up.Report(console).step("images"):
         raise KeyboardInterrupt
