@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from infra.aws import config as eks
+from slipway import attestation
 from slipway.errors import BadInput, did_you_mean, from_validation
 from slipway.release import REGISTRY_NAME
 
@@ -116,6 +118,21 @@ class Team(_Model):
     borrow: bool = Field(default=True, description="use what other teams leave idle")
 
 
+class Source(_Model):
+    """Where training data come from outside the cluster: addresses, and TCP ports there."""
+
+    cidr: str
+    ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default=[443], min_length=1)
+
+    @field_validator("cidr")
+    @classmethod
+    def _is_one(cls, value: str) -> str:
+        try:
+            return str(ipaddress.ip_network(value))
+        except ValueError as error:
+            raise ValueError(f"{error}: write e.g. 203.0.113.0/24") from None
+
+
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 # What a stack says only where Slipway makes its nodes: on AWS, or simulated ones.
 EKS = {
@@ -139,6 +156,14 @@ class StackConfig(_Model):
         default=[],
         description="where the images of models may come from; by default the serving image's",
     )
+    formerKeys: list[str] = Field(
+        default=[],
+        description="public keys (PEM) that evidence was signed with before, and is still trusted",
+    )
+    sources: list[Source] = Field(
+        default=[],
+        description="where the steps of workflows may get data outside the cluster; else nowhere",
+    )
     aws: eks.Account | None = None
     network: eks.Network | None = None
     tags: eks.Tags | None = None
@@ -158,6 +183,13 @@ class StackConfig(_Model):
     def protected(self) -> bool:
         """Whether production is here: more copies, and nothing that holds data is deleted."""
         return "prod" in self.environments
+
+    @field_validator("formerKeys")
+    @classmethod
+    def _keys_can_be_read(cls, value: list[str]) -> list[str]:
+        for pem in value:
+            attestation.load_keys(pem, "formerKeys")
+        return value
 
     @field_validator("environments")
     @classmethod

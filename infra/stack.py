@@ -20,7 +20,7 @@ from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
 from infra.platform.namespaces import Level, Namespaces, NamespacesArgs
-from infra.platform.network import Network
+from infra.platform.network import Elsewhere, Network, api_server
 from infra.platform.pipelines import Pipelines, PipelinesArgs
 from infra.platform.postgres import Databases, DatabasesArgs, Postgres, PostgresArgs, Tables
 from infra.platform.queues import queueing
@@ -158,10 +158,12 @@ class Stack:
             flows(
                 self.names,
                 config.environments,
+                api=self._cloud.api if self._cloud else api_server(self._opts),
                 consoles=self._consoles(),
                 provisioner=config.embedded,
                 queues=bool(config.teams),
                 stores=self._cloud.stores() if self._cloud else (),
+                sources=[Elsewhere(s.cidr, tuple(s.ports)) for s in config.sources],
             ),
             self._opts,
         )
@@ -450,6 +452,7 @@ class Stack:
                 pipelines=self.names["pipelines"],
                 controllers=self.names["argo"],
                 readers={e: self.names[e] for e in self.config.environments},
+                former=self.config.formerKeys,
             ),
             self._opts,
         )

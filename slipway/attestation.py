@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slipway.dev/evidence/v2"
+PREDICATE_TYPE = "https://slipway.dev/evidence/v3"
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -63,7 +63,7 @@ class _Subject(Strict):
 class _Statement(Strict):
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     subject: Annotated[list[_Subject], Field(min_length=1, max_length=1)]
-    predicate_type: Literal["https://slipway.dev/evidence/v2"] = Field(alias="predicateType")
+    predicate_type: Literal["https://slipway.dev/evidence/v3"] = Field(alias="predicateType")
     predicate: dict[str, Any]
 
 
@@ -127,8 +127,8 @@ def verify(envelope: bytes, keys: Mapping[str, Ed25519PublicKey], name: str) -> 
         mine = ", ".join(key[:12] for key in keys) or "none"
         raise Unverified(
             f"{name}: not signed by a known key: signed by {by}, known: {mine}",
-            fix="evidence is signed by the step attest alone; where the key was changed, keep the "
-            "former public key in the ConfigMap evidence-keys",
+            fix="evidence is signed by the step attest alone; where the key changed, the former "
+            "public key belongs into the stack's slipway:formerKeys",
         )
     for signature in known:
         try:

@@ -47,7 +47,8 @@ TMP = "/tmp"  # noqa: S108 -- a volume of the pod's own
 # EX_TEMPFAIL of slipway.steps, and what a killed container or a lost node leaves. Other failures
 # (bad input, invalid data) would only fail again.
 TRANSIENT = ("75", "137", "143", "255")
-COMMIT, MAIN = "{{workflow.parameters.commit}}", "main"
+# In full: of a tag and a branch of the same name the tag is taken.
+COMMIT, MAIN = "{{workflow.parameters.commit}}", "refs/heads/main"
 STORE, FORGE = "object-store", "forge"
 
 

@@ -18,6 +18,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.platform import secrets
 from infra.platform.component import Component
+from infra.platform.managed import SERVING_KINDS, WORKFLOW_KINDS
 
 API = "argoproj.io/v1alpha1"
 CLUSTER = "https://kubernetes.default.svc"
@@ -29,18 +30,6 @@ MODEL = '{{ trimSuffix ".yaml" .path.filename | replace "_" "-" }}'
 # A push that touches none of these paths renders nothing anew.
 PATHS = "argocd.argoproj.io/manifest-generate-paths"
 FINALIZER = "resources-finalizer.argocd.argoproj.io/foreground"
-# Kinds that the serving chart may hold, and those that workflows/ may.
-SERVING_KINDS = {
-    "": ["ConfigMap", "Service"],
-    "apps": ["Deployment"],
-    "autoscaling": ["HorizontalPodAutoscaler"],
-    "networking.k8s.io": ["NetworkPolicy"],
-    "policy": ["PodDisruptionBudget"],
-}
-WORKFLOW_KINDS = {
-    "": ["ConfigMap"],
-    "argoproj.io": ["CronWorkflow", "WorkflowEventBinding", "WorkflowTemplate"],
-}
 
 
 @dataclass(frozen=True)

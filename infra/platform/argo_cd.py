@@ -12,6 +12,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.platform import pods, upstream
 from infra.platform.component import NO_WAIT, Component, Resources, fingerprint, secret_data
+from infra.platform.managed import inclusions, managed, seen
 from infra.platform.random_password import RandomPassword
 from infra.platform.rights import rights_in
 
@@ -26,6 +27,14 @@ WORKLOADS = {
 }
 # What the serving chart and the workflows are made of, and what their controllers make of it.
 MANAGED_BY = {"application-controller": ["*"], "server": ["delete", "patch"]}
+# Both see what is managed, in all namespaces, and beside it this.
+SEES: dict[str, list[upstream.Manifest]] = {
+    "application-controller": [{"nonResourceURLs": ["*"], "verbs": ["get"]}],
+    "server": [
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -77,10 +86,15 @@ class ArgoCd(Component):
         return upstream.in_namespace(upstream.with_images(patched, images), args.namespace)
 
     def _patches(self, args: ArgoCdArgs) -> list[upstream.Manifest]:
-        settings = {"timeout.reconciliation": f"{args.poll_seconds}s", "url": args.url}
+        settings = {
+            "timeout.reconciliation": f"{args.poll_seconds}s",
+            "url": args.url,
+            "resource.inclusions": inclusions(),
+        }
         patches: list[upstream.Manifest] = [
             {"kind": "Service", "metadata": {"name": "*", "annotations": NO_WAIT}},
             {"kind": "ConfigMap", "metadata": {"name": "argocd-cm"}, "data": settings},
+            *(_sees(component, more) for component, more in SEES.items()),
         ]
         for workload, kind in WORKLOADS.items():
             resources = args.resources[workload]
@@ -138,9 +152,14 @@ class ArgoCd(Component):
                 made += rights_in(
                     account,
                     namespace,
-                    [("*", ["*"], verbs)],
+                    managed(verbs),
                     args.namespace,
                     self.child(),
                     resource=f"{account}-in-{label}",
                 )
         return made
+
+
+def _sees(component: str, more: list[upstream.Manifest]) -> upstream.Manifest:
+    name = f"argocd-{component}"
+    return {"kind": "ClusterRole", "metadata": {"name": name}, "rules": [*seen(), *more]}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from infra.platform import kueue
-from infra.platform.network import Elsewhere, Flow, NetworkArgs, Peer
+from infra.platform.network import Elsewhere, Endpoint, Flow, NetworkArgs, Peer
 from infra.platform.pods import NAME
 
 
@@ -68,19 +68,23 @@ def flows(
     namespaces: Mapping[str, pulumi.Input[str]],
     environments: Sequence[str],
     *,
+    api: pulumi.Input[Sequence[Endpoint]],
     consoles: Sequence[str],
     provisioner: bool,
     queues: bool = False,
     stores: Sequence[tuple[Peer, Sequence[Elsewhere]]] = (),
+    sources: Sequence[Elsewhere] = (),
 ) -> NetworkArgs:
     """Every connection of a stack.
 
     Args:
         namespaces: name to its output.
+        api: where the API server is.
         environments: those whose models fetch bentos.
         consoles: those that node ports lead to.
         provisioner: the embedded cluster's storage class needs the API.
         queues: the API server asks Kueue about what names a queue.
+        sources: where steps get data outside the cluster.
         stores: MINIO or POSTGRES, and where it is, when it is no pod of ours.
     """
     moved = {store.key: places for store, places in stores}
@@ -96,10 +100,14 @@ def flows(
     return NetworkArgs(
         namespaces=namespaces,
         flows=[f for f in all_flows if f.target.key not in moved],
+        api=api,
         api_clients=[*API_CLIENTS, *storage_class, *([KUEUE] if queues else [])],
         from_outside=[
             *(CONSOLES[name] for name in consoles),
             *([(KUEUE, kueue.WEBHOOKS)] if queues else []),
         ],
-        elsewhere=[(f.source, place) for f in all_flows for place in moved.get(f.target.key, ())],
+        elsewhere=[
+            *((f.source, place) for f in all_flows for place in moved.get(f.target.key, ())),
+            *((STEPS, source) for source in sources),
+        ],
     )

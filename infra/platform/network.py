@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -18,6 +20,7 @@ from pulumi_kubernetes.networking.v1 import (
 )
 
 from infra.platform.component import Component
+from slipway.errors import SlipwayError
 
 NAMESPACE = "kubernetes.io/metadata.name"
 
@@ -70,12 +73,47 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """Where a connection ends, once a service's address has been resolved."""
+
+    cidr: str
+    port: int
+
+
+def api_server(opts: pulumi.ResourceOptions) -> pulumi.Output[Sequence[Endpoint]]:
+    """The API server of a cluster that is there, as it tells of itself."""
+    told = k8s.discovery.v1.EndpointSlice.get(
+        "api-server", "default/kubernetes", pulumi.ResourceOptions.merge(opts, None)
+    )
+
+    def endpoints(told: Sequence[Any]) -> Sequence[Endpoint]:
+        addresses, ports = told
+        found = [
+            Endpoint(f"{address}/{ipaddress.ip_address(address).max_prefixlen}", int(port["port"]))
+            for endpoint in addresses or ()
+            for address in endpoint["addresses"]
+            for port in ports or ()
+        ]
+        if not found:
+            # A rule that names nobody would let everybody be reached.
+            raise SlipwayError(
+                "EndpointSlice default/kubernetes tells no address of the API server",
+                fix="kubectl get endpointslice kubernetes -o yaml",
+            )
+        return found
+
+    return pulumi.Output.all(told.endpoints, told.ports).apply(endpoints)
+
+
+@dataclass(frozen=True)
 class NetworkArgs:
     namespaces: Mapping[str, pulumi.Input[str]]
     """Every namespace of the platform: name to its output."""
     flows: Sequence[Flow]
     api_clients: Sequence[Peer]
-    """Pods that call the Kubernetes API, which has no pod that a selector could name."""
+    """Pods that call the Kubernetes API."""
+    api: pulumi.Input[Sequence[Endpoint]]
+    """Where that is: no pod's, so no selector names it."""
     from_outside: Sequence[tuple[Peer, int]]
     """Ports that node ports lead to: their clients have no pod either."""
     elsewhere: Sequence[tuple[Peer, Elsewhere]] = ()
@@ -107,7 +145,7 @@ class Network(Component):
                 if f.source.key == peer.key
             ]
             if peer.key in {p.key for p in args.api_clients}:
-                egress.append(NetworkPolicyEgressRuleArgs(ports=_ports(443, 6443)))
+                egress.append(self._to_api(args.api))
             egress += [
                 NetworkPolicyEgressRuleArgs(
                     to=[NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=there.cidr))],
@@ -123,6 +161,19 @@ class Network(Component):
             ]
             self._policy(peer, ingress, egress)
         self.register_outputs({})
+
+    def _to_api(self, api: pulumi.Input[Sequence[Endpoint]]) -> NetworkPolicyEgressRuleArgs:
+        def to(found: Sequence[Endpoint]) -> list[NetworkPolicyPeerArgs]:
+            return [
+                NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=cidr))
+                for cidr in dict.fromkeys(endpoint.cidr for endpoint in found)
+            ]
+
+        def ports(found: Sequence[Endpoint]) -> list[NetworkPolicyPortArgs]:
+            return _ports(*dict.fromkeys(endpoint.port for endpoint in found))
+
+        known = pulumi.Output.from_input(api)
+        return NetworkPolicyEgressRuleArgs(to=known.apply(to), ports=known.apply(ports))
 
     def _policy(
         self,

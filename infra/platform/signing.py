@@ -39,7 +39,9 @@ class SigningArgs:
     controllers: pulumi.Input[str]
     """Namespace of the workflow controller."""
     readers: Mapping[str, pulumi.Input[str]]
-    """Further namespaces that get the public key: name to its output."""
+    """Further namespaces that get the public keys: name to its output."""
+    former: Sequence[str] = ()
+    """Public keys (PEM) of before: what they have signed still counts."""
 
 
 class Signing(Component):
@@ -62,11 +64,12 @@ class Signing(Component):
             # The rules first: the key is never there without them.
             self.child(*rules),
         )
+        former = [f"{pem.strip()}\n" for pem in args.former]
         for where, namespace in {"pipelines": args.pipelines, **args.readers}.items():
             k8s.core.v1.ConfigMap(
                 f"{where}-{PUBLIC}",
                 metadata=pods.metadata(PUBLIC, namespace),
-                data={"public.pem": key.public},
+                data={"public.pem": pulumi.Output.concat(key.public, *former)},
                 opts=self.child(),
             )
         self.register_outputs({})

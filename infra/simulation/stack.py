@@ -10,7 +10,7 @@ from infra.config import StackConfig
 from infra.platform.component import after, provider
 from infra.platform.kueue import NAMESPACE, WEBHOOKS
 from infra.platform.namespaces import Namespaces, NamespacesArgs
-from infra.platform.network import Network, NetworkArgs, Peer
+from infra.platform.network import Network, NetworkArgs, Peer, api_server
 from infra.platform.pods import NAME
 from infra.platform.queues import queueing
 from infra.simulation.karpenter import Karpenter, KarpenterArgs
@@ -36,6 +36,7 @@ def build(config: StackConfig, images: Mapping[str, str]) -> None:
             namespaces=names,
             flows=[],
             api_clients=list(peers.values()),
+            api=api_server(opts),
             # The API server, which is no pod.
             from_outside=[(peers["kueue"], WEBHOOKS)],
         ),

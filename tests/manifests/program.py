@@ -84,6 +84,8 @@ class Program(pulumi.runtime.Mocks):
             outputs["result"] = password(args.name, int(args.inputs["length"]))
         if args.typ.endswith(":SigningKey"):
             outputs |= {"private": password(args.name, 64), "public": "a public key"}
+        if args.typ.endswith(":EndpointSlice"):
+            outputs |= {"endpoints": [{"addresses": ["10.244.0.1"]}], "ports": [{"port": 6443}]}
         if args.typ.endswith(":ServingCertificate"):
             outputs |= {"certificate": "a certificate", "key": password(args.name, 64)}
         return f"{args.name}-id", outputs | mocks.outputs(args.typ, args.name, inputs)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from infra.aws.config import Pool
-from infra.platform.applications import SERVING_KINDS
+from infra.platform.managed import SERVING_KINDS
 from slipway import release
 from slipway.chart import CHART
 from tests.apiserver import binary

@@ -60,7 +60,7 @@ def test_the_encoding_is_dsses_own_example() -> None:
 def test_the_statement_names_the_bento() -> None:
     payload = json.loads(base64.b64decode(json.loads(sign(samples.document(), KEY))["payload"]))
     assert payload["_type"] == "https://in-toto.io/Statement/v1"
-    assert payload["predicateType"] == "https://slipway.dev/evidence/v2"
+    assert payload["predicateType"] == "https://slipway.dev/evidence/v3"
     assert payload["subject"] == [{"name": "toy", "digest": {"sha256": "be" * 32}}]
 
 

@@ -36,7 +36,7 @@ CHUNK = 1 << 20
 MAXIMUM_EVIDENCE = 16 << 20
 PAYLOAD = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://slipway.dev/evidence/v2"
+PREDICATE = "https://slipway.dev/evidence/v3"
 
 
 class Refused(Exception):

@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 
 from minio import Minio
+from minio.commonconfig import ENABLED, Filter
 from minio.credentials.providers import StaticProvider
+from minio.lifecycleconfig import LifecycleConfig, NoncurrentVersionExpiration, Rule
 from minio.minioadmin import MinioAdmin
+from minio.versioningconfig import VersioningConfig
 
 settings = json.loads(Path(__file__).with_name("settings.json").read_text())
 root = os.environ["MINIO_ROOT_USER"], os.environ["MINIO_ROOT_PASSWORD"]
@@ -31,9 +34,21 @@ def policy(read: list[str], write: list[str]) -> list[dict[str, object]]:
     return statements
 
 
+# Who may write may overwrite: what was there before can be had back for so long. Where it is
+# somebody's work to delete, it is for good.
+emptied = {bucket for rights in settings["users"].values() for bucket in rights["delete"]}
+kept = Rule(
+    rule_id="former-versions",
+    status=ENABLED,
+    rule_filter=Filter(prefix=""),
+    noncurrent_version_expiration=NoncurrentVersionExpiration(noncurrent_days=30),
+)
 for bucket in settings["buckets"]:
     if not client.bucket_exists(bucket_name=bucket):
         client.make_bucket(bucket_name=bucket)
+    if bucket not in emptied:
+        client.set_bucket_versioning(bucket_name=bucket, config=VersioningConfig(status=ENABLED))
+        client.set_bucket_lifecycle(bucket_name=bucket, config=LifecycleConfig(rules=[kept]))
     print(f"bucket {bucket} is there")
 
 for user, rights in settings["users"].items():

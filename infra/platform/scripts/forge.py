@@ -60,3 +60,9 @@ if exists(f"{protections}/main"):
 else:
     ask("POST", protections, rule_name="main", **settings["protection"])
 print("branch main is protected")
+
+# A tag of that name would be what many a reader of "main" gets.
+tags = {"name_pattern": "main", "whitelist_usernames": [os.environ["ADMIN_USERNAME"]]}
+if not [tag for tag in ask("GET", f"{here}/tag_protections") if tag["name_pattern"] == "main"]:
+    ask("POST", f"{here}/tag_protections", **tags)
+print("tag main is protected")

@@ -27,6 +27,7 @@ class Forge:
     def __init__(self) -> None:
         self.made: dict[str, dict[str, Any]] = {}
         self.hooks: list[dict[str, Any]] = []
+        self.tags: list[dict[str, Any]] = []
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if path == f"{HERE}/hooks":
@@ -36,6 +37,10 @@ class Forge:
         if path.startswith(f"{HERE}/hooks/"):
             self.hooks[int(path.rsplit("/", 1)[1]) - 1] |= body
             return 200, {}
+        if path == f"{HERE}/tag_protections":
+            if method == "POST":
+                self.tags.append(body)
+            return 200, self.tags
         if method == "GET":
             return (200, {}) if path in self.made else (404, {})
         places = {
@@ -108,5 +113,6 @@ def test_a_forge_is_set_up_once_and_brought_up_to_date_after(
     set_up(tmp_path, url)
     assert (json.dumps(state.made), len(state.hooks)) == (made, 2)
     assert json.dumps(state.hooks) == hooks
+    assert state.tags == [{"name_pattern": "main", "whitelist_usernames": ["admin_username"]}]
     set_up(tmp_path, url, protection={**PROTECTION, "block_admin_merge_override": True})
     assert state.made[f"{HERE}/branch_protections/main"]["block_admin_merge_override"] is True

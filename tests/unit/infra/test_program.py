@@ -14,7 +14,7 @@ import yaml
 
 from infra.config import size_in_bytes
 from infra.platform import pods, upstream
-from infra.platform.applications import SERVING_KINDS
+from infra.platform.managed import SERVING_KINDS
 from infra.platform.signing_key import SigningKeyProvider
 from slipway import attestation
 from slipway.errors import SlipwayError
@@ -362,13 +362,10 @@ def test_the_key_is_readable_by_the_step_that_signs_and_nobody_else(local: Progr
     for namespace in ("pipelines", *ENVIRONMENTS):
         public = local.one("ConfigMap", "evidence-keys", namespace)
         assert public["data"] == {"public.pem": "a public key"}
-    for role in local.all("Role"):
-        if (
-            role["metadata"]["namespace"] == "pipelines"
-            and "argocd" not in role["metadata"]["name"]
-        ):
+    for role in (*local.all("Role"), *local.all("ClusterRole")):
+        if role["metadata"].get("namespace", "pipelines") == "pipelines":
             for rule in role["rules"]:
-                if {"secrets", "*"} & set(rule["resources"]):
+                if {"secrets", "*"} & set(rule.get("resources", ())):
                     assert "evidence-key" not in rule["resourceNames"]
                     assert rule["verbs"] == ["get"]
 
@@ -388,12 +385,35 @@ def test_argo_cd_changes_only_the_namespaces_it_manages(local: Program) -> None:
     for name in ("argocd-application-controller", "argocd-server"):
         verbs = {v for r in local.one("ClusterRole", name)["rules"] for v in r["verbs"]}
         assert verbs <= {"get", "list", "watch"}
+    for role in local.all("Role"):
+        if role["metadata"]["name"].startswith("argocd-") and (
+            role["metadata"]["namespace"] != "argocd"
+        ):
+            assert not {"*", "secrets", "pods"} & {n for r in role["rules"] for n in r["resources"]}
     namespaces = {
         r["metadata"]["namespace"]
         for r in local.all("RoleBinding")
         if r["metadata"]["name"] == "argocd-application-controller"
     }
     assert namespaces == {"argocd", "pipelines", *ENVIRONMENTS}
+
+
+def test_nobody_reaches_the_world(local: Program) -> None:
+    for policy in local.all("NetworkPolicy"):
+        for rule in policy["spec"].get("egress") or ():
+            assert rule.get("to"), policy["metadata"]
+    [steps] = [
+        p["spec"]["egress"]
+        for p in local.all("NetworkPolicy")
+        if (p["metadata"]["namespace"], p["metadata"]["name"]) == ("pipelines", "steps")
+    ]
+    blocks = [rule for rule in steps if any("ipBlock" in peer for peer in rule["to"])]
+    assert blocks == [
+        {
+            "to": [{"ipBlock": {"cidr": "10.244.0.1/32"}}],
+            "ports": [{"port": 6443, "protocol": "TCP"}],
+        }
+    ]
 
 
 def test_argo_workflows_has_rights_in_its_namespaces_only(local: Program) -> None:

@@ -71,7 +71,7 @@ def test_what_judges_is_mains(name: str, step: str) -> None:
     """Nobody's commit decides how it is judged."""
     (source,) = steps(name)[step]["inputs"]["artifacts"]
     revision = source["http"]["url"].rpartition("/archive/")[2].removesuffix(".tar.gz")
-    assert revision == ("main" if step in TRUSTED else "{{workflow.parameters.commit}}")
+    assert revision == ("refs/heads/main" if step in TRUSTED else "{{workflow.parameters.commit}}")
 
 
 @pytest.mark.parametrize(("name", "step"), EVERY)
