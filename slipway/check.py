@@ -281,13 +281,15 @@ def judge(
     pull: PullFacts | None = None,
     glass: BreakGlass | None = None,
     now: datetime | None = None,
+    as_merged: bool = False,
 ) -> Verdict:
     """Judges a release that is not committed yet, as `check` would its pull request.
 
-    `glass` is the break-glass file that is to come with it.
+    `glass` is the break-glass file that is to come with it; `as_merged`, that the base will have
+    the commit that trained it.
     """
     tip = repository.commit(base)
-    judge = _Judge(repository, tip, source, pull, now or datetime.now(UTC))
+    judge = _Judge(repository, tip, source, pull, now or datetime.now(UTC), as_merged)
     path = str(release.path(environment, proposed.model))
     found = judge.release(environment, proposed.model, path, proposed, glass)
     return Verdict(
@@ -310,6 +312,7 @@ class _Judge:
     source: Source | None
     pull: PullFacts | None
     now: datetime
+    as_merged: bool = False
 
     def __post_init__(self) -> None:
         self.unreachable: list[str] = []
@@ -419,7 +422,9 @@ class _Judge:
         )
         if subject.kind != "release":
             return subject
-        trained = self.repository.contains(self.base, subject.proposed.code.commit)
+        trained = self.as_merged or self.repository.contains(
+            self.base, subject.proposed.code.commit
+        )
         subject = replace(subject, merged=trained)
         before = subject.previous_environment
         if before is None:

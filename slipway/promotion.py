@@ -171,8 +171,18 @@ def diff(forge: Forge, wanted: Promotion, proposed: str) -> str:
     return "".join(lines)
 
 
-def judge(forge: Forge, source: Source, wanted: Promotion, proposed: Release) -> Verdict:
-    """What the gates of the forge's main say, before anything is pushed."""
+def judge(
+    forge: Forge,
+    source: Source,
+    wanted: Promotion,
+    proposed: Release,
+    *,
+    as_merged: bool = False,
+) -> Verdict:
+    """What the gates of the forge's main say, before anything is pushed.
+
+    `as_merged`: once main has the commit that trained it.
+    """
     from slipway import check
 
     content = wanted.break_glass
@@ -189,6 +199,7 @@ def judge(forge: Forge, source: Source, wanted: Promotion, proposed: Release) ->
             proposed,
             source=source,
             glass=gates.parse_break_glass(content, "--break-glass") if content else None,
+            as_merged=as_merged,
         )
 
 

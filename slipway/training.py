@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from slipway import release
+from slipway import publish, release
 from slipway.digests import Digest
 from slipway.endpoints import Cluster, part, parts
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import Forge, NotFound, PullRequest
+from slipway.forge import Forge, ForgeError, NotFound, PullRequest
+from slipway.release import Release
+from slipway.repository import Repository
 
 NAMESPACE, TEMPLATE = "pipelines", "train"
 API = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}"
@@ -101,34 +104,56 @@ def newest(cluster: Cluster, labels: Mapping[str, str]) -> list[Workflow]:
 
 
 def start(
-    cluster: Cluster, model: str, commit: str, environment: str, *, code: Digest = ""
+    cluster: Cluster,
+    model: str,
+    commit: str,
+    environment: str,
+    *,
+    code: Digest = "",
+    dry_run: bool = False,
 ) -> Workflow:
     """Submits the workflow for `commit` (40 hex).
 
     Given the digest of the code, it is named by that: a second one for the same code is refused.
+    A dry run ends with evidence and proposes nothing.
 
     Raises:
         ClusterError: status 409, there is one for this code.
         SlipwayError: the platform has no such workflow yet.
     """
-    values = {"model": model, "commit": commit, "environment": environment}
+    values = _values(model, commit, environment, dry_run=dry_run)
     name = f"{TEMPLATE}-{release.service(model)}-{code[7:19]}" if code else ""
     return submit(cluster, TEMPLATE, values, values, name=name)
 
 
-def find(cluster: Cluster, model: str, commit: str, environment: str) -> Workflow | None:
-    """The newest workflow for the same model, commit and environment, if one runs or succeeded."""
-    values = {"model": model, "commit": commit, "environment": environment}
-    found = newest(cluster, values)
+def find(
+    cluster: Cluster, model: str, commit: str, environment: str, *, dry_run: bool = False
+) -> Workflow | None:
+    """The newest workflow for the same of all these, if one runs or succeeded."""
+    found = newest(cluster, _values(model, commit, environment, dry_run=dry_run))
     return next((w for w in found if not w.ended or w.phase == SUCCEEDED), None)
 
 
 def workflows(cluster: Cluster, model: str, environment: str) -> dict[str, str]:
-    """The commit that each training workflow is about, whatever became of it, by its name."""
+    """The commit that each training workflow is about, whatever became of it, by its name.
+
+    Dry runs are left out: what they tried is yet to be proposed.
+    """
     selector = f"slipway.dev/model={model},slipway.dev/environment={environment}"
     return {
         item["metadata"]["name"]: part(item, "metadata", "labels", "slipway.dev/commit") or ""
         for item in cluster.items(f"{API}/workflows", labelSelector=selector)
+        if part(item, "metadata", "labels", "slipway.dev/dry-run") != "true"
+    }
+
+
+def _values(model: str, commit: str, environment: str, *, dry_run: bool) -> dict[str, str]:
+    """Parameters of a training, and the labels that it is found by."""
+    return {
+        "model": model,
+        "commit": commit,
+        "environment": environment,
+        "dry-run": str(dry_run).lower(),
     }
 
 
@@ -172,27 +197,74 @@ def commit_of(forge: Forge, revision: str | None) -> str:
         ) from None
 
 
-def check_model(forge: Forge, model: str, commit: str) -> None:
-    """`BadInput` unless bentos/<model>/ is in `commit`."""
+def check_model(forge: Forge, model: str, commit: str, *, named: str = "") -> None:
+    """`BadInput` unless bentos/<model>/ is in `commit`, which was `named` so: a branch, mostly."""
     release.check_model_name(model)
     if f"bentos/{model}/model.yaml" not in forge.files(f"bentos/{model}", commit):
+        looked_at = "commit" if not named or commit.startswith(named) else f"{named} at"
         raise BadInput(
-            f"commit {commit[:12]} has no bentos/{model}/model.yaml",
+            f"the forge's {looked_at} {commit[:12]} has no bentos/{model}/model.yaml",
             field="model",
-            fix=f"make the folder with `slipway new {model}`, commit and push it",
+            fix="push the branch that has it and merge it; or, once pushed, try it with --commit "
+            f"BRANCH (`slipway new {model}` makes the folder where there is none)",
         )
+
+
+def is_merged(forge: Forge, commit: str) -> bool:
+    """Whether the forge's main has a commit in its history.
+
+    Raises:
+        ForgeError: the history is not to be had.
+    """
+    if forge.commit() == commit:
+        return True
+    with (
+        tempfile.TemporaryDirectory(prefix="slipway-main-") as folder,
+        Repository(folder) as repository,
+    ):
+        repository.git("init", "--quiet", "--bare", "--initial-branch=main")
+        try:
+            publish.fetch(forge.remote, repository.path, "+refs/heads/main:refs/heads/main")
+        except SlipwayError as error:
+            raise ForgeError(str(error)) from error
+        return bool(repository.contains("main", commit))
+
+
+def unmerged(commit: str) -> str:
+    """Why what a commit trained is not proposed."""
+    return f"main does not have {commit[:12]}; merge it, and main's training proposes"
 
 
 def proposal(forge: Forge, model: str, environment: str, commit: str) -> PullRequest | None:
     """The newest pull request, open or merged, that proposes what `commit` trained."""
-    path = str(release.path(environment, model))
+    for pull in _proposals(forge, model, environment):
+        if pull.merged or pull.state == "open":
+            found = _proposed(forge, model, environment, pull)
+            if found and found.code.commit == commit:
+                return pull
+    return None
+
+
+def was_proposed(forge: Forge, model: str, environment: str, runs: Collection[str]) -> bool:
+    """Whether what one of these MLflow runs trained was ever proposed, whatever became of it."""
+    found = (
+        _proposed(forge, model, environment, pull) for pull in _proposals(forge, model, environment)
+    )
+    return bool(runs) and any(proposed and proposed.mlflow.run in runs for proposed in found)
+
+
+def _proposals(forge: Forge, model: str, environment: str) -> Iterator[PullRequest]:
     for pull in forge.pulls("all"):
         about = release.proposes(pull.head)
-        mine = about and about[:2] == (environment, model) and not pull.fork
-        if mine and (pull.merged or pull.state == "open"):
-            with suppress(NotFound, BadInput):
-                if release.parse(forge.read(path, pull.sha), path).code.commit == commit:
-                    return pull
+        if about and about[:2] == (environment, model) and not pull.fork:
+            yield pull
+
+
+def _proposed(forge: Forge, model: str, environment: str, pull: PullRequest) -> Release | None:
+    """What a pull request proposes; None where that cannot be read any more."""
+    path = str(release.path(environment, model))
+    with suppress(NotFound, BadInput):
+        return release.parse(forge.read(path, pull.sha), path)
     return None
 
 

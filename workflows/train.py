@@ -16,6 +16,7 @@ def workflow() -> WorkflowTemplate:
         Parameter(name="model", description="folder under bentos/"),
         Parameter(name="commit", description="of this repository, 40 hex digits"),
         Parameter(name="environment", value="dev"),
+        Parameter(name="dry-run", value="false", description="true: nothing is proposed"),
         entrypoint="train-and-propose",
         trains=True,
     ) as made:
@@ -41,7 +42,7 @@ def workflow() -> WorkflowTemplate:
                 ("bento", "bento-size", "serving", "dependencies", "version"),
                 constants=MODEL,
             ),
-            *proposing(runtime_image=parameter("serving-image")),
+            *proposing(runtime_image=parameter("serving-image"), dry_run=parameter("dry-run")),
         )
         with DAG(name=made.entrypoint):
             chain(*chained)

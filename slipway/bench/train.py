@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +12,6 @@ from slipway import training, up
 from slipway.bench.figures import Figure
 from slipway.endpoints import Cluster, part, parts
 from slipway.errors import SlipwayError
-from slipway.forge import Forge
 from slipway.steps import dataset
 
 # A branch of its own: main, and what is released from it, stay as they are.
@@ -45,7 +43,7 @@ def train(platform: Cluster, say: Callable[[str], None]) -> list[Figure]:
         commit = forge.write(BRANCH, {path: changed}, "Bench: train anew")
         try:
             began = time.monotonic()
-            started = training.start(platform, model, commit, env)
+            started = training.start(platform, model, commit, env, dry_run=True)
             pods: dict[str, Any] = {}
             workflow, seen = started, ""
             for workflow in training.follow(platform, started.name, every_s=0.5):
@@ -57,7 +55,6 @@ def train(platform: Cluster, say: Callable[[str], None]) -> list[Figure]:
             seconds = time.monotonic() - began
             if workflow.phase != training.SUCCEEDED:
                 raise SlipwayError(training.failure(platform, workflow))
-            _withdraw(forge, model, env, commit)
         finally:
             forge.delete_branch(BRANCH)
     document = platform.find(f"{training.API}/workflows/{workflow.name}")
@@ -81,15 +78,6 @@ def _pods(platform: Cluster, workflow: str) -> dict[str, Any]:
     selector = f"workflows.argoproj.io/workflow={workflow}"
     path = f"/api/v1/namespaces/{training.NAMESPACE}/pods"
     return {pod["metadata"]["uid"]: pod for pod in platform.items(path, labelSelector=selector)}
-
-
-def _withdraw(forge: Forge, model: str, env: str, commit: str) -> None:
-    """Closes the pull request, if this training found something new to propose."""
-    pull = training.proposal(forge, model, env, commit)
-    if pull and not pull.merged:
-        forge.close(pull.number)
-        with suppress(SlipwayError):
-            forge.delete_branch(pull.head)
 
 
 def _rows(platform: Cluster, document: Any) -> int:

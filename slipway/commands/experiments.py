@@ -103,7 +103,7 @@ def _start(
     experiments.check_priority(cluster, priority)
     with cluster.forge() as forge:
         revision = training.commit_of(forge, commit)
-        training.check_model(forge, model, revision)
+        training.check_model(forge, model, revision, named=commit or "main")
     started = experiments.start(
         cluster,
         model,

@@ -95,7 +95,7 @@ def command(
     found = promotion.outcome(cluster, workflow)
     with cluster.forge() as forge:
         if dry_run:
-            raise typer.Exit(_tried(cluster, forge, wanted, found, output))
+            raise typer.Exit(tried(cluster, forge, wanted, found, output))
         raise typer.Exit(_proposed(forge, found, output, wait=wait))
 
 
@@ -116,14 +116,21 @@ def _nothing_promoted() -> Generator[None]:
         raise SlipwayError(f"{error}\nnothing was promoted: no workflow was started") from error
 
 
-def _tried(
-    cluster: Cluster, forge: Forge, wanted: Promotion, found: Outcome, output: Output
+def tried(
+    cluster: Cluster,
+    forge: Forge,
+    wanted: Promotion,
+    found: Outcome,
+    output: Output,
+    *,
+    why: str = "nothing was pushed (--dry-run)",
+    as_merged: bool = False,
 ) -> int:
-    """Shows what would be proposed; the exit code is the verdict's."""
+    """Shows what would be proposed, and why it is not; the exit code is the verdict's."""
     proposed = release.parse(found.release, PurePosixPath(wanted.path))
     source = sources.Platform(lambda: cluster)
     change = promotion.diff(forge, wanted, found.release)
-    verdict = promotion.judge(forge, source, wanted, proposed)
+    verdict = promotion.judge(forge, source, wanted, proposed, as_merged=as_merged)
     if output == "json":
         show_json(
             {
@@ -131,11 +138,12 @@ def _tried(
                 "diff": change,
                 "evidence": found.evidence,
                 "verdict": report.document(verdict),
+                "note": why,
             }
         )
     else:
         show(change, verdict)
-        say("nothing was pushed (--dry-run)")
+        say(why)
     return verdict.exit_code
 
 

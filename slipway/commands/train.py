@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from slipway import bento, release, training
-from slipway.commands import Model, err, out, say
+from slipway import bento, promotion, release, training
+from slipway.commands import Model, Output, err, out, say, show_json
 from slipway.endpoints import Cluster
 from slipway.errors import SlipwayError
 from slipway.forge import Forge, PullRequest
@@ -21,61 +21,101 @@ from slipway.training import RUNNING, SUCCEEDED, Step, Workflow
 def command(
     model: Model,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Follow it to its end and show what it proposes.")
+        bool, typer.Option("--wait", help="Follow it to its end and show what came of it.")
     ] = False,
     commit: Annotated[
         str | None,
         typer.Option(
             metavar="REV",
-            help="Code to train; default: the forge's main. Other code is released once merged.",
+            help="Branch or commit to train; default: the forge's main. What main does not have "
+            "is only tried: it ends with evidence and the gates' verdict, and proposes nothing.",
         ),
     ] = None,
     environment: Annotated[str, typer.Option(help="Environment to propose it for.")] = "dev",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show diff, evidence and verdict; propose nothing.")
+    ] = False,
+    output: Output = "text",
 ) -> None:
-    """Train a model on the platform; it ends in a pull request that proposes the new bento."""
+    """Train a model on the platform; it ends in a pull request that proposes the new bento.
+
+    What is merged is trained and proposed by itself. To try a branch before: --commit BRANCH
+    --wait. Exit code 1: it failed, or the gates would refuse what was tried.
+    """
     release.check_model_name(model)
     release.check_environment(environment)
     cluster = Cluster.connect()
     with cluster.forge() as forge:
         revision = training.commit_of(forge, commit)
-        training.check_model(forge, model, revision)
+        training.check_model(forge, model, revision, named=commit or "main")
         settings = f"bentos/{model}/model.yaml"
         if bento.says_pretrained(forge.read(settings, revision), settings):
             say(f"{model} is pretrained: nothing is trained, its weights are pinned in {settings}")
             say(f"fetch them: slipway fetch {model} --to FOLDER")
+            if output == "json":
+                show_json({"workflow": None, "note": "pretrained"})
             return
-        workflow = begin(cluster, forge, model, revision, environment, say)
+        merged = training.is_merged(forge, revision)
+        why = "" if merged else training.unmerged(revision)
+        if merged and dry_run:
+            why = "--dry-run"
+        workflow = begin(cluster, model, revision, environment, say, dry_run=bool(why))
+        same = f"slipway train {model} --commit {revision}{' --dry-run' * dry_run} --wait"
         if not wait:
-            out.print(workflow.name)
-            say(f"follow it: slipway train {model} --commit {revision} --wait")
+            if output == "json":
+                show_json({"workflow": workflow.name, "note": f"only tried: {why}" if why else ""})
+            else:
+                out.print(workflow.name)
+            if why:
+                say(f"it is only tried: {why}")
+            say(f"follow it: {same}")
             return
         try:
             workflow = watch(cluster, workflow)
         except KeyboardInterrupt:
             say(f"\n{workflow.name} goes on without you")
-            say(f"follow it again: slipway train {model} --commit {revision} --wait")
+            say(f"follow it again: {same}")
             raise typer.Exit(130) from None
         _check(cluster, workflow)
-        if number := workflow.outputs.get("pull-request"):
-            out.print(forge.pull(int(number)).url, soft_wrap=True)
+        if why:
+            from slipway.commands.promote import tried
+
+            # As it would be merged: that it is not says the last line.
+            code = tried(
+                cluster,
+                forge,
+                promotion.Promotion(model, environment, source="", dry_run=True),
+                promotion.outcome(cluster, workflow),
+                output,
+                why=f"not proposed: {why}",
+                as_merged=True,
+            )
+            raise typer.Exit(code)
+        number, note = (workflow.outputs.get(key, "") for key in ("pull-request", "note"))
+        url = forge.pull(int(number)).url if number else None
+        if output == "json":
+            show_json({"workflow": workflow.name, "pull_request": url, "note": note})
+        elif url:
+            out.print(url, soft_wrap=True)
         else:
-            say(f"nothing to propose: {workflow.outputs.get('note', '')}")
+            say(f"nothing to propose: {note}")
 
 
 def begin(
     cluster: Cluster,
-    forge: Forge,
     model: str,
     commit: str,
     environment: str,
     say: Callable[[str], None],
+    *,
+    dry_run: bool = False,
 ) -> Workflow:
     """The workflow for these inputs: the one that runs, or a new one."""
-    found = training.find(cluster, model, commit, environment)
+    found = training.find(cluster, model, commit, environment, dry_run=dry_run)
     if found and not found.ended:
         say(f"{found.name} trains {commit[:12]} already")
         return found
-    started = training.start(cluster, model, commit, environment)
+    started = training.start(cluster, model, commit, environment, dry_run=dry_run)
     say(f"{started.name} trains {commit[:12]} for {environment}")
     return started
 
@@ -98,7 +138,7 @@ def train(
     """
     training.check_model(forge, model, commit)
     found = training.find(cluster, model, commit, environment)
-    workflow = found or begin(cluster, forge, model, commit, environment, say)
+    workflow = found or begin(cluster, model, commit, environment, say)
     _check(cluster, _each(cluster, workflow, say))
     return training.proposal(forge, model, environment, commit)
 

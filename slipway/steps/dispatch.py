@@ -1,5 +1,7 @@
 """Dispatch: a model whose code on main has changed is trained, once, whoever noticed first.
 
+That somebody tried the code on a branch before does not count: it is yet to be proposed.
+
 It compares states and not events: a push that nobody told of is found the next time. Tests and
 prose are no code (see `bento.Folder.code`), so changing them trains nothing.
 """
@@ -21,8 +23,8 @@ from slipway.steps.registry import Registry
 
 ENVIRONMENT = "dev"
 COMMIT = Path(__file__).with_name("commit")
-# ConfigMap: model to the code that has been dealt with. A memo only: where it is lost, the
-# workflows and MLflow's runs tell the same, model by model.
+# ConfigMap: model to the code that has been dealt with. A memo only: where it is lost, the same is
+# told, model by model, by the workflows, or by MLflow and the pull requests of what was trained.
 MEMO = f"/api/v1/namespaces/{training.NAMESPACE}/configmaps/dispatched"
 
 
@@ -95,8 +97,8 @@ def _dealt_with(
             seen[trains] = code_at(forge.files, forge.read, model, trains)
         if seen[trains] == code:
             return f"{workflow} is about this code"
-    if registry.has_trained(model, code):
-        return "trained before"
+    if training.was_proposed(forge, model, ENVIRONMENT, registry.runs(model, code)):
+        return "trained and proposed before"
     return ""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from slipway import attestation, digests, gates, paths, release
+from slipway import attestation, digests, gates, paths, release, training
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
@@ -152,6 +152,9 @@ def propose(
     new, path = made.release, str(release.path(made.environment, made.release.model))
     if present and (present.bento, present.runtime) == (new.bento, new.runtime):
         return "", f"{path} on main has this bento and this runtime image"
+    # It could not be merged, and is not to close what can.
+    if not training.is_merged(forge, new.code.commit):
+        return "", training.unmerged(new.code.commit)
     compared = document.champion.evidence if document.champion else ""
     if compared != (present.evidence.digest if present else ""):
         raise SlipwayError(

@@ -93,14 +93,15 @@ class Registry:
         """Removes an alias; one that is not there is no error."""
         self._ask("DELETE", "registered-models/alias", json={"name": model, "alias": alias})
 
-    def has_trained(self, model: str, code: Digest) -> bool:
-        """Whether a run has trained the model on this code to its end."""
+    def runs(self, model: str, code: Digest) -> list[str]:
+        """The runs that have trained the model on this code to their end."""
         found = self._ask("GET", "experiments/get-by-name", params={"experiment_name": model})
         if found is None:
-            return False
+            return []
         search = {
             "experiment_ids": [found["experiment"]["experiment_id"]],
             "filter": f"tags.`{CODE}` = '{code}' and attributes.status = 'FINISHED'",
-            "max_results": 1,
+            "max_results": 1000,
         }
-        return bool((self._ask("POST", "runs/search", json=search) or {}).get("runs"))
+        answer = self._ask("POST", "runs/search", json=search) or {}
+        return [str(run["info"]["run_id"]) for run in answer.get("runs", [])]

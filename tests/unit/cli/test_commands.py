@@ -10,6 +10,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from slipway import training
 from slipway.cli import app
 
 COMMANDS = [info.name for info in app.registered_commands if info.name]
@@ -104,12 +105,17 @@ def test_predict_shows_the_id_that_a_label_needs(connected: Any) -> None:
     assert json.loads(shown.stdout)["id"] == "01a2"
 
 
-def test_train_starts_and_says_how_to_follow(connected: Any) -> None:
+@pytest.mark.parametrize("merged", [True, False])
+def test_train_starts_and_says_how_to_follow(
+    connected: Any, monkeypatch: pytest.MonkeyPatch, merged: bool
+) -> None:
+    monkeypatch.setattr(training, "is_merged", lambda *_: merged)
     commit = connected.release.code.commit
     result = run("train", "toy", "--commit", commit)
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == "train-toy-abcde"
     assert f"slipway train toy --commit {commit} --wait" in result.stderr
+    assert ("it is only tried: main does not have d4d4d4d4d4d4" in result.stderr) is not merged
 
 
 def test_train_waits_and_fails_with_the_workflow(
@@ -145,7 +151,9 @@ def test_train_of_a_pretrained_model_says_what_there_is_instead(connected: Any) 
 def test_train_of_an_unknown_model(connected: Any) -> None:
     result = run("train", "other")
     assert result.exit_code == 2
-    assert "slipway new other" in result.stderr
+    assert "the forge's main at f6f6f6f6f6f6 has no bentos/other/model.yaml" in result.stderr
+    for fix in ("merge it", "--commit BRANCH", "slipway new other"):
+        assert fix in result.stderr
 
 
 def test_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +253,9 @@ def staged(connected: Any) -> release.Release:
     )
 
 
-def test_a_dry_run_shows_diff_evidence_and_verdict(
-    connected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def judged(connected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The forge's main, with this checkout's gates, as git fetches it."""
     origin = tmp_path / "origin"
     (origin / "environments/dev/models").mkdir(parents=True)
     dev = origin / "environments/dev/models/toy.yaml"
@@ -271,6 +272,10 @@ def test_a_dry_run_shows_diff_evidence_and_verdict(
     monkeypatch.setattr(connected.forge, "remote", None, raising=False)
     nothing = Soak(first=None, last=None, predictions=0, labelled=0, squared_error=None)
     monkeypatch.setattr(sources.Platform, "soak", lambda *_: nothing)
+
+
+@pytest.mark.usefixtures("judged")
+def test_a_dry_run_shows_diff_evidence_and_verdict(connected: Any) -> None:
     proposed = staged(connected)
     outputs = {"evidence": proposed.evidence.digest, "release": release.dumps(proposed)}
     ends(connected, "promote", **outputs)
@@ -287,6 +292,62 @@ def test_a_dry_run_shows_diff_evidence_and_verdict(
     shown = run("promote", "toy", "--to", "staging", "--dry-run")
     assert "nothing was pushed" in shown.stderr
     assert f"+++ b/{PATH}" in shown.stdout
+
+
+@pytest.mark.usefixtures("judged")
+def test_what_main_does_not_have_is_only_tried(connected: Any) -> None:
+    """Its evidence and the verdict are shown, as it would be judged once merged."""
+    commit, champion = connected.release.code.commit, connected.release
+    document = attestation.fetch(connected.store, champion.evidence.digest, connected.keys)
+    bento = release.Bento(
+        digest=(digest := connected.store.put("bentos", b"another")),
+        uri=store.uri("bentos", digest),
+        size=7,
+    )
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document = document.model_copy(update={"bento": bento, "created": now})
+    proof = connected.store.put("evidence", attestation.sign(document, connected.key))
+    tried = champion.model_copy(
+        update={
+            "version": 6,
+            "bento": bento,
+            "evidence": release.Evidence(digest=proof, summary=document.summary()),
+        }
+    )
+    ends(connected, "train", evidence=proof, release=release.dumps(tried), note="only tried")
+    last = f"main does not have {commit[:12]}; merge it, and main's training proposes"
+    shown = run("train", "toy", "--commit", commit, "--wait")
+    assert shown.exit_code == 1, shown.output  # of ten rows nothing is learned
+    assert shown.stderr.splitlines()[-1] == f"not proposed: {last}"
+    assert "+version: 6" in shown.stdout
+    assert "roc_auc" in shown.stdout
+    assert submitted(connected) == {
+        "model": "toy",
+        "commit": commit,
+        "environment": "dev",
+        "dry-run": "true",
+    }
+    found = json.loads(run("train", "toy", "--commit", commit, "--wait", "-o", "json").stdout)
+    assert found["note"] == f"not proposed: {last}"
+    (one,) = found["verdict"]["releases"]
+    assert one["kind"] == "release"
+    assert {f["state"] for f in one["findings"] if f["rule"] == "evidence"} == {"pass"}
+
+
+def test_a_training_of_main_proposes_unless_asked_not_to(connected: Any, pull: PullRequest) -> None:
+    ends(connected, "train", **{"pull-request": "7", "note": "", "release": "r"})
+    result = run("train", "toy", "--wait")
+    assert (result.exit_code, result.stdout.strip()) == (0, pull.url), result.output
+    assert submitted(connected)["dry-run"] == "false"
+    shown = json.loads(run("train", "toy", "--wait", "-o", "json").stdout)
+    assert shown["pull_request"] == pull.url
+    started = run("train", "toy", "--dry-run")
+    asked = connected.created[-1]["spec"]["arguments"]["parameters"]
+    assert {"name": "dry-run", "value": "true"} in asked
+    assert "it is only tried: --dry-run" in started.stderr
+    assert f"slipway train toy --commit {connected.forge.head} --dry-run --wait" in started.stderr
+    noted = json.loads(run("train", "toy", "-o", "json").stdout)
+    assert noted == {"workflow": "train-toy-abcde", "note": ""}
 
 
 # Reproduce

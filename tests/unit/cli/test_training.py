@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slipway import release, training
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import PullRequest
+from slipway.forge import ForgeError, PullRequest
+from tests.gitforge import GitForge
 
 COMMIT = "d4" * 20
 WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/pipelines/workflows"
@@ -34,7 +36,7 @@ def test_start_names_what_it_trains(platform: Any) -> None:
     (created,) = platform.created
     assert created["spec"]["workflowTemplateRef"] == {"name": "train"}
     values = {p["name"]: p["value"] for p in created["spec"]["arguments"]["parameters"]}
-    assert values == {"model": "toy", "commit": COMMIT, "environment": "dev"}
+    assert values == {"model": "toy", "commit": COMMIT, "environment": "dev", "dry-run": "false"}
     assert created["metadata"]["labels"]["slipway.dev/commit"] == COMMIT
 
 
@@ -110,8 +112,48 @@ def test_commit_must_be_on_the_forge(platform: Any) -> None:
 
 def test_model_must_be_in_the_commit(platform: Any) -> None:
     training.check_model(platform.forge, "toy", COMMIT)
-    with pytest.raises(BadInput, match="has no bentos/other/model"):
+    with pytest.raises(BadInput, match="commit d4d4d4d4d4d4 has no bentos/other/model"):
         training.check_model(platform.forge, "other", COMMIT)
+    with pytest.raises(BadInput, match="the forge's main at d4d4d4d4d4d4 has no bentos") as told:
+        training.check_model(platform.forge, "other", COMMIT, named="main")
+    for fix in ("merge it", "--commit BRANCH", "slipway new other"):
+        assert fix in str(told.value)
+
+
+def test_merged_is_what_the_forges_main_has(tmp_path: Path) -> None:
+    forge = GitForge(tmp_path)
+    start = forge.commit()
+    branch = forge.write("mine", {"a": b"1"}, "Mine")
+    assert training.is_merged(forge, start)
+    assert not training.is_merged(forge, branch)
+    assert not training.is_merged(forge, "0" * 40)
+    forge.merge(forge.open("mine", "Mine", "").number)
+    assert training.is_merged(forge, branch)
+    assert training.is_merged(forge, start)
+    forge.folder = tmp_path / "gone"
+    with pytest.raises(ForgeError):
+        training.is_merged(forge, branch)
+
+
+def test_a_dry_run_is_found_apart_from_the_others(
+    platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training.start(platform.cluster, "toy", COMMIT, "dev", dry_run=True)
+    (created,) = platform.created
+    assert {"name": "dry-run", "value": "true"} in created["spec"]["arguments"]["parameters"]
+    assert created["metadata"]["labels"]["slipway.dev/dry-run"] == "true"
+    platform.objects[WORKFLOWS] = {"items": [created]}
+    assert training.workflows(platform.cluster, "toy", "dev") == {}
+    asked: list[dict[str, str]] = []
+
+    def newest(_: Any, labels: dict[str, str]) -> list[Any]:
+        asked.append(labels)
+        return []
+
+    monkeypatch.setattr(training, "newest", newest)
+    for dry_run in (True, False):
+        training.find(platform.cluster, "toy", COMMIT, "dev", dry_run=dry_run)
+    assert [labels["dry-run"] for labels in asked] == ["true", "false"]
 
 
 def proposed(platform: Any, number: int, *, merged: bool = False, state: str = "open") -> Any:

@@ -18,7 +18,7 @@ import yaml
 from slipway import bento, paths, publish, release, training
 from slipway.endpoints import Cluster, ClusterError
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import NotFound
+from slipway.forge import NotFound, PullRequest
 from slipway.repository import Repository
 from slipway.steps import __main__ as steps
 from slipway.steps import dispatch, follow, sweep
@@ -72,6 +72,11 @@ class Forge:
 
     def __init__(self, **commits: dict[str, bytes]) -> None:
         self.commits = commits
+        self.proposed: list[PullRequest] = []
+
+    def pulls(self, state: str) -> list[PullRequest]:
+        assert state == "all"
+        return self.proposed
 
     def files(self, folder: str, ref: str) -> list[str]:
         if ref not in self.commits:
@@ -79,17 +84,19 @@ class Forge:
         return [p for p in self.commits[ref] if str(Path(p).parent) == folder]
 
     def read(self, path: str, ref: str) -> bytes:
+        if ref not in self.commits:
+            raise NotFound(ref, status=404)
         return self.commits[ref][path]
 
 
 class Trained:
     """MLflow, as far as it says what has been trained."""
 
-    def __init__(self, *codes: str) -> None:
-        self.codes = codes
+    def __init__(self, **runs: str) -> None:
+        self.codes = {code: run for run, code in runs.items()}
 
-    def has_trained(self, model: str, code: str) -> bool:
-        return code in self.codes
+    def runs(self, model: str, code: str) -> list[str]:
+        return [self.codes[code]] if code in self.codes else []
 
 
 @pytest.fixture
@@ -132,6 +139,7 @@ def test_code_that_has_changed_is_trained_once(api: Kubernetes, folders: Path) -
         "slipway.dev/model": "flight_delay",
         "slipway.dev/commit": HEAD,
         "slipway.dev/environment": "dev",
+        "slipway.dev/dry-run": "false",
     }
     assert run(api, folders) == []
     touch(folders, "training.py")
@@ -165,9 +173,51 @@ def test_what_a_person_has_started_is_not_started_again(api: Kubernetes, folders
     assert len(run(api, folders, commit="3" * 40)) == 1
 
 
-def test_what_mlflow_knows_is_not_trained_again(api: Kubernetes, folders: Path) -> None:
-    assert run(api, folders, trained=Trained(code(folders))) == []
+@pytest.mark.parametrize("state", ["open", "closed", "merged"])
+def test_what_was_trained_and_proposed_is_not_trained_again(
+    api: Kubernetes, folders: Path, state: str
+) -> None:
+    sha = "4" * 40
+    made = samples.released(model="flight_delay")
+    content = release.dumps(made).encode()
+    forge = Forge(**{sha: {"environments/dev/models/flight_delay.yaml": content}})
+    forge.proposed = [proposal("release/flight_delay-3-0a0a0a0a", sha, state)]
+    trained = Trained(**{made.mlflow.run: code(folders)})
+    assert run(api, folders, trained=trained, forge=forge) == []
     assert api.workflows == {}
+
+
+def test_what_was_only_tried_on_a_branch_is_trained_once_merged(
+    api: Kubernetes, folders: Path
+) -> None:
+    """Its workflow and its run are there, and no proposal of it."""
+    training.start(api.cluster, "flight_delay", HEAD, "dev", dry_run=True)
+    sha = "4" * 40
+    content = release.dumps(samples.released(model="flight_delay")).encode()
+    forge = Forge(**{sha: {"environments/dev/models/flight_delay.yaml": content}})
+    forge.proposed = [
+        proposal("release/flight_delay-2-0a0a0a0a", sha, "merged"),  # of another run
+        proposal("release/flight_delay-1-0a0a0a0a", "5" * 40, "closed"),  # of whose commit is gone
+    ]
+    [name] = run(api, folders, trained=Trained(tried=code(folders)), forge=forge)
+    values = api.workflows[name]["spec"]["arguments"]["parameters"]
+    assert {"name": "dry-run", "value": "false"} in values
+    assert len(api.workflows) == 2
+
+
+def proposal(head: str, sha: str, state: str) -> PullRequest:
+    return PullRequest(
+        number=1,
+        url="",
+        title="",
+        body="",
+        head=head,
+        base="main",
+        sha=sha,
+        state="open" if state == "open" else "closed",
+        merged=state == "merged",
+        merge_sha=None,
+    )
 
 
 def test_two_that_notice_at_once_start_one(
@@ -349,12 +399,12 @@ def test_aliases_and_runs_are_mlflows_own(mlflow_server: str) -> None:
         assert registry.aliases()["follows"] == {}
         with pytest.raises(SlipwayError, match="MLflow has no version 9 of follows"):
             registry.set_alias("follows", "dev", 9)
-        assert registry.has_trained("never", "sha256:a") is False
+        assert registry.runs("never", "sha256:a") == []
         run = client.create_run(experiment, tags={"slipway.code_digest": "sha256:a"}).info.run_id
-        assert registry.has_trained("follows", "sha256:a") is False
+        assert registry.runs("follows", "sha256:a") == []
         client.set_terminated(run, "FINISHED")
-        assert registry.has_trained("follows", "sha256:a") is True
-        assert registry.has_trained("follows", "sha256:b") is False
+        assert registry.runs("follows", "sha256:a") == [run]
+        assert registry.runs("follows", "sha256:b") == []
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slipway import attestation, digests, evidence, release, store
+from slipway import attestation, digests, evidence, release, store, training
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
 from slipway.forge import ForgeError, NotFound, PullRequest
@@ -26,6 +26,7 @@ class Forge:
         self.opened: list[PullRequest] = []
         self.said: dict[int, str] = {}
         self.messages: list[str] = []
+        self.unmerged: set[str] = set()
 
     def __enter__(self) -> Forge:
         return self
@@ -106,6 +107,7 @@ def run(forge: Forge, objects: Objects, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SLIPWAY_EVIDENCE_KEYS", str(tmp_path / "public.pem"))
     monkeypatch.setattr(propose, "Store", lambda: objects)
     monkeypatch.setattr(propose, "from_environment", lambda: forge)
+    monkeypatch.setattr(training, "is_merged", lambda _, commit: commit not in forge.unmerged)
 
     def step(document: Evidence | None = None, **changes: str) -> dict[str, str]:
         about = document or samples.document()
@@ -234,6 +236,30 @@ def test_a_left_over_branch_does_not_drag_an_old_main_along(forge: Forge, run: A
     forge.branches["main"]["other"] = b"new"
     run()
     assert "other" in forge.branches[forge.opened[1].head]
+
+
+def test_what_a_branch_trained_closes_nobodys_pull_request(forge: Forge, run: Any) -> None:
+    run(version="5")
+    branches = set(forge.branches)
+    tried = samples.document(evaluation=samples.evaluation(code="b7" * 20))
+    forge.unmerged.add("b7" * 20)
+    made = run(tried, version="6")
+    assert made["pull-request"] == ""
+    assert made["note"] == (
+        "main does not have b7b7b7b7b7b7; merge it, and main's training proposes"
+    )
+    assert release.parse(made["release"], PATH).version == 6
+    assert [p.state for p in forge.opened] == ["open"]
+    assert (forge.said, set(forge.branches)) == ({}, branches)
+    forge.unmerged.clear()
+    assert run(tried, version="6")["pull-request"] == "2"
+
+
+def test_the_bento_of_main_is_said_to_be_there_whoever_trained_it(forge: Forge, run: Any) -> None:
+    run()
+    forge.merge(1)
+    forge.unmerged.add(samples.evaluation().code)
+    assert "has this bento and this runtime image" in run()["note"]
 
 
 def test_forks_and_other_models_are_let_alone(forge: Forge, run: Any) -> None:

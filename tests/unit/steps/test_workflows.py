@@ -97,9 +97,11 @@ def test_promotions_of_one_model_to_one_environment_take_turns() -> None:
         )
 
 
-def test_a_training_is_not_a_dry_run_and_runs_on_the_platforms_image() -> None:
+def test_a_training_proposes_unless_asked_not_to_and_runs_on_the_platforms_image() -> None:
     given = flags(steps("train")["propose"])
-    assert (given["dry-run"], given["break-glass"]) == ("false", "")
+    assert (given["dry-run"], given["break-glass"]) == ("{{workflow.parameters.dry-run}}", "")
+    defaults = {p["name"]: p.get("value") for p in spec("train")["arguments"]["parameters"]}
+    assert defaults["dry-run"] == "false"
     assert given["runtime-image"] == "{{workflow.parameters.serving-image}}"
     promoted = flags(steps("promote")["propose"])
     assert promoted["runtime-image"] == "{{inputs.parameters.runtime-image}}"
