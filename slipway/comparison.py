@@ -24,7 +24,7 @@ from slipway.evidence import (
     Test,
 )
 from slipway.release import Strict
-from slipway.tasks import TASKS, MeanName, MetricName, TaskName
+from slipway.tasks import TASKS, BoundedName, MeanName, TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ class EvidencePolicy(Strict):
     alpha: Level = Field(default=0.05, description="one-sided, of each family after Holm")
     confidence: Level = Field(default=0.95, description="of the intervals of differences")
     resamples: Annotated[int, Field(ge=100, le=10_000)] = 1000
-    margins: dict[MetricName, Margin] = Field(
+    margins: dict[BoundedName, Margin] = Field(
         default={},
         description="what a metric may lose and still be non-inferior; one that is not named here "
         "is tested for superiority alone",

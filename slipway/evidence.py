@@ -62,6 +62,7 @@ class Slice(Strict):
     column: str
     value: str
     rows: Count
+    groups: Count = Field(description="independent observations among them")
     mean_outcome: Finite
     mean_prediction: Finite
     metrics: dict[MetricName, Finite]
@@ -187,6 +188,9 @@ class Evaluation(Strict):
         description="skill over each baseline: 1 - squared error / the baseline's, paired"
     )
     reliability: list[Bin]
+    calibration_chance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        description="the calibration error that chance alone would show of so few rows"
+    )
     by_period: dict[str, dict[MetricName, Finite]] = Field(
         description="holdout partition to metrics"
     )

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -82,6 +82,16 @@ class Scores(ABC):
         error = np.abs(weights @ off).sum(axis=1) / rows / self.unit
         found = self.weighed(weights, means) | {"calibration_error": error}
         return {name: found[name] for name in self.task.metrics}
+
+    def chance(self) -> float:
+        """The calibration error that chance alone would show of these rows: of each bin the mean
+        distance that a mean as uncertain as its own has from its true value."""
+        bins, off, error = self.bins(), self.p - self.y, 0.0
+        for index in np.unique(bins):
+            groups, gains = self.groups[bins == index], off[bins == index]
+            if np.ptp(groups):
+                error += mean_gain(gains, groups).error * len(gains)
+        return error * float(np.sqrt(2 / np.pi)) / len(off) / self.unit
 
     @property
     @abstractmethod
@@ -395,8 +405,8 @@ def fairness(
 ) -> Fairness | None:
     """Differences between the values of one column, as `Fairness` describes them.
 
-    Only values with at least `smallest` rows count, and of classes those with both outcomes: a rate
-    of few rows is chance. None when fewer than two are left. The worst group has the lowest
+    Only values with at least `smallest` rows count, and of classes half as many of each outcome: a
+    rate of few rows is chance. None when fewer than two are left. The worst group has the lowest
     balanced accuracy, or the largest mean absolute error.
     """
     names, codes = np.unique(np.asarray(values, dtype=str), return_inverse=True)
@@ -404,7 +414,7 @@ def fairness(
     fit = sizes >= smallest
     if isinstance(found, Probabilities):
         positives = np.bincount(codes, found.y)
-        fit &= (positives > 0) & (positives < sizes)
+        fit &= np.minimum(positives, sizes - positives) >= smallest / 2
     if fit.sum() < 2:
         return None
     keep = fit[codes]
@@ -474,13 +484,16 @@ def _errors(found: Scores, column: str, groups: Any, keep: Any) -> Fairness:
 
 
 _CATEGORIES = 20
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 
 
 def psi(reference: pd.Series, current: pd.Series) -> float:
     """Population stability index of one column, over bins that `reference` fixes.
 
-    Numbers: its deciles. Text: its 20 most frequent values, and all others as one. Missing values
-    are a bin of their own. Half a row is added to each bin, so that an empty one is finite.
+    Numbers: each value that a tenth of the rows have, and the deciles of all others. Text, and
+    numbers of which there are no more than 20: the 20 most frequent values, and all others as one.
+    Missing values are a bin of their own. Half a row is added to each bin, so that an empty one is
+    finite.
     """
     import pandas as pd
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
@@ -488,13 +501,19 @@ def psi(reference: pd.Series, current: pd.Series) -> float:
     def numeric(column: pd.Series) -> bool:
         return is_numeric_dtype(column) and not is_bool_dtype(column)
 
-    if numeric(reference) and numeric(current):
-        edges = np.unique(np.asarray(reference.dropna().quantile(np.arange(1, BINS) / BINS)))
-        bins = len(edges) + 2
+    if numeric(reference) and numeric(current) and reference.nunique() > _CATEGORIES:
+        known = np.asarray(reference.dropna(), dtype=float)
+        values, counts = np.unique(known, return_counts=True)
+        frequent = values[counts >= len(known) / BINS]
+        others = known[~np.isin(known, frequent)]
+        edges = np.unique(np.r_[frequent, np.quantile(others, np.arange(1, BINS) / BINS)])
+        bins = 2 * len(edges) + 2
 
         def code(column: pd.Series) -> Codes:
             values = np.asarray(column, dtype=float)
-            return np.where(np.isnan(values), bins - 1, np.searchsorted(edges, values, "right"))
+            # A value that is an edge has a bin of its own, between those on either side.
+            sides = [np.searchsorted(edges, values, side) for side in _SIDES]
+            return np.where(np.isnan(values), bins - 1, sides[0] + sides[1])
     else:
         frequent = reference.value_counts().index[:_CATEGORIES]
         bins = len(frequent) + 2

@@ -57,6 +57,7 @@ def evaluation(**changes: Any) -> Evaluation:
         "baselines": {"base_rate": {"brier": 0.2}},
         "gain": {"base_rate": estimate},
         "reliability": [],
+        "calibration_chance": 0.0,
         "by_period": {},
         "slices": [],
         "fairness": [],

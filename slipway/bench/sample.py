@@ -118,12 +118,14 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
                 }
                 for n in range(10)
             ],
+            "calibration_chance": 0.008,
             "by_period": dict.fromkeys(_months(11, 13), metrics),
             "slices": [
                 {
                     "column": column,
                     "value": value,
                     "rows": 1000,
+                    "groups": 61,
                     "mean_outcome": 0.24,
                     "mean_prediction": 0.23,
                     "metrics": metrics,

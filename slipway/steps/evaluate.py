@@ -91,6 +91,7 @@ def run(
             name: statistics.metrics(config.task, holdout_y, p) for name, p in baselines.items()
         },
         gain=gain,
+        calibration_chance=found.chance(),
         validation=report,
         signature=signature(run),
         **by_part(found, table, config.decision_threshold),
@@ -141,6 +142,7 @@ def slices(columns: dict[str, Any], found: Scores) -> Iterator[Slice]:
                 column=column,
                 value=str(value),
                 rows=int(mask.sum()),
+                groups=len(np.unique(found.groups[mask])),
                 mean_outcome=float(y[mask].mean()),
                 mean_prediction=float(p[mask].mean()),
                 metrics=statistics.metrics(found.task.name, y[mask], p[mask], found.deviation),

@@ -148,7 +148,14 @@ def test_the_champions_metrics_have_intervals() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"margins": {"auc": 0.1}}, {"alpha": 1.0}, {"margins": {"brier": -0.1}}, {"alfa": 1}]
+    "wrong",
+    [
+        {"margins": {"auc": 0.1}},
+        {"margins": {"calibration_error": 0.1}},
+        {"alpha": 1.0},
+        {"margins": {"brier": -0.1}},
+        {"alfa": 1},
+    ],
 )
 def test_a_wrong_policy_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

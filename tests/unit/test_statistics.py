@@ -289,6 +289,29 @@ def test_holm_by_hand_and_over_a_family() -> None:
 # Fairness and drift
 
 
+def test_few_of_either_outcome_are_no_rate() -> None:
+    y = np.tile(np.r_[np.ones(15), np.zeros(285)], 2)
+    values = ["a"] * 300 + ["b"] * 300
+    assert s.fairness(s.Probabilities(y, y * 0.9), "x", values, 0.5, 100) is None
+
+
+@pytest.mark.slow
+def test_chance_is_what_a_calibrated_model_shows() -> None:
+    random = np.random.default_rng(9)
+    for rows in (500, 2000):
+        shown, told = [], []
+        for _ in range(200):
+            p = random.random(rows)
+            scores = s.Probabilities((random.random(rows) < p).astype(float), p)
+            shown.append(scores.metrics()["calibration_error"][0])
+            told.append(scores.chance())
+        assert np.mean(told) == pytest.approx(np.mean(shown), rel=0.05)
+        beyond = np.sqrt(np.maximum(np.square(shown) - np.square(told), 0))
+        # Of 0.03 that prod allows.
+        assert np.mean(beyond > 0.03) < 0.15
+        assert np.mean(np.array(shown) > 0.03) > (0.8 if rows == 500 else 0.02)
+
+
 def test_fairness_by_hand() -> None:
     def rows(n: int, outcome: int, probability: float) -> list[tuple[int, float]]:
         return [(outcome, probability)] * n
@@ -296,7 +319,7 @@ def test_fairness_by_hand() -> None:
     groups = {
         "a": rows(8, 1, 0.9) + rows(2, 1, 0.1) + rows(9, 0, 0.1) + rows(1, 0, 0.5),
         "b": rows(4, 1, 0.9) + rows(6, 1, 0.1) + rows(10, 0, 0.1),
-        "few": rows(1, 1, 0.1) + rows(1, 0, 0.9),
+        "few": rows(1, 1, 0.1) + rows(9, 0, 0.9),
         "one outcome": rows(20, 0, 0.9),
     }
     y, p = np.array([row for g in groups.values() for row in g], dtype=float).T
@@ -328,6 +351,21 @@ def test_psi_is_zero_for_equal_data_and_grows_with_the_shift() -> None:
     assert small < 0.02 < 0.5 < large
     assert s.psi(old, old.where(old.index % 2 == 0)) > 0.5  # missing is a value like others
     assert s.psi(pd.Series([1.0] * 100), pd.Series([1.0] * 50)) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (np.r_[np.ones(250), np.zeros(4750)], np.r_[np.ones(2500), np.zeros(2500)]),
+        (np.r_[np.arange(1, 251), np.zeros(4750)], np.r_[np.arange(1, 4501), np.zeros(500)]),
+        (np.r_[np.arange(1, 251), np.zeros(4750)], np.r_[np.arange(1, 251) * 100, np.zeros(4750)]),
+        (np.full(5000, 3.0), np.arange(5000.0)),
+    ],
+    ids=["rare yes", "seldom any", "seldom, and larger", "constant"],
+)
+def test_psi_sees_what_happens_to_values_that_most_rows_have(old: Any, new: Any) -> None:
+    assert s.psi(pd.Series(old), pd.Series(old)) == 0
+    assert s.psi(pd.Series(old), pd.Series(new)) > 0.1
 
 
 def test_psi_by_hand_for_text() -> None:

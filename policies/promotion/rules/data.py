@@ -12,10 +12,14 @@ from slipway.release import Strict
 
 
 class Limits(Strict):
-    """`maximum_psi`: population stability index of any column; 0.1 is slight, 0.25 is much."""
+    """`maximum_psi`: population stability index of any column; 0.1 is slight, 0.25 is much.
+
+    `ignore`: columns that always move, such as an order's number.
+    """
 
     minimum_rows: Annotated[int, Field(ge=1)]
     maximum_psi: Annotated[float, Field(gt=0)]
+    ignore: tuple[str, ...] = ()
 
 
 def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
@@ -31,14 +35,15 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
         return
     if not compared.drift:
         raise NotEvaluated("the evidence measures no drift from the champion", fix=subject.again)
-    far = sorted((d for d in compared.drift if d.psi > limits.maximum_psi), key=lambda d: -d.psi)
+    judged = [d for d in compared.drift if d.column not in limits.ignore]
+    far = sorted((d for d in judged if d.psi > limits.maximum_psi), key=lambda d: -d.psi)
     for drift in far:
         yield failed(
             f"{drift.column} drifted: PSI {drift.psi:.3f}, at most {limits.maximum_psi:g}",
             "see whether the source or the world changed; the limit is the platform's to raise",
         )
-    if not far:
-        worst = max(compared.drift, key=lambda d: d.psi)
+    if not far and judged:
+        worst = max(judged, key=lambda d: d.psi)
         yield passed(
             f"largest drift: {worst.column}, PSI {worst.psi:.3f}, at most {limits.maximum_psi:g}"
         )

@@ -87,6 +87,8 @@ def _name(found: Slice) -> str:
 def _floor(metric: str, floor: Floor, slices: list[Slice]) -> Iterator[Finding]:
     for found in slices:
         value = found.metrics.get(metric)
+        if value is None and metric == "roc_auc" and found.mean_outcome in (0, 1):
+            continue  # of one outcome alone there is none
         if value is None:
             yield failed(f"{_name(found)}: not evaluated: the evidence has no {metric} of it")
         elif not floor.holds(value):
@@ -97,7 +99,9 @@ def _floor(metric: str, floor: Floor, slices: list[Slice]) -> Iterator[Finding]:
 
 
 def _worst(metric: str, floor: Floor, slices: list[Slice]) -> str:
-    by_value = sorted(slices, key=lambda s: s.metrics[metric])
+    by_value = sorted((s for s in slices if metric in s.metrics), key=lambda s: s.metrics[metric])
+    if not by_value:
+        return f"{metric}: nowhere defined"
     worst = by_value[-1] if floor.at_most is not None else by_value[0]
     return f"worst {metric}: {_name(worst)}, {worst.metrics[metric]:.4f}, {floor}"
 
@@ -115,7 +119,9 @@ def _champion(
             f"no metric of {task} has a margin for slices",
             fix=f"{subject.policy.file}: name one in evidence.slice_margins",
         )
-    for found, (metric, margin) in itertools.product(slices, margins.items()):
+    # Rows of one group alone say nothing of chance, so no test can be made.
+    testable = [s for s in slices if s.groups > 1]
+    for found, (metric, margin) in itertools.product(testable, margins.items()):
         test = tests.get((found.column, found.value, metric))
         if test is None:
             yield failed(

@@ -26,6 +26,7 @@ def part(column: str, value: str, brier: float, rows: int = 1000) -> Slice:
         column=column,
         value=value,
         rows=rows,
+        groups=rows,
         mean_outcome=0.2,
         mean_prediction=0.2,
         metrics={"brier": brier, "roc_auc": 0.6},

@@ -174,6 +174,7 @@ def platform() -> Platform:
             baselines={},
             gain={},
             reliability=[],
+            calibration_chance=0.0,
             by_period={},
             slices=[],
             fairness=[],

@@ -345,7 +345,7 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "badly calibrated": (
         "calibration",
         lambda: subject(policy=policy(calibration={"maximum_error": 0.017})),
-        "calibration error 0.0180 [0.0120, 0.0260], at most 0.017",
+        "calibration error 0.0180 [0.0120, 0.0260], beyond the 0.0000 of chance 0.0180, at most 0.017",
     ),
     "calibration unknown": (
         "calibration",
@@ -623,6 +623,49 @@ PASSES: dict[str, tuple[str, Callable[[], Subject], str, str]] = {
         ),
         "pass",
         "2 slices, 1 below 500 rows not judged",
+    ),
+    "calibrated as far as so few rows tell": (
+        "calibration",
+        lambda: subject(
+            policy=policy(calibration={"maximum_error": 0.017}),
+            evidence=found(calibration_chance=0.015),
+        ),
+        "pass",
+        "beyond the 0.0150 of chance 0.0099, at most 0.017",
+    ),
+    "a slice of one group is not tested": (
+        "slices",
+        lambda: subject(
+            evidence=found(
+                tests=TESTS[:5],
+                slices=[
+                    s.model_copy(update={"groups": 1}) if s.value == "WN" else s for s in SLICES
+                ],
+            )
+        ),
+        "pass",
+        "2 slices, 1 below 500 rows not judged",
+    ),
+    "a slice of one outcome has no ROC curve": (
+        "slices",
+        lambda: subject(
+            evidence=found(
+                slices=[
+                    *SLICES[:1],
+                    SLICES[1].model_copy(update={"mean_outcome": 0, "metrics": {"brier": 0.01}}),
+                ]
+            )
+        ),
+        "pass",
+        "2 slices",
+    ),
+    "drift of a number that grows": (
+        "data",
+        lambda: subject(
+            policy=policy(data={"minimum_rows": 10000, "maximum_psi": 0.01, "ignore": ["origin"]}),
+        ),
+        "pass",
+        "336,776 rows",
     ),
     "slices may be missing": (
         "slices",
