@@ -12,8 +12,8 @@ from typing import Literal
 
 TaskName = Literal["classification", "regression"]
 MetricName = Literal["roc_auc", "brier", "log_loss", "r2", "mae", "rmse", "calibration_error"]
-# Those in which a test can bound a loss. Chance adds to a calibration error, most where the model is
-# good, and hides what was lost.
+# Those in which a test can bound a loss. Chance adds to a calibration error, most to a good model's,
+# and hides what was lost.
 BoundedName = Literal["roc_auc", "brier", "log_loss", "r2", "mae", "rmse"]
 # Means of a loss a row: what a slice can be tested by, too.
 MeanName = Literal["brier", "log_loss", "r2", "mae"]

@@ -308,7 +308,7 @@ def test_chance_is_what_a_calibrated_model_shows() -> None:
         assert np.mean(told) == pytest.approx(np.mean(shown), rel=0.05)
         beyond = np.sqrt(np.maximum(np.square(shown) - np.square(told), 0))
         # Of 0.03 that prod allows.
-        assert np.mean(beyond > 0.03) < 0.15
+        assert np.mean(beyond > 0.03) < 0.25
         assert np.mean(np.array(shown) > 0.03) > (0.8 if rows == 500 else 0.02)
 
 
