@@ -11,7 +11,6 @@ from pydantic import Field
 from slipway.errors import SlipwayError
 from slipway.evidence import (
     Change,
-    Column,
     Comparison,
     Data,
     Dependencies,
@@ -20,7 +19,6 @@ from slipway.evidence import (
     Evaluation,
     Level,
     Positive,
-    Signature,
     Test,
 )
 from slipway.release import Strict
@@ -73,15 +71,17 @@ def compare(
     champion_table: pd.DataFrame,
     policy: EvidencePolicy,
     *,
+    signature: Sequence[Change] = (),
     drift: Sequence[Drift] = (),
     locks: tuple[Dependencies, Dependencies] | None = None,
 ) -> Comparison:
-    """Tests from the predictions tables of one holdout; changes from the two evaluations.
+    """Tests from the predictions tables of one holdout, beside what else differs.
 
     Args:
         table: the challenger's predictions. Its slices and its groups (slipway.statistics: the
             independent observations) are those of the tests.
         champion_table: the champion's on the same rows. Its evaluation may be on others.
+        signature: what callers meet, from slipway.interface.
         drift: of the training data, from `drift` below.
         locks: the challenger's dependencies and the champion's.
 
@@ -140,7 +140,7 @@ def compare(
             *_tests("superiority", whole, policy),
             *_tests("non_inferiority", bounded, policy),
         ],
-        signature=signature_changes(champion.signature, challenger.signature),
+        signature=list(signature),
         drift=list(drift),
         dependencies=dependency_changes(*reversed(locks)) if locks else [],
     )
@@ -215,36 +215,6 @@ def curves(found: Scores, periods: Any) -> dict[str, Any]:
             for here in (periods == period,)
         },
     }
-
-
-def signature_changes(before: Signature, after: Signature) -> list[Change]:
-    """What a caller of `before` meets in `after`. Outputs are named `output …`."""
-    changes: list[Change] = []
-    for prefix, old, new in (
-        ("", before.inputs, after.inputs),
-        ("output ", before.outputs, after.outputs),
-    ):
-        theirs, ours = ({c.name: c for c in columns} for columns in (old, new))
-        for name in sorted(theirs.keys() | ours.keys()):
-            change = _change(theirs.get(name), ours.get(name), output=bool(prefix))
-            if change is not None:
-                changes.append(change.model_copy(update={"name": f"{prefix}{name}".rstrip()}))
-    return changes
-
-
-def _change(old: Column | None, new: Column | None, *, output: bool) -> Change | None:
-    if new is None:
-        return Change(name="", kind="removed", before=old.type) if old else None
-    if old is None:
-        # What is answered besides asks nothing of a caller.
-        optional = output or not new.required
-        kind = "added_optional" if optional else "added_required"
-        return Change(name="", kind=kind, after=new.type)
-    if old.type != new.type:
-        return Change(name="", kind="retyped", before=old.type, after=new.type)
-    if new.required and not old.required and not output:
-        return Change(name="", kind="made_required", before=old.type, after=new.type)
-    return None
 
 
 def dependency_changes(before: Dependencies, after: Dependencies) -> list[str]:

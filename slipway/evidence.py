@@ -237,10 +237,21 @@ class Test(Strict):
 
 
 class Change(Strict):
-    """A column of the signature that differs from the champion's."""
+    """A field of what callers send or get that differs from the champion's (slipway.interface).
+
+    Narrowed is what may be sent, widened what may be answered, in the limits of a type.
+    """
 
     name: str
-    kind: Literal["removed", "retyped", "added_required", "added_optional", "made_required"]
+    kind: Literal[
+        "removed",
+        "retyped",
+        "added_required",
+        "added_optional",
+        "made_required",
+        "narrowed",
+        "widened",
+    ]
     before: str = ""
     after: str = ""
 
@@ -254,7 +265,7 @@ class Comparison(Strict):
     """Challenger against champion, on the challenger's holdout, from stored predictions."""
 
     tests: list[Test]
-    signature: list[Change]
+    signature: list[Change] = Field(description="of the service's requests and answers")
     drift: list[Drift]
     dependencies: list[str] = Field(description="`name old -> new`, absent sides as `-`")
 

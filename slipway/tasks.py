@@ -12,7 +12,7 @@ from typing import Literal
 
 TaskName = Literal["classification", "regression"]
 MetricName = Literal["roc_auc", "brier", "log_loss", "r2", "mae", "rmse", "calibration_error"]
-# Those in which a test can bound a loss. Chance adds to a calibration error, most to a good model's,
+# Those in which a test can bound a loss. Chance adds to a calibration error, most to a good one,
 # and hides what was lost.
 BoundedName = Literal["roc_auc", "brier", "log_loss", "r2", "mae", "rmse"]
 # Means of a loss a row: what a slice can be tested by, too.

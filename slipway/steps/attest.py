@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from slipway import attestation, comparison, digests, evidence, gates, paths, store
+from slipway import attestation, comparison, digests, evidence, gates, interface, paths, store
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Dependencies, Evaluation, Evidence, PolicyPin, Serving
@@ -102,11 +102,14 @@ def write(
     Raises:
         BadInput: the bento is not made of the model that was evaluated.
         NotComparable: the champion's predictions are of other rows.
+        SlipwayError: one of the bentos does not say what its callers send and get.
     """
-    check_bento(objects.get("bentos", bento.digest), bento, challenger)
+    content = objects.get("bentos", bento.digest)
+    check_bento(content, bento, challenger)
+    offered = interface.read(content, store.uri("bentos", bento.digest))
     compared, against = None, None
     if champion:
-        theirs = champion.evidence.evaluation
+        theirs, before = champion.evidence.evaluation, champion.release.bento.digest
         table = predictions.get(objects, champion_predictions, challenger.task)
         compared = comparison.compare(
             challenger,
@@ -114,13 +117,16 @@ def write(
             theirs,
             table,
             policy.evidence,
+            signature=interface.changes(
+                interface.read(objects.get("bentos", before), store.uri("bentos", before)), offered
+            ),
             drift=comparison.drift(objects, challenger.data, theirs.data),
             locks=(dependencies, champion.evidence.dependencies),
         )
         answered = predictions.scores(table, challenger.task)
         against = evidence.Champion(
             version=champion.release.version,
-            bento=champion.release.bento.digest,
+            bento=before,
             evidence=champion.release.evidence.digest,
             commit=theirs.code,
             data=theirs.data.digest,

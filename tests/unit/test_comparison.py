@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from slipway import comparison
+from slipway import comparison, evidence
 from slipway.comparison import EvidencePolicy, NotComparable
-from slipway.evidence import Column, Comparison, Data, Package, Signature
+from slipway.evidence import Change, Comparison, Data, Package
 from slipway.steps import dataset, predictions
 from tests import samples
 from tests.samples import Objects
@@ -165,50 +165,6 @@ def test_a_wrong_policy_is_refused(wrong: dict[str, Any]) -> None:
 # Changes
 
 
-def signature(inputs: list[Column], outputs: list[Column] | None = None) -> Signature:
-    return Signature(
-        digest=samples.digest("51"),
-        inputs=inputs,
-        outputs=outputs or [Column(name="0", type="float64(-1, 2)")],
-    )
-
-
-A, B = Column(name="a", type="double"), Column(name="b", type="string", required=False)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "change", "breaks"),
-    [
-        ([A, B], [A, B], None, False),
-        ([A, B], [A], ("b", "removed", "string", ""), True),
-        ([A], [A, B], ("b", "added_optional", "", "string"), False),
-        ([B], [A, B], ("a", "added_required", "", "double"), True),
-        ([A], [Column(name="a", type="string")], ("a", "retyped", "double", "string"), True),
-        (
-            [B],
-            [Column(name="b", type="string")],
-            ("b", "made_required", "string", "string"),
-            True,
-        ),
-        ([Column(name="b", type="string")], [B], None, False),
-    ],
-)
-def test_what_breaks_a_caller(
-    before: list[Column], after: list[Column], change: tuple[str, ...] | None, breaks: bool
-) -> None:
-    found = comparison.signature_changes(signature(before), signature(after))
-    assert [(c.name, c.kind, c.before, c.after) for c in found] == ([change] if change else [])
-    assert any(c.breaks for c in found) == breaks
-
-
-def test_an_output_besides_asks_nothing_of_a_caller() -> None:
-    old, more = signature([A]), signature([A], [Column(name="0", type="float64(-1, 2)"), A])
-    (added,) = comparison.signature_changes(old, more)
-    assert (added.name, added.kind, added.breaks) == ("output a", "added_optional", False)
-    (removed,) = comparison.signature_changes(more, old)
-    assert (removed.name, removed.breaks) == ("output a", True)
-
-
 def test_dependencies_that_differ() -> None:
     old, new = (
         samples.dependencies(
@@ -221,6 +177,16 @@ def test_dependencies_that_differ() -> None:
     evaluation, scores = samples.evaluation(), table(0.2)
     whole = comparison.compare(evaluation, scores, evaluation, scores, POLICY, locks=(new, old))
     assert whole.dependencies == found
+
+
+def test_what_the_model_itself_takes_is_no_callers_matter() -> None:
+    column = evidence.Column(name="engineered", type="double")
+    signature = evidence.Signature(digest=samples.digest("52"), inputs=[column], outputs=[])
+    old, scores = samples.evaluation(), table(0.2)
+    new = samples.evaluation(signature=signature)
+    assert comparison.compare(new, scores, old, scores, POLICY).signature == []
+    met = [Change(name="/predict x", kind="removed", before="number")]
+    assert comparison.compare(new, scores, old, scores, POLICY, signature=met).signature == met
 
 
 def test_training_data_that_moved_is_told_by_column() -> None:

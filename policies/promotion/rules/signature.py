@@ -1,4 +1,4 @@
-"""Callers of the champion are understood by the challenger."""
+"""Callers of the champion are understood by the challenger, and understand its answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
         else:
             yield failed(
                 f"{message}: breaks callers",
-                "keep the column, or release it as another model beside this one",
+                "keep what callers send and get, or release it as another model beside this one",
             )
     if not any(c.breaks for c in compared.signature):
         added = [c.name for c in compared.signature]

@@ -369,6 +369,22 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
         ),
         "seats: retyped (long -> string): breaks callers",
     ),
+    "an input with less room": (
+        "signature",
+        lambda: subject(
+            evidence=found(
+                signature=[
+                    Change(
+                        name="/predict flight.seats",
+                        kind="narrowed",
+                        before="maximum 900",
+                        after="maximum 400",
+                    )
+                ]
+            )
+        ),
+        "/predict flight.seats: narrowed (maximum 900 -> maximum 400): breaks callers",
+    ),
     "another signature than evaluated": (
         "signature",
         lambda: subject(proposed=edited(signature=release.Signature(digest=digest("00")))),

@@ -16,13 +16,20 @@ from slipway import attestation, digests, evidence, gates, paths, release, store
 from slipway.attestation import Unverified
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Data, Evidence
-from slipway.release import Release
+from slipway.release import Bento, Release
 from slipway.steps import attest, dataset, predictions, rescore, select, tracking
 from tests import samples
 from tests.samples import KEY, KEYS, Objects
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ROWS = 600
+API = """
+paths:
+  /predict:
+    post:
+      requestBody: {content: {application/json: {schema: {properties: {x: {type: number}}}}}}
+      responses: {200: {content: {application/json: {schema: {type: number}}}}}
+"""
 
 
 @dataclass
@@ -53,6 +60,11 @@ def table(skill: float) -> pd.DataFrame:
     )
 
 
+def offering(api: str) -> dict[str, bytes]:
+    """The files of a bento that say what callers send and get."""
+    return {"bento.yaml": b"name: toy\n", "apis/openapi.yaml": api.encode()}
+
+
 @dataclass
 class Scene:
     """`toy` as package left it, and a main on which an environment may have a champion."""
@@ -79,11 +91,12 @@ class Scene:
         file.write_text(release.dumps(made))
         return made
 
-    def champion(self, skill: float = 0.2) -> dict[str, str]:
+    def champion(self, skill: float = 0.2, api: str = API) -> dict[str, str]:
         """A champion in dev; the arguments by which attest is told of it."""
         scores = predictions.put(self.objects, table(skill))
+        bento = self.objects.put_files("bentos", offering(api) | {"of": b"the champion"})
         document = samples.document(
-            bento=samples.bento("c0"),
+            bento=Bento(digest=bento, uri=store.uri("bentos", bento), size=7),
             evaluation=samples.evaluation(data=self.data("old"), predictions=scores),
         )
         made = self.release("dev", document)
@@ -107,7 +120,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     objects = Objects()
     model = {"model.onnx": b"weights"}
     model_digest = objects.put("bentos", store.tar(model))
-    bento = store.tar({"bento.yaml": b"name: toy\n", "src/model/model.onnx": b"weights"})
+    bento = store.tar(offering(API) | {"src/model/model.onnx": b"weights"})
     mlflow = MLflow(model_digest)
     made = Scene(tmp_path, objects, mlflow, {})
     found = samples.evaluation(
@@ -160,13 +173,37 @@ def test_a_challenger_is_compared_with_the_champion_on_main(scene: Scene) -> Non
     told = scene.champion()
     found = scene.run(**told)
     assert found.champion
-    assert found.champion.bento == samples.bento("c0").digest
+    made = release.parse((scene.root / release.path("dev", "toy")).read_bytes(), "toy.yaml")
+    assert found.champion.bento == made.bento.digest != found.bento.digest
     assert found.champion.evidence == told["champion"]
     assert found.champion.metrics["brier"].value > 0.1
     assert found.comparison
     better = {t.metric for t in found.comparison.tests if t.kind == "superiority" and t.passed}
     assert "brier" in better
     assert {d.column for d in found.comparison.drift} == {"distance", "origin"}
+
+
+def test_callers_meet_what_the_two_bentos_declare(scene: Scene) -> None:
+    """Of which the models' signatures know nothing."""
+    found = scene.run(**scene.champion(api=API.replace("{x:", "{radius:")))
+    assert found.comparison
+    assert [(c.name, c.kind) for c in found.comparison.signature] == [
+        ("/predict radius", "removed"),
+        ("/predict x", "added_optional"),
+    ]
+    same = scene.run(**scene.champion())
+    assert same.comparison
+    assert same.comparison.signature == []
+
+
+@pytest.mark.parametrize("api", ["", "paths: [", "paths: {/predict: {post: {}}}"])
+def test_a_champion_whose_api_is_not_to_be_read_is_named(scene: Scene, api: str) -> None:
+    told = scene.champion(api=api)
+    with pytest.raises(
+        SlipwayError, match=r"s3://bentos/sha256/.*: what its callers(.|\n)*fix: release a bento"
+    ):
+        scene.run(**told)
+    assert not scene.mlflow.files
 
 
 def test_another_champion_than_the_one_rescored_is_refused(scene: Scene) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slipway import bento, digests, evidence, paths
+from slipway import bento, digests, evidence, interface, paths
 from slipway.bento import Folder
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Dependencies, Evaluation, Evidence, Serving
@@ -455,6 +455,16 @@ def test_the_bento_is_the_same_bytes_each_time(
     assert digests.of(again) == packaged["bento"]
     sources = {name.removeprefix("src/") for name in untar(again) if name.endswith(".py")}
     assert sources == {"service.py", "features.py", "envelope.py"}
+    offered = interface.read(again, "")
+    seats = offered["/predict flight.plane_seats"]
+    assert (str(seats), seats.required) == ("number or null", True)
+    assert str(offered["/predict_batch flights[].scheduled_departure"]) == "string date-time"
+    assert {n for n in offered if n.startswith("output ")} == {
+        *("output /predict", "output /predict probability_late"),
+        *("output /predict_batch", "output /predict_batch []"),
+        "output /predict_batch [].probability_late",
+    }
+    assert {name.split()[0] for name in offered} == {"/predict", "/predict_batch", "output"}
 
 
 @pytest.mark.slow
