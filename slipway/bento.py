@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,10 +97,24 @@ class Training(Protocol):
 
 
 class Split(Strict):
-    """Which partitions the model learns from, and which it is judged on."""
+    """Which partitions the model learns from, and which it is judged on: each named once."""
 
     train: Annotated[list[str], Field(min_length=1)]
     holdout: Annotated[list[str], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        # Its rows would count so many times, and intervals would be narrower than they are.
+        for name, times in Counter([*self.train, *self.holdout]).items():
+            if times > 1:
+                sides = (("train", self.train), ("holdout", self.holdout))
+                where = " and ".join(side for side, names in sides if name in names)
+                raise PydanticCustomError(
+                    "slipway",
+                    "{name} is named {times} times in {where}",
+                    {"name": name, "times": times, "where": where},
+                )
+        return self
 
     @model_validator(mode="after")
     def _holdout_is_later(self) -> Self:

@@ -20,6 +20,8 @@ from slipway.evidence import (
     Level,
     Positive,
     Test,
+    Yardstick,
+    YardstickChange,
 )
 from slipway.release import Strict
 from slipway.tasks import TASKS, BoundedName, MeanName, TaskName
@@ -140,6 +142,7 @@ def compare(
             *_tests("superiority", whole, policy),
             *_tests("non_inferiority", bounded, policy),
         ],
+        yardstick=yardstick_changes(champion, challenger),
         signature=list(signature),
         drift=list(drift),
         dependencies=dependency_changes(*reversed(locks)) if locks else [],
@@ -215,6 +218,35 @@ def curves(found: Scores, periods: Any) -> dict[str, Any]:
             for here in (periods == period,)
         },
     }
+
+
+def yardstick_changes(champion: Evaluation, challenger: Evaluation) -> list[YardstickChange]:
+    """What the challenger's own model.yaml and code say of how both are now measured, where the
+    champion's said otherwise."""
+
+    def outcomes(of: Evaluation, names: Sequence[str]) -> list[str]:
+        return [f"{name} {of.holdout.outcomes[name]}" for name in names]
+
+    def threshold(of: Evaluation) -> list[str]:
+        return [] if of.decision_threshold is None else [f"{of.decision_threshold:g}"]
+
+    old, new = champion.holdout, challenger.holdout
+    theirs, ours = old.outcomes, new.outcomes
+    other = [name for name in ours if name in theirs and theirs[name] != ours[name]]
+    seen = [name for name in new.partitions if name in champion.data.train]
+    sides: list[tuple[Yardstick, list[str], list[str]]] = [
+        ("group", [old.group] if old.group else [], [new.group] if new.group else []),
+        ("slices", champion.slice_columns, challenger.slice_columns),
+        ("decision threshold", threshold(champion), threshold(challenger)),
+        ("holdout", old.partitions, new.partitions),
+        ("outcomes", outcomes(champion, other), outcomes(challenger, other)),
+        ("champion's training", [], seen),
+    ]
+    return [
+        YardstickChange(what=what, before=before, after=after)
+        for what, before, after in sides
+        if set(before) != set(after)
+    ]
 
 
 def dependency_changes(before: Dependencies, after: Dependencies) -> list[str]:

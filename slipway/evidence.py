@@ -44,6 +44,7 @@ class Holdout(Strict):
 
     digest: Digest
     partitions: list[str]
+    outcomes: dict[str, Digest] = Field(description="partition to what came of its rows, in order")
     group: str = Field(
         default="", description="column whose values are the independent observations; else rows"
     )
@@ -194,7 +195,9 @@ class Evaluation(Strict):
     by_period: dict[str, dict[MetricName, Finite]] = Field(
         description="holdout partition to metrics"
     )
+    slice_columns: list[str] = Field(description="also those without a value of enough rows")
     slices: list[Slice]
+    decision_threshold: Share | None = Field(description="of classes, where fairness is measured")
     fairness: list[Fairness]
     validation: Validation
     signature: Signature
@@ -261,10 +264,36 @@ class Change(Strict):
         return self.kind != "added_optional"
 
 
+Yardstick = Literal[
+    "group", "slices", "decision threshold", "holdout", "outcomes", "champion's training"
+]
+
+
+class YardstickChange(Strict):
+    """What the challenger is measured by, and the champion was not when it came.
+
+    `outcomes` are of partitions that both were evaluated on: the target is another, or the rows.
+    `champion's training`: partitions of the challenger's holdout that the champion learned from.
+    """
+
+    what: Yardstick
+    before: list[str]
+    after: list[str]
+
+    @property
+    def matters(self) -> bool:
+        """Whether it can decide the comparison: more slices cannot, nor can a later holdout."""
+        before, after = set(self.before), set(self.after)
+        if self.what == "holdout" and before and after and max(before) < max(after):
+            return False
+        return self.what not in ("slices", "holdout") or not before <= after
+
+
 class Comparison(Strict):
     """Challenger against champion, on the challenger's holdout, from stored predictions."""
 
     tests: list[Test]
+    yardstick: list[YardstickChange]
     signature: list[Change] = Field(description="of the service's requests and answers")
     drift: list[Drift]
     dependencies: list[str] = Field(description="`name old -> new`, absent sides as `-`")

@@ -285,6 +285,10 @@ def _changes(found: ReleaseVerdict, compare_url: CompareUrl | None) -> str:
             f"| {code(c.before)} | {code(c.after)} |"
             for c in compared.signature
         ]
+        rows += [
+            _row(f"yardstick: {c.what}", ", ".join(c.before), ", ".join(c.after))
+            for c in compared.yardstick
+        ]
         moved = sorted(compared.drift, key=lambda d: -d.psi)[:3]
         if moved:
             named = ", ".join(f"{plain(d.column)} {d.psi:.3f}" for d in moved)

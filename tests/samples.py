@@ -44,6 +44,7 @@ def evaluation(**changes: Any) -> Evaluation:
         "holdout": evidence.Holdout(
             digest=digest("a0"),
             partitions=["part-1"],
+            outcomes={"part-1": digest("0a")},
             rows=10,
             unknown=0,
             mean_outcome=0.5,
@@ -59,7 +60,9 @@ def evaluation(**changes: Any) -> Evaluation:
         "reliability": [],
         "calibration_chance": 0.0,
         "by_period": {},
+        "slice_columns": [],
         "slices": [],
+        "decision_threshold": 0.5,
         "fairness": [],
         "validation": evidence.Validation(rows=10, columns=2, checks=["no column is missing"]),
         "signature": evidence.Signature(digest=digest("51"), inputs=[], outputs=[]),

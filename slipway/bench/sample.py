@@ -99,6 +99,7 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
             "holdout": {
                 "digest": _digest("holdout"),
                 "partitions": _months(11, 13),
+                "outcomes": {month: _digest(month) for month in _months(11, 13)},
                 "rows": ROWS,
                 "unknown": 1200,
                 "mean_outcome": 0.24,
@@ -120,6 +121,8 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
             ],
             "calibration_chance": 0.008,
             "by_period": dict.fromkeys(_months(11, 13), metrics),
+            "slice_columns": list(SLICES),
+            "decision_threshold": 0.5,
             "slices": [
                 {
                     "column": column,
@@ -175,6 +178,7 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
         },
         "comparison": {
             "tests": tests,
+            "yardstick": [],
             "signature": [],
             "drift": [{"column": f"column_{n:02}", "psi": 0.01} for n in range(20)],
             "dependencies": ["package-07 1.2.2 -> 1.2.3"],

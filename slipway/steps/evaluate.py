@@ -78,6 +78,9 @@ def run(
         holdout=Holdout(
             digest=holdout_digest(config.task, manifest, names, outcome),
             partitions=names,
+            outcomes={
+                name: digests.of(_came_of(config.task, outcome[periods == name])) for name in names
+            },
             group=config.group,
             rows=len(holdout_y),
             unknown=len(rows) - len(holdout_y),
@@ -94,6 +97,8 @@ def run(
         calibration_chance=found.chance(),
         validation=report,
         signature=signature(run),
+        slice_columns=config.slices,
+        decision_threshold=config.decision_threshold if config.task == "classification" else None,
         **by_part(found, table, config.decision_threshold),
     )
     _report(evaluation)
@@ -106,14 +111,16 @@ def holdout_digest(
 ) -> Digest:
     """Names the rows and what came of them: code with another target is judged on other rows."""
     found = {part.name: part.digest for part in manifest.partitions}
+    came = digests.of(_came_of(task, outcome))
+    return digests.of_json({"partitions": [found[name] for name in names], "outcome": came})
+
+
+def _came_of(task: TaskName, outcome: Array) -> bytes:
+    """Outcomes as bytes, every NaN as the same."""
     if task == "classification":
-        # 0, 1, or 2 for unknown: every NaN as the same byte.
-        known_or_not = np.nan_to_num(outcome, nan=2).astype(np.uint8).tobytes()
-    else:
-        known_or_not = np.where(np.isnan(outcome), np.nan, outcome).astype("<f8").tobytes()
-    return digests.of_json(
-        {"partitions": [found[name] for name in names], "outcome": digests.of(known_or_not)}
-    )
+        # 0, 1, or 2 for unknown.
+        return np.nan_to_num(outcome, nan=2).astype(np.uint8).tobytes()
+    return np.where(np.isnan(outcome), np.nan, outcome).astype("<f8").tobytes()
 
 
 def by_part(found: Scores, table: pd.DataFrame, threshold: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from slipway import comparison, evidence
 from slipway.comparison import EvidencePolicy, NotComparable
-from slipway.evidence import Change, Comparison, Data, Package
+from slipway.evidence import Change, Comparison, Data, Evaluation, Holdout, Package
 from slipway.steps import dataset, predictions
 from tests import samples
 from tests.samples import Objects
@@ -163,6 +163,102 @@ def test_a_wrong_policy_is_refused(wrong: dict[str, Any]) -> None:
 
 
 # Changes
+
+
+def measured(**changes: Any) -> Evaluation:
+    """By day, on two partitions of which each has its outcomes."""
+    holdout = {
+        "group": "day",
+        "partitions": ["part-3", "part-4"],
+        "outcomes": {"part-3": samples.digest("03"), "part-4": samples.digest("04")},
+    } | {key: changes.pop(key) for key in list(changes) if key in Holdout.model_fields}
+    own: dict[str, Any] = {
+        "holdout": samples.evaluation().holdout.model_copy(update=holdout),
+        "slice_columns": ["carrier", "origin"],
+        "data": Data(digest=samples.digest("da"), rows=10, train=["part-1", "part-2"]),
+    }
+    return samples.evaluation(**own | changes)
+
+
+LATER = {"part-4": samples.digest("04"), "part-5": samples.digest("05")}
+
+
+@pytest.mark.parametrize(
+    ("challenger", "what", "before", "after", "matters"),
+    [
+        ({"group": ""}, "group", ["day"], [], True),
+        ({"group": "row"}, "group", ["day"], ["row"], True),
+        (
+            {"slice_columns": ["origin"]},
+            "slices",
+            ["carrier", "origin"],
+            ["origin"],
+            True,
+        ),
+        (
+            {"slice_columns": ["hour", "origin", "carrier"]},
+            "slices",
+            ["carrier", "origin"],
+            ["hour", "origin", "carrier"],
+            False,
+        ),
+        ({"decision_threshold": 0.3}, "decision threshold", ["0.5"], ["0.3"], True),
+        (
+            {"partitions": ["part-4", "part-5"], "outcomes": LATER},
+            "holdout",
+            ["part-3", "part-4"],
+            ["part-4", "part-5"],
+            False,
+        ),
+        (
+            {"partitions": ["part-4"], "outcomes": {"part-4": samples.digest("04")}},
+            "holdout",
+            ["part-3", "part-4"],
+            ["part-4"],
+            True,
+        ),
+        (
+            {"outcomes": {"part-3": samples.digest("03"), "part-4": samples.digest("44")}},
+            "outcomes",
+            [f"part-4 {samples.digest('04')}"],
+            [f"part-4 {samples.digest('44')}"],
+            True,
+        ),
+    ],
+)
+def test_what_is_measured_otherwise(
+    challenger: dict[str, Any], what: str, before: list[str], after: list[str], matters: bool
+) -> None:
+    (found,) = comparison.yardstick_changes(measured(), measured(**challenger))
+    assert (found.what, found.before, found.after, found.matters) == (what, before, after, matters)
+
+
+def test_a_later_holdout_hides_no_other_target() -> None:
+    outcomes = LATER | {"part-4": samples.digest("44")}
+    later = measured(partitions=list(outcomes), outcomes=outcomes)
+    found = comparison.yardstick_changes(measured(), later)
+    assert [(c.what, c.matters) for c in found] == [("holdout", False), ("outcomes", True)]
+
+
+def test_a_champion_that_learned_from_the_holdout_is_told() -> None:
+    more = Data(digest=samples.digest("da"), rows=10, train=["part-1", "part-2", "part-3"])
+    champion = measured(data=more, partitions=["part-4"])
+    holdout, seen = comparison.yardstick_changes(champion, measured())
+    assert (holdout.what, holdout.matters) == ("holdout", False)
+    assert (seen.what, seen.after, seen.matters) == ("champion's training", ["part-3"], True)
+
+
+def test_the_same_yardstick_is_no_change() -> None:
+    turned = measured(slice_columns=["origin", "carrier"], partitions=["part-4", "part-3"])
+    assert comparison.yardstick_changes(measured(), turned) == []
+    of_values = measured(task="regression", decision_threshold=None)
+    assert comparison.yardstick_changes(of_values, of_values) == []
+
+
+def test_a_comparison_tells_what_is_measured_otherwise() -> None:
+    rows = table(0.2)
+    found = comparison.compare(measured(group=""), rows, measured(), rows, POLICY)
+    assert [c.what for c in found.yardstick] == ["group"]
 
 
 def test_dependencies_that_differ() -> None:

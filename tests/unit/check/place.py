@@ -89,7 +89,11 @@ class Place(GitForge):
             "champion": champion and of_champion(champion),
             "comparison": champion
             and evidence.Comparison(
-                tests=[paired("brier", 0.004)], signature=[], drift=[], dependencies=[]
+                tests=[paired("brier", 0.004)],
+                yardstick=[],
+                signature=[],
+                drift=[],
+                dependencies=[],
             ),
         }
         document = samples.document(**values | changes)

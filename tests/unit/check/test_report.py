@@ -70,6 +70,14 @@ def verdict(**changes: Any) -> Verdict:
                 paired("brier", -0.012, column="carrier", value="UA", passed=False, p_adjusted=0.9),
                 paired("brier", 0.003, column="hour", value="21"),
             ],
+            yardstick=[
+                evidence.YardstickChange(what="group", before=["day"], after=[]),
+                evidence.YardstickChange(
+                    what="outcomes",
+                    before=[f"2013-11 {samples.digest('0a')}"],
+                    after=[f"2013-11 {samples.digest('0b')}"],
+                ),
+            ],
             signature=[evidence.Change(name="tail", kind="removed", before="string")],
             drift=[Drift(column="distance", psi=0.2)],
             dependencies=["numpy 2.2.0 -> 2.3.0"],
@@ -124,6 +132,8 @@ def test_the_comment_says_everything_and_the_verdict_first() -> None:
         "| bento.digest | `c0c0c0c0c0c0` | `bebebebebebe` |",
         r"| hyper-parameter max\_iter | `200` | `300` |",
         "| signature: tail removed (breaks callers) | `string` | – |",
+        "| yardstick: group | `day` | – |",
+        "| yardstick: outcomes | `2013-11 0a0a0a0a0a0a` | `2013-11 0b0b0b0b0b0b` |",
         "distance 0.200",
         "numpy 2.2.0 -&gt; 2.3.0",
         "**Serving**: 5.0 ms median, 9.0 ms p99",

@@ -164,6 +164,7 @@ def platform() -> Platform:
             holdout=Holdout(
                 digest=some,
                 partitions=["part-1"],
+                outcomes={"part-1": some},
                 rows=10,
                 unknown=0,
                 mean_outcome=0.5,
@@ -176,7 +177,9 @@ def platform() -> Platform:
             reliability=[],
             calibration_chance=0.0,
             by_period={},
+            slice_columns=[],
             slices=[],
+            decision_threshold=0.5,
             fairness=[],
             validation=evidence.Validation(rows=10, columns=2, checks=[]),
             signature=signature,

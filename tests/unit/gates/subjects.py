@@ -112,6 +112,7 @@ def found(**changes: Any) -> Evidence:
     }
     compared = {
         "tests": TESTS,
+        "yardstick": [],
         "signature": [],
         "drift": [evidence.Drift(column="origin", psi=0.02)],
         "dependencies": [],
@@ -173,6 +174,7 @@ def regression(**changes: Any) -> Subject:
         "holdout": evidence.Holdout(
             digest=digest("a0"),
             partitions=["part-1"],
+            outcomes={"part-1": digest("0a")},
             rows=11_753,
             unknown=0,
             mean_outcome=150,

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from slipway import evidence, gates, release
-from slipway.evidence import Change, Estimate, Fairness, Package, Vulnerability
+from slipway.evidence import (
+    Change,
+    Estimate,
+    Fairness,
+    Package,
+    Vulnerability,
+    YardstickChange,
+)
 from slipway.gates import Approval, BreakGlass, Subject
 from tests.samples import digest, released
 from tests.unit.gates.subjects import (
@@ -45,6 +52,10 @@ def known(severity: Any, identity: str = "CVE-2026-9") -> Vulnerability:
 def package(licence: str, name: str = "dual") -> list[Package]:
     mit = Package(name="numpy", version="2.3.0", licence="BSD-3-Clause")
     return [mit, Package(name=name, version="1.0", licence=licence)]
+
+
+def measured(what: Any, before: list[str], after: list[str]) -> evidence.Evidence:
+    return found(yardstick=[YardstickChange(what=what, before=before, after=after)])
 
 
 def approved(*logins: str, sha: str = HEAD) -> Any:
@@ -144,6 +155,46 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
             evidence=found(policy=evidence.PolicyPin(environment="prod", digest=digest("00")))
         ),
         "other thresholds (prod 000000000000)",
+    ),
+    # yardstick
+    "other observations": (
+        "yardstick",
+        lambda: subject(evidence=measured("group", ["day"], [])),
+        "group: day -> -\nbentos/toy: change it back, or release it alone, with nothing else that "
+        "differs, and let break-glass waive yardstick",
+    ),
+    "a slice less": (
+        "yardstick",
+        lambda: subject(evidence=measured("slices", ["carrier", "hour"], ["carrier", "origin"])),
+        "slices: carrier, hour -> carrier, origin",
+    ),
+    "another threshold": (
+        "yardstick",
+        lambda: subject(evidence=measured("decision threshold", ["0.5"], ["0.3"])),
+        "decision threshold: 0.5 -> 0.3",
+    ),
+    "an earlier holdout": (
+        "yardstick",
+        lambda: subject(evidence=measured("holdout", ["part-3"], ["part-1", "part-2"])),
+        "holdout: part-3 -> part-1, part-2",
+    ),
+    "a smaller holdout": (
+        "yardstick",
+        lambda: subject(evidence=measured("holdout", ["part-2", "part-3"], ["part-3"])),
+        "holdout: part-2, part-3 -> part-3",
+    ),
+    "another target": (
+        "yardstick",
+        lambda: subject(
+            evidence=measured("outcomes", [f"part-1 {digest('0a')}"], [f"part-1 {digest('0b')}"])
+        ),
+        "outcomes: part-1 0a0a0a0a0a0a -> part-1 0b0b0b0b0b0b",
+    ),
+    "a champion that has seen the holdout": (
+        "yardstick",
+        lambda: subject(evidence=measured("champion's training", [], ["part-1", "part-2"])),
+        "the champion learned from part-1, part-2, of this holdout\n"
+        "bentos/toy/model.yaml: hold out what is later than that",
     ),
     # stages
     "never in staging": ("stages", lambda: subject(previous=None), "staging has no toy"),
@@ -630,6 +681,39 @@ PASSES: dict[str, tuple[str, Callable[[], Subject], str, str]] = {
         lambda: subject(champion=None, evidence=found(champion=None, comparison=None)),
         "not applicable",
         "prod serves no toy to compare with",
+    ),
+    "nothing to be measured as": (
+        "yardstick",
+        lambda: subject(champion=None, evidence=found(champion=None, comparison=None)),
+        "not applicable",
+        "prod serves no toy to compare with",
+    ),
+    "a later holdout": (
+        "yardstick",
+        lambda: subject(evidence=measured("holdout", ["part-1", "part-2"], ["part-3"])),
+        "pass",
+        "no less than the champion's: holdout: part-1, part-2 -> part-3",
+    ),
+    "a larger holdout": (
+        "yardstick",
+        lambda: subject(evidence=measured("holdout", ["part-2"], ["part-1", "part-2"])),
+        "pass",
+        "holdout: part-2 -> part-1, part-2",
+    ),
+    "a slice more": (
+        "yardstick",
+        lambda: subject(evidence=measured("slices", ["hour"], ["carrier", "hour"])),
+        "pass",
+        "slices: hour -> carrier, hour",
+    ),
+    "the yardstick may change": (
+        "yardstick",
+        lambda: subject(
+            policy=policy(yardstick={"changed": "allow"}),
+            evidence=measured("group", ["day"], []),
+        ),
+        "waived",
+        "group: day -> -, which policies/promotion/prod.yaml allows",
     ),
     "a slice that is not proven": (
         "slices",

@@ -55,6 +55,7 @@ def subject(env: str, *, champion: bool) -> Subject:
         holdout=Holdout(
             digest=digest("a0"),
             partitions=["2013-11", "2013-12"],
+            outcomes={"2013-11": digest("0a"), "2013-12": digest("0b")},
             rows=53991,
             unknown=1413,
             mean_outcome=0.257,

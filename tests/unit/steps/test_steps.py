@@ -225,6 +225,9 @@ def test_an_evaluation_says_it_all(
     assert found.data.train == folder.config.split.train
     assert set(found.by_period) == {"2013-11", "2013-12"}
     assert sum(b.rows for b in found.reliability) == found.holdout.rows
+    assert list(found.holdout.outcomes) == found.holdout.partitions
+    assert len(set(found.holdout.outcomes.values())) == 2
+    assert (found.slice_columns, found.decision_threshold) == (folder.config.slices, 0.5)
     assert "origin" in {s.column for s in found.slices}  # carriers here are too few to say
     assert {f.column for f in found.fairness} <= {"origin", "carrier", "hour"}
     assert any(c.startswith("origin: ") and "EWR" in c for c in found.validation.checks)
