@@ -44,7 +44,7 @@ def parts(item: Any, *keys: str) -> list[Any]:
     return part(item, *keys) or []
 
 
-def kubeconfig() -> Path:
+def kubeconfig(stack: str = "local") -> Path:
     """The user's cluster where KUBECONFIG or the stack file means one, else the embedded one.
 
     Raises:
@@ -62,7 +62,7 @@ def kubeconfig() -> Path:
     from slipway import pulumi  # which pods do not have all of
 
     usual = Path.home() / ".kube" / "config"
-    return usual if pulumi.is_elsewhere("local") else paths.kubeconfig()
+    return usual if pulumi.is_elsewhere(stack) else paths.kubeconfig()
 
 
 class _Given(Store):
@@ -80,7 +80,7 @@ class Cluster:
         self._client, self._connection, self.embedded = client, connection, embedded
 
     @classmethod
-    def connect(cls) -> Cluster:
+    def connect(cls, stack: str = "local") -> Cluster:
         """Connects by the kubeconfig.
 
         Raises:
@@ -88,7 +88,7 @@ class Cluster:
         """
         import kr8s  # takes half a second: only commands that need the cluster pay it
 
-        config = kubeconfig()
+        config = kubeconfig(stack)
         if not config.exists():
             raise ClusterError(
                 f"no cluster: {config} does not exist",
