@@ -21,6 +21,7 @@ NAMESPACES = {PROJECT, "aws", "kubernetes", "pulumi"}
 CPU = Annotated[str, Field(pattern=r"^\d+m?$", description="cores, or thousandths with m")]
 Bytes = Annotated[str, Field(pattern=r"^[1-9]\d*(Ki|Mi|Gi|Ti)$", description="bytes, e.g. 512Mi")]
 Environment = Literal["dev", "staging", "prod"]
+Level = Literal["restricted", "privileged"]
 Registry = Annotated[
     str,
     Field(
@@ -28,6 +29,9 @@ Registry = Annotated[
         description="a registry, or a path in one, without a slash at its end",
     ),
 ]
+# Namespaces of every platform, and of those parts that some have.
+PLATFORM = ["argocd", "argo", "storage", "mlflow", "forge", "pipelines"]
+PROVISIONER, GPU_SOFTWARE, QUEUES = "local-path-storage", "gpu", "gpus"
 _SCALE = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -178,6 +182,23 @@ class StackConfig(_Model):
     @property
     def embedded(self) -> bool:
         return self.cluster == "embedded"
+
+    @property
+    def namespaces(self) -> dict[str, Level]:
+        """What the stack's are called, each with the strictest Pod Security level that its pods
+        allow."""
+        if self.cluster == "simulated":
+            return {QUEUES: "restricted"}
+        levels: dict[str, Level] = dict.fromkeys([*PLATFORM, *self.environments], "restricted")
+        if self.embedded:
+            # Its helper pods make folders on the node.
+            levels[PROVISIONER] = "privileged"
+        if self.gpuPools:
+            # Device plugins talk to the kubelet through the node's disk.
+            levels[GPU_SOFTWARE] = "privileged"
+        if self.teams:
+            levels[QUEUES] = "restricted"
+        return levels
 
     @property
     def protected(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra.config import Size, StackConfig, load
+from infra.config import GPU_SOFTWARE, PLATFORM, PROVISIONER, Level, Size, StackConfig, load
 from infra.platform import kueue, secrets
 from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import Applications, ApplicationsArgs
@@ -19,7 +19,7 @@ from infra.platform.gitea import Gitea, GiteaArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
-from infra.platform.namespaces import Level, Namespaces, NamespacesArgs
+from infra.platform.namespaces import Namespaces, NamespacesArgs
 from infra.platform.network import Elsewhere, Network, api_server
 from infra.platform.pipelines import Pipelines, PipelinesArgs
 from infra.platform.postgres import Databases, DatabasesArgs, Postgres, PostgresArgs, Tables
@@ -53,10 +53,8 @@ IMAGES = {
     *("local-path-provisioner", "metrics-server", "minio", "mlflow", "postgres", "redis"),
     *("serving", "training"),
 }
-PROVISIONER = {"local-path-storage"}
 # Namespaces that hold claims of volumes.
 WITH_VOLUMES = ["storage", "forge"]
-PLATFORM = ["argocd", "argo", "storage", "mlflow", "forge", "pipelines"]
 ARGO_CD_SIZES = {
     "argocd-application-controller": "argocdController",
     "argocd-applicationset-controller": "argocdApplicationSets",
@@ -136,17 +134,9 @@ class Stack:
 
     def register(self) -> None:
         config = self.config
-        levels: dict[str, Level] = dict.fromkeys([*PLATFORM, *config.environments], "restricted")
-        if config.embedded:
-            # Its helper pods make folders on the node.
-            levels["local-path-storage"] = "privileged"
-        if config.gpuPools:
-            # Device plugins talk to the kubelet through the node's disk.
-            levels["gpu"] = "privileged"
-        if config.teams:
-            levels[kueue.NAMESPACE] = "restricted"
+        levels = config.namespaces
         # What waits for volumes waits for the provisioner, so nothing else comes before it.
-        first: dict[str, Level] = {n: levels.pop(n) for n in PROVISIONER & levels.keys()}
+        first: dict[str, Level] = {n: levels.pop(n) for n in levels.keys() & {PROVISIONER}}
         namespaces = Namespaces("namespaces", NamespacesArgs(first), self._opts)
         self.names = namespaces.names
         base = self._cluster()
@@ -206,7 +196,7 @@ class Stack:
     def _beyond(self, cloud: Cloud) -> None:
         """What only a stack on AWS has: GPU nodes, and consoles that the world can find."""
         if self.config.gpuPools:
-            cloud.pools(self.names["gpu"])
+            cloud.pools(self.names[GPU_SOFTWARE])
         if self.config.teams:
             queueing(
                 self.config,
@@ -260,7 +250,7 @@ class Stack:
         storage = StorageClass(
             "storage-class",
             StorageClassArgs(
-                namespace=self.names["local-path-storage"],
+                namespace=self.names[PROVISIONER],
                 image=self.images["local-path-provisioner"],
                 helper_image=self.images["busybox"],
                 path=str(paths.data() / "volumes"),

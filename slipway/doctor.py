@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from slipway import cluster, endpoints, images, paths, publish, pulumi, toolchain
-from slipway.errors import SlipwayError
+from slipway.errors import BadInput, SlipwayError
 
 PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
 MIB, GIB = 2**20, 2**30
@@ -68,7 +68,7 @@ def examine(*, embedded: bool = True, stack: str = "local") -> list[Finding]:
     todo = toolchain.missing(None if embedded else pulumi.TOOLS)
     found = [_system(embedded), _checkout(), _disk(todo)]
     if not embedded:
-        found += [_cluster(), _own_images(stack)]
+        found += [_cluster(stack), _own_images(stack)]
     else:
         found += [_kubernetes(), _memory(), _kernel(), _packages(), *_ports(), _network()]
     return [*found, _toolchain(todo), *([_images()] if embedded else [])]
@@ -97,13 +97,21 @@ def _checkout() -> Finding:
     try:
         return Finding("checkout", "ok", f"commit {publish.whole()[:12]}")
     except SlipwayError as error:
-        problem, _, fix = str(error).partition("\n  fix: ")
-        return Finding("checkout", "failed", problem, fix=fix or "see `git status`")
+        return _failed("checkout", error, "see `git status`")
 
 
-def _cluster() -> Finding:
+def _failed(what: str, error: SlipwayError, fix: str = "") -> Finding:
+    problem, _, said = str(error).partition("\n  fix: ")
+    return Finding(what, "failed", problem, fix=said or fix)
+
+
+def _cluster(stack: str) -> Finding:
     try:
-        version = endpoints.Cluster.connect().find("/version") or {}
+        platform = endpoints.Cluster.connect()
+        version = platform.find("/version") or {}
+        pulumi.take_nothing_over(stack, platform, whole=False)
+    except BadInput as error:
+        return _failed("cluster", error)
     except SlipwayError as error:
         problem = str(error).splitlines()[0]
         fix = "KUBECONFIG names the file of one cluster that runs, and where you may work"

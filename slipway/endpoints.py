@@ -44,7 +44,7 @@ def parts(item: Any, *keys: str) -> list[Any]:
     return part(item, *keys) or []
 
 
-def kubeconfig() -> Path:
+def kubeconfig(stack: str = "local") -> Path:
     """The user's cluster where KUBECONFIG or the stack file means one, else the embedded one.
 
     Raises:
@@ -62,7 +62,7 @@ def kubeconfig() -> Path:
     from slipway import pulumi  # which pods do not have all of
 
     usual = Path.home() / ".kube" / "config"
-    return usual if pulumi.is_elsewhere("local") else paths.kubeconfig()
+    return usual if pulumi.is_elsewhere(stack) else paths.kubeconfig()
 
 
 class _Given(Store):
@@ -80,7 +80,7 @@ class Cluster:
         self._client, self._connection, self.embedded = client, connection, embedded
 
     @classmethod
-    def connect(cls) -> Cluster:
+    def connect(cls, stack: str = "local") -> Cluster:
         """Connects by the kubeconfig.
 
         Raises:
@@ -88,7 +88,7 @@ class Cluster:
         """
         import kr8s  # takes half a second: only commands that need the cluster pay it
 
-        config = kubeconfig()
+        config = kubeconfig(stack)
         if not config.exists():
             raise ClusterError(
                 f"no cluster: {config} does not exist",
@@ -242,18 +242,40 @@ class Cluster:
                     return int(port["containerPort"])
         raise ClusterError(f"no pod behind service {namespace}/{service['metadata']['name']}")
 
+    def forge_login(self, *, administrator: bool = False) -> tuple[str, str]:
+        """Who one is on the platform's forge, and the password: of FORGE_USERNAME where that is
+        set, else the administrator.
+
+        Raises:
+            BadInput: one of the two variables is set, and the other is not.
+            ClusterError: none is, and the administrator's Secret is not for everybody to read.
+        """
+        own = {name: os.environ.get(name, "") for name in ("FORGE_USERNAME", "FORGE_PASSWORD")}
+        if not administrator and any(own.values()):
+            if missing := [name for name, value in own.items() if not value]:
+                raise BadInput("not set", field=missing[0], fix="set both of them, or neither")
+            return own["FORGE_USERNAME"], own["FORGE_PASSWORD"]
+        try:
+            admin = self.secret("forge", "gitea-admin")
+        except ClusterError as error:
+            if error.status != 403:
+                raise
+            fix = "log in to the forge as yourself: set FORGE_USERNAME and FORGE_PASSWORD"
+            raise ClusterError(str(error), status=403, fix=fix) from error
+        return admin["username"], admin["password"]
+
     @contextmanager
-    def forge(self) -> Generator[Gitea | GitHub, None, None]:
-        """The git forge: the platform's as its administrator, or the one that FORGE_KIND says."""
+    def forge(self, *, administrator: bool = False) -> Generator[Gitea | GitHub, None, None]:
+        """The git forge: the platform's (see `forge_login`), or the one that FORGE_KIND says."""
         if os.environ.get("FORGE_KIND", "gitea") != "gitea":
             with from_environment() as forge:
                 yield forge
             return
-        admin = self.secret("forge", "gitea-admin")
+        username, password = self.forge_login(administrator=administrator)
         repository = self.config("pipelines", "platform")["FORGE_REPOSITORY"]
         with (
             self.service("forge", "gitea") as url,
-            Gitea(url, repository, admin["username"], admin["password"], retries=2) as forge,
+            Gitea(url, repository, username, password, retries=2) as forge,
         ):
             yield forge
 

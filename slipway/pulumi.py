@@ -16,7 +16,9 @@ import psutil
 import yaml
 from pydantic import ValidationError
 
-from slipway import documents, images, paths, toolchain
+from slipway import claims, cost, documents, endpoints, images, paths, toolchain
+from slipway.claims import Object
+from slipway.endpoints import Cluster, part
 from slipway.errors import BadInput, SlipwayError, did_you_mean, from_validation
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ SIMULATION = ("karpenter-kwok", "kueue", "kwok")
 LANGUAGE_HOST = paths.REPOSITORY / "toolchain" / "pulumi-language-python"
 WITH_CONFIG = {*("up", "update", "preview", "refresh", "destroy", "config", "watch", "import")}
 RUNS_PROGRAM = {"up", "update", "preview", "watch"}
+UPDATES = RUNS_PROGRAM - {"preview"}
+# By these a cluster that has an Argo CD or Argo Workflows is told before there is an engine.
+KINDS = ("applications.argoproj.io", "workflows.argoproj.io")
 WITH_STACK = {*WITH_CONFIG, *("about", "cancel", "console", "logs", "stack", "state")}
 
 
@@ -188,12 +193,23 @@ def _stack_file(stack: str) -> Path:
 
     Pulumi would write that into the committed file, where every machine would change it.
     """
-    document = _committed(stack)
-    if not (is_embedded(stack) or _is_on_aws(stack) or _is_simulated(stack)):
-        document["config"] |= {"slipway:cluster": "kubeconfig", "slipway:nodePorts": False}
+    document = _document(stack)
     file = _home() / f"Pulumi.{stack}.yaml"
     file.write_text(yaml.safe_dump({**_encryption(stack), **document}, sort_keys=False))
     return file
+
+
+def _document(stack: str) -> dict[str, Any]:
+    """The committed stack file, on the cluster that is meant."""
+    document = _committed(stack)
+    if _is_given(stack):
+        document["config"] |= {"slipway:cluster": "kubeconfig", "slipway:nodePorts": False}
+    return document
+
+
+def _is_given(stack: str) -> bool:
+    """Whether the stack runs on a cluster that Slipway did not make."""
+    return not (is_embedded(stack) or _is_on_aws(stack) or _is_simulated(stack))
 
 
 def _encryption(stack: str) -> dict[str, str]:
@@ -242,21 +258,82 @@ def _engine(stack: str, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class Known:
-    """What a stack's state knows: ids and ARNs, and of which types."""
+    """What a stack's state knows: ids, ARNs and UIDs, of which types, and what was being made when
+    an update was killed."""
 
     ids: frozenset[str]
     types: frozenset[str]
+    pending: frozenset[Object] = frozenset()
 
 
 def known(stack: str) -> Known:
     """What the state has of a stack; nothing where it has none."""
     latest = _state(stack) or {}
     resources: list[Any] = latest.get("resources") or []
-    names = [n for r in resources for n in (r.get("id"), (r.get("outputs") or {}).get("arn"))]
+    made = [(r.get("id"), r.get("outputs")) for r in resources]
+    names = [n for id, has in made for n in (id, part(has, "arn"), part(has, "metadata", "uid"))]
+    begun = [o["resource"].get("inputs") for o in latest.get("pending_operations") or []]
     return Known(
         frozenset(name for name in names if isinstance(name, str)),
         frozenset(str(r["type"]) for r in resources),
+        frozenset(one for one in map(Object.of, begun) if one),
     )
+
+
+def take_nothing_over(stack: str, platform: Cluster, *, whole: bool = True) -> None:
+    """Asks whether the cluster has what the stack is to make, where its state made nothing there.
+
+    Creating is a forced apply: it would change what is somebody's, and a destroy take it away. With
+    another state than the one that made a platform, it would give that one other secrets.
+
+    Args:
+        whole: ask the program as well, by a preview; else only for what every platform begins with.
+
+    Raises:
+        BadInput: it has.
+    """
+    kept = known(stack)
+    there = platform.items("/api/v1/namespaces")
+    # A state may be of another cluster than the one that KUBECONFIG now names.
+    if any(part(namespace, "metadata", "uid") in kept.ids for namespace in there):
+        return
+    # The engine keeps what was pending for good: it tells only of a first update, killed early.
+    early = kept.types and "kubernetes:core/v1:Namespace" not in kept.types
+    ours = kept.ids | kept.pending if early else kept.ids
+    found = claims.taken(platform, _first(stack), ours)
+    if not found and whole and _is_given(stack):
+        found = claims.taken(platform, _previewed(stack), ours)
+    if found:
+        given = _is_given(stack)
+        raise BadInput(
+            f"its cluster has {claims.told(found)}, which the state of stack {stack} did not make",
+            file=endpoints.kubeconfig(stack),
+            fix=f"bring {_home()} of whoever made it, "
+            + ("take another cluster, or delete it" if given else "or `make down ERASE=1`"),
+        )
+
+
+def _first(stack: str) -> list[Object]:
+    """The namespaces of a stack, and the kinds that others are likely to have there, too."""
+    config = cost.stack_config(yaml.safe_dump(_document(stack)).encode(), stack)
+    kinds = KINDS if config.cluster != "simulated" else ()
+    return [
+        *(Object("v1", "Namespace", name) for name in config.namespaces),
+        *(Object("apiextensions.k8s.io/v1", "CustomResourceDefinition", name) for name in kinds),
+    ]
+
+
+def _previewed(stack: str) -> list[Object]:
+    """The objects that the program declares."""
+    command = _command(stack, ("preview", "--json", "--non-interactive"))
+    merged = {**os.environ, **environment(stack)}
+    done = subprocess.run(command, cwd=paths.REPOSITORY, env=merged, capture_output=True, text=True)
+    said = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+    if done.returncode:
+        errors = [d["message"] for d in said.get("diagnostics", []) if d["severity"] == "error"]
+        raise SlipwayError("\n".join(["pulumi preview failed", *errors, done.stderr]).strip())
+    declared = (Object.of(part(step, "newState", "inputs")) for step in said["steps"])
+    return [one for one in declared if one]
 
 
 def _unlock(stack: str) -> None:
@@ -271,6 +348,14 @@ def _unlock(stack: str) -> None:
             lock.unlink(missing_ok=True)
 
 
+def _mend() -> None:
+    """Drops attributes of the state that a killed update has left empty: with them the engine
+    cannot read it, and does without."""
+    for attributes in (_home() / "state" / ".pulumi").rglob("*.attrs"):
+        if not attributes.stat().st_size:
+            attributes.unlink(missing_ok=True)
+
+
 def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
     command, words = arguments[0] if arguments else "", set(arguments[1:])
     file = f"environments/Pulumi.{stack}.yaml"
@@ -278,6 +363,7 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
         raise BadInput("Pulumi works on a copy of this file here", file=file, fix="edit the file")
     install_plugin()
     _unlock(stack)
+    _mend()
     added = ["--stack", stack] if command in WITH_STACK else []
     if command in WITH_CONFIG:
         if _is_on_aws(stack):
@@ -297,8 +383,15 @@ def _interrupted(stack: str) -> Path:
     return _home() / f"destroying-{stack}"
 
 
+def _look_first(stack: str, arguments: tuple[str, ...]) -> None:
+    # On AWS the stack makes the cluster, too.
+    if arguments and arguments[0] in UPDATES and not _is_on_aws(stack):
+        take_nothing_over(stack, Cluster.connect(stack))
+
+
 def run(stack: str, *arguments: str) -> int:
     """Runs `pulumi ARGUMENTS --stack STACK` on this terminal; returns its exit code."""
+    _look_first(stack, arguments)
     if arguments[:1] == ("destroy",) and not _is_on_aws(stack):
         _interrupted(stack).parent.mkdir(parents=True, exist_ok=True)
         _interrupted(stack).touch()
@@ -329,6 +422,7 @@ def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
 
 def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None]) -> int:
     """Runs the engine, hands its lines on as they come and keeps them in `log`."""
+    _look_first(stack, arguments)
     merged = {**os.environ, **environment(stack)}
     log.parent.mkdir(parents=True, exist_ok=True)
     with (

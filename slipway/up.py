@@ -263,10 +263,10 @@ def _answers(url: str) -> bool:
 
 def _publish(report: Report, platform: Cluster) -> str:
     with report.step("publish") as say:
-        admin = platform.secret("forge", "gitea-admin")
+        username, password = platform.forge_login(administrator=True)
         repository = platform.config("pipelines", "platform")["FORGE_REPOSITORY"]
         with platform.service("forge", "gitea") as url:
-            remote = Remote(f"{url}/{repository}.git", admin["username"], admin["password"])
+            remote = Remote(f"{url}/{repository}.git", username, password)
             commit, moved = publish(remote)
         if moved:
             say(f"{commit[:12]} is on the forge's main")
@@ -319,7 +319,7 @@ def _wait_synced(
 def _first_release(report: Report, platform: Cluster, commit: str) -> None:
     model, env = FIRST_MODEL, FIRST_ENVIRONMENT
     path = release.path(env, model)
-    with platform.forge() as forge:
+    with platform.forge(administrator=True) as forge:
         if str(path) not in forge.files(str(path.parent)):
             with report.step("train") as say:
                 pull = train(platform, forge, model, commit=commit, environment=env, say=say)

@@ -15,7 +15,6 @@ from infra.aws.gpu_pools import efa_types
 from infra.aws.node_pools import POOL_LABEL, labels
 from infra.platform import pods, upstream
 
-NAMESPACE = "gpu"
 METRICS = 9400
 PLUGINS = "/var/lib/kubelet/device-plugins"
 

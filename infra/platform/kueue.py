@@ -12,13 +12,14 @@ import pulumi
 import pulumi_kubernetes as k8s
 import yaml
 
+from infra.config import QUEUES
 from infra.platform import pods, upstream
 from infra.platform.certificate import ServingCertificate
 from infra.platform.component import Component, Resources, fingerprint, secret_data
 from infra.platform.network import NAMESPACE as NAMESPACE_LABEL
 from infra.platform.rights import READ, Rule, cluster_rights, rights_in
 
-NAME, NAMESPACE = "kueue", "gpus"
+NAME, NAMESPACE = "kueue", QUEUES
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 WEBHOOKS, HEALTH = 9443, 8081
 CERTIFICATE = "kueue-webhooks"

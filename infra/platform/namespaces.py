@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
+from infra.config import Level
 from infra.platform.component import Component
-
-Level = Literal["restricted", "privileged"]
 
 
 @dataclass(frozen=True)

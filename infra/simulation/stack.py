@@ -27,7 +27,7 @@ def build(config: StackConfig, images: Mapping[str, str]) -> None:
     """Registers everything that the stack has, beside the platform that is there."""
     kubeconfig = str(paths.kubeconfig())
     opts = pulumi.ResourceOptions(providers=[provider(kubeconfig)])
-    names = Namespaces("namespaces", NamespacesArgs({NAMESPACE: "restricted"}), opts).names
+    names = Namespaces("namespaces", NamespacesArgs(config.namespaces), opts).names
     namespace = names[NAMESPACE]
     peers = {name: Peer(NAMESPACE, name, {NAME: name}) for name in CONTROLLERS}
     Network(

@@ -184,6 +184,9 @@ def test_killed_halfway(stack: Stack, objects: Objects) -> None:
     plugins = _plugins_of(process.pid)
     assert plugins
     stack.kill(process)
+    # By it what is ours is told from what was there, see `pulumi.take_nothing_over`.
+    [begun] = json.loads(stack.state())["deployment"]["pending_operations"]
+    assert begun["resource"]["inputs"]["metadata"]["name"] == "pod"
     uid = objects.status("v1", "Pod", "pod", READY)["metadata"]["uid"]
     stack.pulumi("cancel", "--yes")
     assert "created" in stack.up()

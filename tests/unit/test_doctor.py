@@ -252,21 +252,37 @@ def test_an_image_that_no_registry_has_is_missed_before_anything_is_compiled(
     assert "slipway push REGISTRY" in found.fix
 
 
+@pytest.mark.usefixtures("elsewhere")
+def test_a_cluster_that_has_a_prod_already(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/some/where")
+    answers = {
+        "/api/v1": {"resources": [{"kind": "Namespace", "name": "namespaces"}]},
+        "/api/v1/namespaces/prod": {"metadata": {"uid": "theirs"}},
+    }
+    api = httpx.MockTransport(lambda r: httpx.Response(200, json=answers.get(r.url.path, {})))
+    client = httpx.Client(base_url="https://api", transport=api)
+    monkeypatch.setattr(Cluster, "connect", lambda: Cluster(client, embedded=False))
+    found = only(doctor.examine(embedded=False), "failed")
+    assert found.what == "cluster"
+    assert "/some/where: its cluster has Namespace prod, which" in found.detail
+    assert "take another cluster" in found.fix
+
+
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "said", "fix"),
     [
-        ("/no/such/file", "no cluster: /no/such/file does not exist"),
-        ("/a/config:/b/config", "KUBECONFIG: several files: /a/config:/b/config"),
+        ("/no/such/file", "no cluster: /no/such/file does not exist", "KUBECONFIG names"),
+        ("/a/config:/b/config", "KUBECONFIG: several files: /a/config:/b/config", "`kubectl"),
     ],
 )
 def test_a_kubeconfig_that_cannot_be_used(
-    elsewhere: dict[str, str], monkeypatch: Patch, value: str, said: str
+    elsewhere: dict[str, str], monkeypatch: Patch, value: str, said: str, fix: str
 ) -> None:
     monkeypatch.setattr(Cluster, "connect", CONNECT)
     monkeypatch.setenv("KUBECONFIG", value)
     found = only(doctor.examine(embedded=False), "failed")
     assert (found.what, found.detail) == ("cluster", said)
-    assert found.fix.startswith("KUBECONFIG names")
+    assert found.fix.startswith(fix)
 
 
 def test_the_packages_of_this_repository_are_well_formed(monkeypatch: Patch) -> None:

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from typer.testing import CliRunner
 
-from slipway import endpoints, paths, pulumi, toolchain
+from slipway import claims, endpoints, paths, pulumi, toolchain
+from slipway.claims import Object
 from slipway.cli import app
+from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError
 
 INFRA = paths.REPOSITORY / "infra"
@@ -303,6 +306,205 @@ def test_images_that_the_stack_names(checkout: Path, written: str, found: dict[s
     assert pulumi.named_images("local") == found
 
 
+# --- what is on the cluster already -----------------------------------------------------------
+
+
+KINDS = {
+    "/api/v1": {"Namespace": "namespaces", "ConfigMap": "configmaps"},
+    "/apis/apiextensions.k8s.io/v1": {"CustomResourceDefinition": "customresourcedefinitions"},
+    "/apis/rbac.authorization.k8s.io/v1": {"ClusterRole": "clusterroles"},
+}
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The UIDs of what is on a cluster, by its path; it can only be read."""
+    there: dict[str, str] = {}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.method == "GET"
+        path = request.url.path
+        if path in KINDS:
+            kinds = [{"kind": k, "name": n} for k, n in KINDS[path].items()]
+            kinds += [{"kind": k["kind"], "name": f"{k['name']}/status"} for k in kinds]
+            return httpx.Response(200, json={"resources": kinds})
+        if path == "/api/v1/namespaces":
+            uids = [uid for name, uid in there.items() if name.startswith(f"{path}/")]
+            return httpx.Response(200, json={"items": [{"metadata": {"uid": u}} for u in uids]})
+        if path in there:
+            return httpx.Response(200, json={"metadata": {"uid": there[path]}})
+        return httpx.Response(404, json={})
+
+    client = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(Cluster, "connect", lambda _: Cluster(client, embedded=False))
+    return there
+
+
+def declares(checkout: Path, *declared: tuple[str, str, dict[str, str]]) -> None:
+    """What the program declares, by a preview; all else that the engine is asked ends well."""
+    steps = [
+        {"newState": {"inputs": {"apiVersion": version, "kind": kind, "metadata": metadata}}}
+        for version, kind, metadata in declared
+    ]
+    (checkout.parent / "preview").write_text(json.dumps({"steps": [{"op": "delete"}, *steps]}))
+    engine = ENGINE.replace("exit 3", "exit 0").replace(
+        'echo "to $1"', f'[ "$1" != preview ] || exec cat {checkout.parent}/preview\necho "to $1"'
+    )
+    (checkout.parent / "bin" / "pulumi").write_text(engine)
+
+
+@pytest.fixture
+def given(checkout: Path, api: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A cluster that was there already, for `local` with a dev."""
+    monkeypatch.setenv("KUBECONFIG", str(checkout.parent / "kind.yaml"))
+    declares(
+        checkout,
+        ("v1", "Namespace", {"name": "dev"}),
+        ("v1", "ConfigMap", {"name": "within", "namespace": "dev"}),
+        ("v1", "ConfigMap", {"name": "beside", "namespace": "kube-system"}),
+        ("rbac.authorization.k8s.io/v1", "ClusterRole", {"name": "argocd-server"}),
+        ("of.none/v1", "Thing", {"name": "thing"}),
+        ("v1", "Secret", {"generateName": "named-by-the-server"}),
+    )
+    return api
+
+
+def held(*resources: dict[str, Any], pending: tuple[dict[str, Any], ...] = ()) -> str:
+    """The content of a state."""
+    begun = [{"type": "creating", "resource": one} for one in pending]
+    latest = {**STATE, "resources": resources, "pending_operations": begun}
+    return json.dumps({"checkpoint": {"latest": latest}})
+
+
+def resource(kind: str, name: str, uid: str = "") -> dict[str, Any]:
+    version = "apiextensions.k8s.io/v1" if kind == "CustomResourceDefinition" else "v1"
+    inputs = {"apiVersion": version, "kind": kind, "metadata": {"name": name}}
+    group = version if "/" in version else f"core/{version}"
+    outputs = {"outputs": {"metadata": {"uid": uid}}} if uid else {}
+    return {"type": f"kubernetes:{group}:{kind}", "inputs": inputs, **outputs}
+
+
+STACK = {"type": "pulumi:pulumi:Stack"}
+
+
+def keep(state: str) -> None:
+    file = paths.data() / "pulumi" / "state" / ".pulumi" / "stacks" / "slipway" / "local.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(state)
+
+
+def ups(checkout: Path) -> int:
+    """How often the engine was told to change something."""
+    return sum(call.startswith("up ") for call in calls(checkout))
+
+
+def test_an_empty_cluster_is_used(checkout: Path, given: dict[str, str]) -> None:
+    given["/api/v1/namespaces/kube-system"] = given["/api/v1/namespaces/team"] = "theirs"
+    assert pulumi.run("local", "up") == 0
+    log = checkout.parent / "log"
+    assert pulumi.follow("local", "up", log=log, on_line=lambda _: None) == 0
+    assert ups(checkout) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/api/v1/namespaces/dev", "Namespace dev"),
+        ("/api/v1/namespaces/argocd", "Namespace argocd"),
+        (f"{CRDS}/workflows.argoproj.io", "CustomResourceDefinition workflows.argoproj.io"),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles/argocd-server", "ClusterRole argocd-s"),
+        ("/api/v1/namespaces/kube-system/configmaps/beside", "ConfigMap kube-system/beside"),
+    ],
+)
+def test_what_is_there_is_not_taken_over(
+    checkout: Path, given: dict[str, str], path: str, said: str
+) -> None:
+    given[path] = "theirs"
+    with pytest.raises(
+        BadInput,
+        match=rf"kind\.yaml: its cluster has {said}[^ ]*, which the state of stack local did not",
+    ):
+        pulumi.run("local", "update")
+    with pytest.raises(BadInput, match=said):
+        pulumi.follow("local", "up", log=checkout, on_line=lambda _: None)
+    assert ups(checkout) == 0
+    assert pulumi.run("local", "preview") == 0
+
+
+def test_of_much_that_is_there_ten_are_named() -> None:
+    many = [Object("v1", "Namespace", str(number)) for number in range(12)]
+    assert claims.told(many).endswith(", Namespace 9 and 2 more")
+    assert claims.told(many[:2]) == "Namespace 0, Namespace 1"
+
+
+def test_what_the_state_made_is_ours_on_its_own_cluster_alone(
+    checkout: Path, given: dict[str, str]
+) -> None:
+    given |= {"/api/v1/namespaces/dev": "1", "/api/v1/namespaces/argocd": "2"}
+    keep(held(STACK, resource("Namespace", "dev", "1"), resource("Namespace", "argo", "3")))
+    assert pulumi.run("local", "up") == 0
+    assert not [call for call in calls(checkout) if call.startswith("preview")]
+    given["/api/v1/namespaces/dev"] = "of another cluster"
+    with pytest.raises(BadInput, match="Namespace argocd, Namespace dev, which"):
+        pulumi.run("local", "up")
+
+
+def test_what_a_killed_first_update_left_is_ours(checkout: Path, given: dict[str, str]) -> None:
+    crd = "workflows.argoproj.io"
+    given |= {"/api/v1/namespaces/dev": "1", f"{CRDS}/{crd}": "2"}
+    made, begun = resource("CustomResourceDefinition", crd, "2"), resource("Namespace", "dev")
+    component = {"type": "slipway:platform:Thing"}
+    keep(held(STACK, made, pending=(begun, component)))
+    assert pulumi.run("local", "up") == 0
+    # Later the engine still calls it pending.
+    gone = resource("Namespace", "argo", "of another cluster")
+    for later in (held(pending=(begun,)), held(STACK, made, gone, pending=(begun,))):
+        keep(later)
+        with pytest.raises(BadInput, match="has Namespace dev"):
+            pulumi.run("local", "up")
+    assert ups(checkout) == 1
+
+
+def test_a_lost_state_of_the_embedded_cluster_makes_no_other_secrets(
+    checkout: Path, api: dict[str, str]
+) -> None:
+    declares(checkout)
+    assert pulumi.run("local", "up") == 0
+    assert not [call for call in calls(checkout) if call.startswith("preview")]
+    api["/api/v1/namespaces/forge"] = "1"
+    with pytest.raises(BadInput, match=r"Namespace forge, .*\n  fix: .*make down ERASE=1"):
+        pulumi.run("local", "up")
+
+
+def test_simulated_gpus_come_beside_the_platform(
+    checkout: Path, simulated: list[str], api: dict[str, str]
+) -> None:
+    pool = "{name: l4, families: [g6], sizes: [48xlarge], max: 1, budget: 9000}"
+    file = committed(checkout)
+    file.write_text(f"{file.read_text()}  slipway:gpuPools: [{pool}]\n")
+    declares(checkout)
+    api |= {"/api/v1/namespaces/dev": "1", f"{CRDS}/workflows.argoproj.io": "2"}
+    assert pulumi.run("local", "up") == 0
+    api["/api/v1/namespaces/gpus"] = "3"
+    simulated.clear()
+    with pytest.raises(BadInput, match="has Namespace gpus, which"):
+        pulumi.run("local", "up")
+    assert simulated == []
+
+
+def test_a_preview_that_fails_says_why(checkout: Path, given: dict[str, str]) -> None:
+    said = [{"severity": "info", "message": "fine"}, {"severity": "error", "message": "no image"}]
+    engine = (
+        f"#!/bin/sh\n[ $1 = preview ] || exit 0\necho '{json.dumps({'diagnostics': said})}'\nexit 1"
+    )
+    keep(held())
+    (checkout.parent / "bin" / "pulumi").write_text(engine)
+    with pytest.raises(SlipwayError, match=r"^pulumi preview failed\nno image$"):
+        pulumi.run("local", "up")
+    assert ups(checkout) == 0
+
+
 # --- the plugin ---------------------------------------------------------------------------------
 
 
@@ -393,7 +595,7 @@ def test_what_the_program_takes_from_the_toolchain_is_fetched_on_any_cluster() -
 
 
 def test_a_destroy_saves_its_state_once_and_one_that_was_killed_is_looked_after(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, api: dict[str, Any]
 ) -> None:
     engine = checkout.parent / "bin" / "pulumi"
     told = 'echo "$1 $PULUMI_SKIP_CHECKPOINTS" >>"$ENGINE_LOG.told"\n'
@@ -478,6 +680,17 @@ def test_locks_of_the_dead_go(checkout: Path) -> None:
     ]
     pulumi._command("local", ("cancel",))
     assert [f.name for f in dead if f.exists()] == []
+
+
+def test_what_a_killed_update_left_empty_goes(checkout: Path) -> None:
+    """The engine would not read the state: `failed to load checkpoint: EOF`."""
+    keep(held())
+    state = paths.data() / "pulumi/state/.pulumi/stacks/slipway/local.json"
+    halves = [state.with_name(f"{name}.json.attrs") for name in ("local", "dev")]
+    halves[0].touch()
+    halves[1].write_text("{}")
+    pulumi._command("local", ("cancel",))
+    assert [f.exists() for f in (state, *halves)] == [True, False, True]
 
 
 def test_a_living_update_keeps_its_lock(checkout: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,22 @@ def test_a_machine_that_cannot_is_left_as_it_is(console: Console, monkeypatch: P
     monkeypatch.setattr(up, "_kind", lambda: None)
     with pytest.raises(BadInput, match="2 GiB, 6 needed\n  fix: a larger machine"):
         up.up(console)
+
+
+def test_the_checkout_is_published_by_the_administrator(
+    console: Console, monkeypatch: Patch
+) -> None:
+    """Nobody else may push to main."""
+    monkeypatch.setenv("FORGE_USERNAME", "ada")
+    monkeypatch.setenv("FORGE_PASSWORD", "hers")
+    remotes: list[up.Remote] = []
+    monkeypatch.setattr(up, "publish", lambda remote: remotes.append(remote) or ("d4" * 20, False))
+    monkeypatch.setattr(up, "_wait_synced", lambda *_: None)
+    monkeypatch.setattr(Cluster, "service", lambda *_: nullcontext("http://forge"))
+    monkeypatch.setattr(Cluster, "secret", lambda *_: {"username": "admin", "password": "theirs"})
+    platform = api(iter([{"data": {"FORGE_REPOSITORY": "slipway/slipway"}}]), [])
+    up._publish(up.Report(console), platform)
+    assert remotes == [up.Remote("http://forge/slipway/slipway.git", "admin", "theirs")]
 
 
 # --- waiting for Argo CD ----------------------------------------------------------------------

@@ -219,7 +219,7 @@ def test_a_forge_that_is_down_promotes_nothing(
     ],
 )
 def test_a_wrong_promotion_is_bad_input(connected: Any, arguments: list[str], message: str) -> None:
-    admin = {"data": {"username": "c2xpcHdheS1hZG1pbg=="}}
+    admin = {"data": {"username": "c2xpcHdheS1hZG1pbg==", "password": "aGVycw=="}}
     connected.objects["/api/v1/namespaces/forge/secrets/gitea-admin"] = admin
     result = run("promote", "toy", *arguments)
     assert result.exit_code == 2, result.output
@@ -227,8 +227,14 @@ def test_a_wrong_promotion_is_bad_input(connected: Any, arguments: list[str], me
     assert not connected.created
 
 
-def test_the_glass_is_broken_by_name(connected: Any, pull: PullRequest) -> None:
-    admin = {"data": {"username": "c2xpcHdheS1hZG1pbg=="}}
+@pytest.mark.parametrize("who", ["slipway-admin", "ada"])
+def test_the_glass_is_broken_by_name(
+    connected: Any, pull: PullRequest, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    if who == "ada":
+        monkeypatch.setenv("FORGE_USERNAME", "ada")
+        monkeypatch.setenv("FORGE_PASSWORD", "hers")
+    admin = {"data": {"username": "c2xpcHdheS1hZG1pbg==", "password": "aGVycw=="}}
     connected.objects["/api/v1/namespaces/forge/secrets/gitea-admin"] = admin
     ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
     why = "the feed of dev is down and this mends it"
@@ -236,7 +242,7 @@ def test_the_glass_is_broken_by_name(connected: Any, pull: PullRequest) -> None:
     result = run("promote", "toy", "--to", "staging", *glass)
     assert result.exit_code == 0, result.output
     text = submitted(connected)["break-glass"]
-    assert f"who: slipway-admin\nwhy: {why}\n" in text
+    assert f"who: {who}\nwhy: {why}\n" in text
     assert "- soak\n- stages\n" in text
     with pytest.raises(BadInput, match="until"):
         promotion.glass("me", why, "tomorrow", ["soak"], "x")

@@ -1,0 +1,75 @@
+"""As whom the command line is on the platform's forge."""
+
+from __future__ import annotations
+
+import base64
+from contextlib import nullcontext
+
+import httpx
+import pytest
+
+from slipway.endpoints import Cluster, ClusterError
+from slipway.errors import BadInput
+from slipway.forge import Gitea
+
+Patch = pytest.MonkeyPatch
+SECRET = "/api/v1/namespaces/forge/secrets/gitea-admin"
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: Patch) -> None:
+    for name in ("FORGE_KIND", "FORGE_USERNAME", "FORGE_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def mine(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("FORGE_USERNAME", "ada")
+    monkeypatch.setenv("FORGE_PASSWORD", "hers")
+
+
+def platform(monkeypatch: Patch, *, readable: bool) -> Cluster:
+    """One with a forge, whose administrator's Secret may be read by everybody, or by nobody."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/v1/namespaces/pipelines/configmaps/platform":
+            return httpx.Response(200, json={"data": {"FORGE_REPOSITORY": "slipway/slipway"}})
+        assert request.url.path == SECRET
+        if not readable:
+            return httpx.Response(403, json={"message": "secrets is forbidden: ada cannot get it"})
+        admin = {"username": "slipway-admin", "password": "theirs"}
+        data = {k: base64.b64encode(v.encode()).decode() for k, v in admin.items()}
+        return httpx.Response(200, json={"data": data})
+
+    client = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(Cluster, "service", lambda *_: nullcontext("http://forge"))
+    return Cluster(client, embedded=True)
+
+
+def login(cluster: Cluster, *, administrator: bool = False) -> tuple[str, str]:
+    with cluster.forge(administrator=administrator) as forge:
+        assert isinstance(forge, Gitea)
+        return forge.remote.username, forge.remote.password
+
+
+def test_one_is_the_administrator_unless_one_says_who(monkeypatch: Patch) -> None:
+    cluster = platform(monkeypatch, readable=True)
+    assert login(cluster) == ("slipway-admin", "theirs")
+    mine(monkeypatch)
+    assert login(cluster) == ("ada", "hers")
+    assert login(cluster, administrator=True) == ("slipway-admin", "theirs")
+
+
+def test_an_own_login_needs_no_right_to_the_administrators(monkeypatch: Patch) -> None:
+    cluster = platform(monkeypatch, readable=False)
+    with pytest.raises(ClusterError, match=r"gitea-admin: 403 .*\n  fix: .*set FORGE_USERNAME and"):
+        login(cluster)
+    mine(monkeypatch)
+    assert login(cluster) == ("ada", "hers")
+
+
+@pytest.mark.parametrize("missing", ["FORGE_USERNAME", "FORGE_PASSWORD"])
+def test_half_a_login_is_none(monkeypatch: Patch, missing: str) -> None:
+    mine(monkeypatch)
+    monkeypatch.setenv(missing, "")
+    with pytest.raises(BadInput, match=f"^{missing}: not set"):
+        login(platform(monkeypatch, readable=True))
