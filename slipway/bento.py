@@ -126,7 +126,7 @@ class Described(Strict):
     name: ModelName
     description: Annotated[str, Field(min_length=10, max_length=200)]
     owner: Annotated[str, Field(min_length=1)]
-    service: Annotated[str, Field(pattern=r"^[a-z_]+:[A-Za-z]+$")]
+    service: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*:[A-Za-z][A-Za-z0-9]*$")]
 
 
 class ModelConfig(Described):
