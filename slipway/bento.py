@@ -10,13 +10,15 @@ pins the weights. Such a folder is a `Pretrained`, and nothing here trains it.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from slipway import digests, paths
@@ -50,8 +52,36 @@ BENTOS = paths.REPOSITORY / "bentos"
 TRAINING_ONLY = {"training.py", "schema.py"}
 # What every service has around it.
 ENVELOPE = BENTOS / "serving" / "envelope.py"
+_NUMBER = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*)(\.?)([0-9]*)(?:[eE]([+-]?)([0-9]+))?")
+
+
+def number(value: object) -> object:
+    """`value`, but for text that was meant to be a number.
+
+    YAML 1.1 takes `1e-3` for text, and a library would find out much later.
+    """
+    found = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    sign, whole, point, part, to, power = found.groups()
+    meant = f"{sign}{whole}"
+    if point or power:
+        meant = f"{sign}{whole or 0}.{part or 0}" + (f"e{to or '+'}{power}" if power else "")
+    raise PydanticCustomError(
+        "slipway", "text that looks like a number", {"fix": f"write {meant} (no quotes)"}
+    )
+
+
+def _parameter(value: object) -> object:
+    if not isinstance(value, bool | int | float | str):
+        fix = "leave the key out and set it in training.py"
+        fix = "put it in quotes" if isinstance(value, date) else fix
+        raise PydanticCustomError("slipway", "neither number, text nor true/false", {"fix": fix})
+    return number(value)
+
+
 # Hyper-parameters, as MLflow logs them and as `fit` is given them.
-Parameter = bool | int | float | str
+Parameter = Annotated[bool | int | float | str, BeforeValidator(_parameter)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
