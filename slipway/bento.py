@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeV
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from slipway import digests, paths
+from slipway import digests, imports, paths
 from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean, from_validation
 from slipway.release import Commit, ModelName, Strict, parse_yaml
@@ -250,9 +250,7 @@ class Folder:
             importlib.invalidate_caches()
             module = importlib.import_module("training")
         except Exception as error:
-            raise BadInput(f"cannot be imported: {type(error).__name__}: {error}", file=file) from (
-                error
-            )
+            raise imports.failed(error, file) from error
         finally:
             sys.path.remove(str(self.path))
             for name in names & set(sys.modules):
