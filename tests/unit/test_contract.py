@@ -13,7 +13,7 @@ import pytest
 from slipway import bento, contract, paths
 from slipway.bento import Training
 from slipway.errors import BadInput
-from slipway.steps import dataset, train
+from slipway.steps import dataset, ingest, train
 from slipway.tasks import TaskName
 
 MINIMAL = paths.REPOSITORY / "tests" / "fixtures" / "bentos" / "valid" / "minimal"
@@ -209,3 +209,21 @@ def test_what_would_come_back_other_is_refused(
     assert "training.py: ingest: partition 'a', column 'value': values of " in problem
     assert said in problem
     assert fix in way_out
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ("[1, 'a']", "partition 'a' cannot be written as Parquet: Could not convert 'a'"),
+        ("np.array([1j, 2])", "partition 'a' cannot be written as Parquet: Unsupported numpy type"),
+        ("pd.array([1, None], dtype='Int64')", "partition 'a', column 'v': values of Int64"),
+    ],
+)
+def test_ingest_refuses_what_the_store_would_not_keep(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, column: str, said: str
+) -> None:
+    make(f"def ingest(): yield 'a', pd.DataFrame({{'v': {column}}})\n")
+    monkeypatch.setattr(ingest, "Store", lambda: None)
+    with pytest.raises(BadInput) as raised:
+        ingest.run(bento.load(tmp_path / "minimal"))
+    assert said in str(raised.value)
