@@ -10,17 +10,19 @@ pins the weights. Such a folder is a `Pretrained`, and nothing here trains it.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeVar, cast
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from slipway import digests, paths
+from slipway import digests, imports, paths
 from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean, from_validation
 from slipway.release import Commit, ModelName, Strict, parse_yaml
@@ -51,8 +53,36 @@ BENTOS = paths.REPOSITORY / "bentos"
 TRAINING_ONLY = {"training.py", "schema.py"}
 # What every service has around it.
 ENVELOPE = BENTOS / "serving" / "envelope.py"
+_NUMBER = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*)(\.?)([0-9]*)(?:[eE]([+-]?)([0-9]+))?")
+
+
+def number(value: object) -> object:
+    """`value`, but for text that was meant to be a number.
+
+    YAML 1.1 takes `1e-3` for text, and a library would find out much later.
+    """
+    found = _NUMBER.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    sign, whole, point, part, to, power = found.groups()
+    meant = f"{sign}{whole}"
+    if point or power:
+        meant = f"{sign}{whole or 0}.{part or 0}" + (f"e{to or '+'}{power}" if power else "")
+    raise PydanticCustomError(
+        "slipway", "text that looks like a number", {"fix": f"write {meant} (no quotes)"}
+    )
+
+
+def _parameter(value: object) -> object:
+    if not isinstance(value, bool | int | float | str):
+        fix = "leave the key out and set it in training.py"
+        fix = "put it in quotes" if isinstance(value, date) else fix
+        raise PydanticCustomError("slipway", "neither number, text nor true/false", {"fix": fix})
+    return number(value)
+
+
 # Hyper-parameters, as MLflow logs them and as `fit` is given them.
-Parameter = bool | int | float | str
+Parameter = Annotated[bool | int | float | str, BeforeValidator(_parameter)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -141,7 +171,7 @@ class Described(Strict):
     name: ModelName
     description: Annotated[str, Field(min_length=10, max_length=200)]
     owner: Annotated[str, Field(min_length=1)]
-    service: Annotated[str, Field(pattern=r"^[a-z_]+:[A-Za-z]+$")]
+    service: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*:[A-Za-z][A-Za-z0-9]*$")]
 
 
 class ModelConfig(Described):
@@ -235,9 +265,7 @@ class Folder:
             importlib.invalidate_caches()
             module = importlib.import_module("training")
         except Exception as error:
-            raise BadInput(f"cannot be imported: {type(error).__name__}: {error}", file=file) from (
-                error
-            )
+            raise imports.failed(error, file) from error
         finally:
             sys.path.remove(str(self.path))
             for name in names & set(sys.modules):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import get_args
 
@@ -86,7 +87,8 @@ def from_validation(error: ValidationError, model: type[BaseModel], file: Path |
         path, kind = item["loc"], item["type"]
         # What is wrong with the whole has no field, and what was given is the whole file.
         got = f" (got {item['input']!r:.80})" if path and kind != "missing" else ""
-        problem, fix = item["msg"].removeprefix("Value error, "), ""
+        problem = item["msg"].removeprefix("Value error, ")
+        fix = str(item.get("ctx", {}).get("fix", ""))
         if kind == "extra_forbidden":
             problem, got = "unknown key", ""
             fix = did_you_mean(str(path[-1]), _fields_at(model, path[:-1]))
@@ -94,6 +96,8 @@ def from_validation(error: ValidationError, model: type[BaseModel], file: Path |
             fix = did_you_mean(
                 item["input"], re.findall(r"'([^']+)'", item.get("ctx", {}).get("expected", ""))
             )
+        elif kind == "string_type" and isinstance(item["input"], int | float | date):
+            fix = "put it in quotes: without them it is no text in YAML"
         elif kind in ("missing", "string_pattern_mismatch"):
             fix = _description(model, path)
             if fix and kind != "missing":

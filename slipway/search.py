@@ -10,15 +10,16 @@ import math
 import random
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from slipway import documents
-from slipway.bento import Folder, Parameter
+from slipway.bento import Folder, Parameter, number
 from slipway.errors import BadInput, did_you_mean
 from slipway.release import Strict
 from slipway.tasks import LARGER_IS_BETTER, TASKS, MetricName
 
 FILE = "search.yaml"
+Number = Annotated[int | float, BeforeValidator(number)]
 
 
 class Domain(Strict):
@@ -28,8 +29,8 @@ class Domain(Strict):
     """
 
     values: Annotated[list[Parameter] | None, Field(min_length=2)] = None
-    low: int | float | None = None
-    high: int | float | None = None
+    low: Number | None = None
+    high: Number | None = None
     scale: Literal["linear", "log"] = "linear"
 
     @model_validator(mode="after")

@@ -15,6 +15,10 @@ from slipway.errors import BadInput, SlipwayError
 from slipway.experiments import MOST, Progress, Tally
 from slipway.training import SUCCEEDED
 
+# Team and pool of a search whose experiments are all on CPU: none of its pods asks for either, but
+# the workflow wants them named, and a label has no other way to say so.
+NOBODY = "none"
+
 
 def command(
     model: Model,
@@ -56,10 +60,14 @@ def command(
     release.check_model_name(model)
     cluster = Cluster.connect()
     if search is None:
-        if team is None:
-            raise BadInput("missing", field="--team", fix="name one of slipway:teams")
         if real > count:
             raise BadInput(f"{real} of {count}", field="--real", fix="at most --count")
+        if team is None and real < count:
+            raise BadInput(
+                "missing",
+                field="--team",
+                fix=f"name one of slipway:teams, or run all on CPU: --real {count}",
+            )
         search = _start(
             cluster,
             model,
@@ -89,7 +97,7 @@ def command(
 def _start(
     cluster: Cluster,
     model: str,
-    team: str,
+    team: str | None,
     pool: str | None,
     commit: str | None,
     *,
@@ -98,9 +106,10 @@ def _start(
     workers: int,
     priority: str,
 ) -> str:
-    queue = experiments.queue(cluster, team)
-    chosen = queue.pool(pool)
-    experiments.check_priority(cluster, priority)
+    chosen = NOBODY
+    if team is not None and real < count:
+        chosen = experiments.queue(cluster, team).pool(pool)
+        experiments.check_priority(cluster, priority)
     with cluster.forge() as forge:
         revision = training.commit_of(forge, commit)
         training.check_model(forge, model, revision, named=commit or "main")
@@ -108,14 +117,15 @@ def _start(
         cluster,
         model,
         revision,
-        team,
+        team or NOBODY,
         chosen,
         count=count,
         real=real,
         workers=workers,
         priority=priority,
     )
-    say(f"{started.name}: {real} on CPU, {count - real} on GPUs of pool {chosen} for team {team}")
+    on_gpus = f", {count - real} on GPUs of pool {chosen} for team {team}" if real < count else ""
+    say(f"{started.name}: {real} on CPU{on_gpus}")
     return started.name
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import comparison, digests, evidence, statistics
+from slipway import comparison, contract, digests, evidence, statistics
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
@@ -37,12 +37,12 @@ def run(
     checked = store.get("evidence", validation)
     report = evidence.loads(Validation, checked, uri("evidence", validation))
     manifest = dataset.manifest(store, data)
-    x, y, _ = known(training, dataset.read(store, manifest, config.split.train))
+    x, y, _ = known(training, dataset.read(store, manifest, config.split.train), config.task)
     names = config.split.holdout
     rows = dataset.read(store, manifest, names)
     sizes = {part.name: part.rows for part in manifest.partitions}
-    outcome = training.target(rows)
-    holdout_x, holdout_y, _ = known(training, rows)
+    outcome = contract.target(training, rows)
+    holdout_x, holdout_y, _ = known(training, rows, config.task)
     if not np.ptp(holdout_y):
         raise BadInput(
             "the holdout's known outcomes are all the same",
@@ -50,16 +50,11 @@ def run(
             field="split.holdout",
             fix="hold out partitions whose outcomes differ",
         )
-    predicted = training.predict(store.get_files("bentos", model_digest), holdout_x)
+    files = store.get_files("bentos", model_digest)
+    predicted = contract.predict(training, config.task, files, holdout_x)
     periods = np.repeat(names, [sizes[name] for name in names])
-    if not predictions.fits(config.task, predicted):
-        raise BadInput(
-            f"predict() answers what are not {predictions.ANSWERS[config.task]}",
-            file=folder.path / "training.py",
-            fix="answer them, or name another task in model.yaml",
-        )
     table = predictions.table(folder, training, rows, periods, outcome, predicted)
-    baselines = training.baselines(x, y, holdout_x)
+    baselines = contract.baselines(training, config.task, x, y, holdout_x)
     found = predictions.scores(table, config.task)
     metrics, gain = statistics.estimates(
         found,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
+from slipway import contract, statistics
 from slipway import search as spaces
-from slipway import statistics
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.steps import dataset, tracking
-from slipway.steps.train import answering, known
+from slipway.steps.train import known
 from slipway.store import Store
 
 
@@ -28,12 +28,13 @@ def run(folder: Folder, data: Digest, commit: str, search: str, number: str) -> 
     parameters = folder.config.parameters | space.point(int(number))
     training, store, task = folder.training(), Store(), folder.config.task
     manifest = dataset.manifest(store, data)
-    x, y, _ = known(training, dataset.read(store, manifest, spaces.trained_on(folder, space)))
-    later_x, later_y, _ = known(training, dataset.read(store, manifest, space.validation))
+    earlier = dataset.read(store, manifest, spaces.trained_on(folder, space))
+    x, y, _ = known(training, earlier, task)
+    later_x, later_y, _ = known(training, dataset.read(store, manifest, space.validation), task)
     began = time.time()
-    estimator = training.fit(x, y, parameters)
+    estimator = contract.fit(training, task, x, y, parameters)
     seconds = time.time() - began
-    answers = getattr(estimator, answering(task))(later_x)
+    answers = getattr(estimator, contract.answering(task))(later_x)
     metrics = statistics.metrics(task, later_y, answers[:, 1] if answers.ndim > 1 else answers)
     for name, value in metrics.items():
         print(f"{name:18} {value:.4f}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from slipway import contract
 from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean
 from slipway.steps import dataset
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from slipway.statistics import Codes, Scores
 
 SLICE = "slice:"
-ANSWERS: dict[TaskName, str] = {"classification": "probabilities", "regression": "finite numbers"}
 
 
 def table(
@@ -41,8 +41,8 @@ def table(
     import pandas as pd
 
     config, labelled = folder.config, np.logical_not(np.isnan(y))
-    derive = getattr(training, "derive", None)
-    known = rows if derive is None else pd.concat([rows, derive(rows)], axis=1)
+    derived = contract.derive(training, rows)
+    known = rows if derived is None else pd.concat([rows, derived], axis=1)
 
     def text(column: str, field: str) -> Any:
         if column not in known:
@@ -82,16 +82,13 @@ def get(store: Store, digest: Digest, task: TaskName) -> pd.DataFrame:
         raise BadInput(f"not a predictions table: {error}", file=name) from None
     for column in ("outcome", "prediction"):
         values = found.get(column)
-        if values is None or values.dtype != np.float64 or not fits(task, values.to_numpy()):
-            raise BadInput(f"not {ANSWERS[task]}, or not there", file=name, field=column)
+        if (
+            values is None
+            or values.dtype != np.float64
+            or not contract.fits(task, values.to_numpy())
+        ):
+            raise BadInput(f"not {contract.ANSWERS[task]}, or not there", file=name, field=column)
     return found
-
-
-def fits(task: TaskName, values: Array) -> bool:
-    """Whether these are what a model of the task answers."""
-    if task == "classification":
-        return bool(((values >= 0) & (values <= 1)).all())
-    return bool(np.isfinite(values).all())
 
 
 def scores(predictions: pd.DataFrame, task: TaskName) -> Scores:

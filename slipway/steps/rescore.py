@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import attestation, comparison, evidence, store
+from slipway import attestation, comparison, contract, evidence, store
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
 from slipway.evidence import Evaluation, Evidence
@@ -141,8 +141,8 @@ def predict(
         found: Any = None
         if not problem:
             found = np.load(io.BytesIO(answer.read_bytes()), allow_pickle=False)
-            if found.shape != (len(rows),) or not predictions.fits(task, found):
-                problem = f"not {len(rows)} {predictions.ANSWERS[task]}: shape {found.shape}"
+            if found.shape != (len(rows),) or not contract.fits(task, found):
+                problem = f"not {len(rows)} {contract.ANSWERS[task]}: shape {found.shape}"
     if problem:
         raise SlipwayError(
             f"the champion of {model} cannot be asked about the challenger's holdout:\n{problem}",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import digests
+from slipway import contract, digests
 from slipway.bento import LOCK, Folder, Training
 from slipway.digests import Digest
 from slipway.steps import dataset, tracking
@@ -35,16 +35,13 @@ def run(folder: Folder, data: Digest, commit: str) -> dict[str, str]:
     return {"model-digest": model, "run": run_id, "version": str(version)}
 
 
-def answering(task: TaskName) -> str:
-    """The method by which a scikit-learn model of this task answers."""
-    return "predict_proba" if task == "classification" else "predict"
-
-
-def known(training: Training, rows: pd.DataFrame) -> tuple[pd.DataFrame, Array, Array]:
+def known(
+    training: Training, rows: pd.DataFrame, task: TaskName | None = None
+) -> tuple[pd.DataFrame, Array, Array]:
     """Features and target of the rows whose outcome is known, and which rows they are."""
-    target = training.target(rows)
+    target = contract.known_target(training, rows, task)
     mask = np.logical_not(np.isnan(target))
-    return training.features(rows).loc[mask], target[mask], mask
+    return contract.features(training, rows).loc[mask], target[mask], mask
 
 
 def _train(
@@ -52,9 +49,9 @@ def _train(
 ) -> tuple[Digest, str, str]:
     config, training = folder.config, folder.training()
     manifest = dataset.manifest(store, data)
-    x, y, _ = known(training, dataset.read(store, manifest, config.split.train))
-    estimator = training.fit(x, y, config.parameters)
-    files = training.export(estimator)
+    x, y, _ = known(training, dataset.read(store, manifest, config.split.train), config.task)
+    estimator = contract.fit(training, config.task, x, y, config.parameters)
+    files = contract.export(training, estimator)
     model = store.put_files("bentos", files)
 
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -114,7 +111,7 @@ def _log_model(run_id: str, task: TaskName, estimator: Any, x: pd.DataFrame) -> 
         for line in LOCK.read_text().splitlines()
         if line.split("==")[0] in wanted
     ]
-    answer = answering(task)
+    answer = contract.answering(task)
     with mlflow.start_run(run_id=run_id):
         info = flavor.log_model(
             estimator,

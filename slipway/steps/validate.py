@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slipway import evidence
+from slipway import contract, evidence
 from slipway.bento import Folder, Validation
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
@@ -33,7 +33,7 @@ def run(folder: Folder, data: Digest) -> dict[str, str]:
     rows = dataset.read(store, manifest, names)
     violations = schema_violations(training.SCHEMA, rows)
     limits = folder.config.validation
-    target = training.target(rows)
+    target = contract.target(training, rows)
     violations += target_violations(folder.config.task, target)
     violations += limit_violations(limits, manifest, rows, np.isnan(target).mean())
     if violations:
@@ -72,11 +72,7 @@ def schema_violations(schema: pa.DataFrameSchema, rows: pd.DataFrame) -> list[Vi
 
 def target_violations(task: TaskName, target: Array) -> list[Violation]:
     """The same for what is to be learned."""
-    known = target[~np.isnan(target)]
-    if task == "classification":
-        what, wrong = "0 or 1 (else: task: regression)", known[(known != 0) & (known != 1)]
-    else:
-        what, wrong = "finite", known[~np.isfinite(known)]
+    wrong, what = contract.no_outcomes(task, target), contract.OUTCOMES[task]
     return [("(target)", what, f"{len(wrong):,}", f"{wrong[0]:g}")] if len(wrong) else []
 
 

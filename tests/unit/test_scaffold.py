@@ -21,6 +21,11 @@ def test_the_folder_is_a_bento(tmp_path: Path, template: str) -> None:
     assert {str(path.relative_to(folder.path)) for path in written} >= set(bento.REQUIRED)
 
 
+def test_a_name_may_have_digits(tmp_path: Path) -> None:
+    scaffold.create("churn_v2", "classifier", bentos=tmp_path)
+    assert bento.load(tmp_path / "churn_v2").config.service == "service:ChurnV2"
+
+
 @pytest.mark.parametrize("template", scaffold.templates())
 def test_what_is_written_is_linted(tmp_path: Path, template: str) -> None:
     scaffold.create("second_model", template, bentos=tmp_path)

@@ -155,10 +155,25 @@ def test_a_search_is_submitted_as_it_was_asked_for(slipway: Any, queues: Any) ->
     assert "slipway experiments toy --search experiments-toy-abcde --wait" in done.stderr
 
 
+@pytest.mark.parametrize(("words", "team"), [((), "none"), (("--team", "vision"), "vision")])
+def test_experiments_on_cpu_alone_need_no_queues(
+    slipway: Any, platform: Any, words: Any, team: str
+) -> None:
+    platform.objects = {TEMPLATE: {}}
+    done = slipway("--count", "4", "--real", "4", *words)
+    assert done.exit_code == 0, done.output
+    (created,) = platform.created
+    values = {p["name"]: p["value"] for p in created["spec"]["arguments"]["parameters"]}
+    assert (values["team"], values["pool"]) == (team, "none")
+    assert (values["count"], values["real"]) == ("4", "4")
+    assert "experiments-toy-abcde: 4 on CPU\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ((), "--team: missing"),
+        ((), "or run all on CPU: --real 200"),
         (("--team", "vision", "--count", "2", "--real", "3"), "--real: 3 of 2"),
     ],
 )
