@@ -46,6 +46,11 @@ PRETRAINED = "pretrained"
 # The training environment: the same code on other libraries is another model.
 LOCK = paths.REPOSITORY / "requirements" / "training.txt"
 BENTOS = paths.REPOSITORY / "bentos"
+# All that a folder of a trained model may hold beside its modules: what decides a model, and only
+# that, is in `Folder.code`, and what is nowhere in it would be changed without anybody's notice.
+FILES = {*REQUIRED, "search.yaml"}
+SUBFOLDERS = {"tests"}
+_DATA = "data belong to the source that ingest reads, or into the files that export gives"
 # Needed to train, not to serve: a change there must not make another bento of the same model.
 TRAINING_ONLY = {"training.py", "schema.py"}
 # What every service has around it.
@@ -201,7 +206,8 @@ class Folder:
     def code(self) -> Digest:
         """The digest of what decides a trained model besides the data: code, settings, libraries.
 
-        Tests and prose are left out, so changing them does not train anew.
+        Tests, prose and example.json are left out, so changing them does not train anew. Another
+        example.json is served, and readiness sent it, from the next training on.
         """
         files = sorted([*self.path.glob("*.py"), self.path / "model.yaml"])
         contents = {file.name: file.read_bytes() for file in files}
@@ -258,7 +264,30 @@ def load(path: Path) -> Folder:
             file=own,
             fix="remove it, or give it another name",
         )
+    _check_flat(path)
     return folder
+
+
+def _check_flat(path: Path) -> None:
+    """Refuses what neither `Folder.code` nor `Folder.served` would see."""
+    for entry in sorted(path.iterdir()):
+        if entry.name.startswith(".") or entry.name == "__pycache__":
+            continue
+        if entry.is_dir():
+            if entry.name not in SUBFOLDERS:
+                raise BadInput(
+                    "a bento folder is flat: changing what is in here would train nothing, and "
+                    "none of it would be served",
+                    file=entry,
+                    fix=f"move its modules beside service.py; {_DATA}",
+                )
+        elif entry.suffix != ".py" and entry.name not in FILES:
+            raise BadInput(
+                "no file of a bento folder: changing it would train nothing, and it would not be "
+                "served",
+                file=entry,
+                fix=f"remove it, or move it to tests/; {_DATA}",
+            )
 
 
 def load_pretrained(path: Path) -> Pretrained:

@@ -66,6 +66,9 @@ def test_prose_and_tests_are_no_part_of_the_code_digest(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "valid" / "minimal", copy)
     before = bento.load(copy).code()
     (copy / "README.md").write_text("other")
+    (copy / "tests").mkdir()
+    (copy / "__pycache__").mkdir()
+    (copy / "search.yaml").write_text("")
     assert bento.load(copy).code() == before
     (copy / "training.py").write_text((copy / "training.py").read_text() + "\n# other\n")
     assert bento.load(copy).code() != before
