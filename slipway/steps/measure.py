@@ -20,6 +20,7 @@ import psutil
 from slipway import store
 from slipway.errors import SlipwayError
 from slipway.evidence import Serving
+from slipway.steps import serving_only
 
 REQUESTS = 300
 # What is lazy in a new process is not what its users wait for.
@@ -71,7 +72,8 @@ def _serve(scratch: Path) -> Generator[tuple[subprocess.Popen[bytes], int, float
     command = [sys.executable, "-m", "bentoml", "serve", str(scratch / "bento")]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     home = {"HOME": str(scratch), "BENTOML_HOME": str(scratch / "home")}
-    environment = {"PATH": os.environ["PATH"]} | ENVIRONMENT | home
+    own = serving_only.environment(file.name for file in (scratch / "bento" / "src").glob("*.py"))
+    environment = {"PATH": os.environ["PATH"]} | ENVIRONMENT | home | own
     log, began = scratch / "log", time.monotonic()
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -81,7 +83,7 @@ def _serve(scratch: Path) -> Generator[tuple[subprocess.Popen[bytes], int, float
         while not _ready(port):
             waited = time.monotonic() - began
             if process.poll() is not None or waited > START_SECONDS:
-                raise SlipwayError(
+                raise serving_only.missing(_tail(scratch)) or SlipwayError(
                     f"the bento does not become ready ({waited:.0f} s)\n{_tail(scratch)}",
                     fix="see service.py: the example must be answered before anything else is",
                 )
@@ -118,7 +120,7 @@ def _ask(port: int, example: bytes, scratch: str) -> np.ndarray[tuple[int], np.d
             text = answer.read()
             took[index] = time.perf_counter() - began
             if answer.status != 200:
-                raise SlipwayError(
+                raise serving_only.missing(_tail(Path(scratch))) or SlipwayError(
                     f"the bento refuses its own example.json: {answer.status} "
                     f"{text[:500].decode(errors='replace')}\n{_tail(Path(scratch))}",
                     fix="example.json is a body for /predict",

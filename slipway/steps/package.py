@@ -16,15 +16,15 @@ from pathlib import Path
 
 import yaml
 
-from slipway import dependencies, digests, evidence, paths, store
+from slipway import dependencies, digests, evidence, store
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
 from slipway.evidence import Dependencies, Evaluation
-from slipway.steps import measure, tracking
+from slipway.steps import measure, serving_only, tracking
 from slipway.store import Store
 
-LOCK = paths.REPOSITORY / "requirements" / "serving.txt"
+LOCK = serving_only.SERVING
 # Any date will do, as long as it is always the same.
 EPOCH = "1980-01-01T00:00:00+00:00"
 
@@ -115,6 +115,7 @@ def _bentoml_build(context: Path, home: Path, version: str) -> None:
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **serving_only.environment(file.name for file in context.glob("*.py")),
     }
     # A process of its own: BentoML imports the service, and its modules are called as training's.
     command = [sys.executable, "-m", "bentoml", "build", "--version", version, str(context)]
@@ -122,7 +123,8 @@ def _bentoml_build(context: Path, home: Path, version: str) -> None:
         command, env=environment, cwd=context, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SlipwayError(
-            f"bentoml build failed\n{(done.stderr or done.stdout)[-3000:]}",
+        said = done.stderr or done.stdout
+        raise serving_only.missing(said) or SlipwayError(
+            f"bentoml build failed\n{said[-3000:]}",
             fix="see that service.py can be imported with requirements/serving.txt alone",
         )

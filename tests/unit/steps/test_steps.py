@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from slipway.steps import (
     package,
     predictions,
     rescore,
+    serving_only,
     tracking,
     train,
     validate,
@@ -486,6 +488,53 @@ def test_a_bento_that_refuses_its_example_has_no_latency(
     broken = tar(untar(bundle) | {"src/service.py": b"import nothing_of_that_name"})
     with pytest.raises(SlipwayError, match=r"does not become ready(.|\n)*nothing_of_that_name"):
         measure.measure(broken, b"{}")
+
+
+@pytest.mark.slow
+def test_what_pods_do_not_have_is_not_there_when_a_bento_is_made(
+    packaged: dict[str, str], store: Store, folder: Folder, tmp_path: Path
+) -> None:
+    said = r"the service imports sklearn, which requirements/serving.txt does not lock"
+    files = untar(store.get("bentos", packaged["bento"]))
+    lazy = files["src/service.py"].replace(
+        b"        return Prediction(", b"        import sklearn.base\n        return Prediction(", 1
+    )
+    assert lazy != files["src/service.py"]
+    with pytest.raises(SlipwayError, match=said):
+        measure.measure(tar(files | {"src/service.py": lazy}), files["src/example.json"])
+    shutil.copytree(folder.path, tmp_path / "flight_delay")
+    service = tmp_path / "flight_delay" / "service.py"
+    service.write_text(
+        "import sklearn.base\n"
+        + service.read_text().replace("from __future__ import annotations", "")
+    )
+    with pytest.raises(SlipwayError, match=f"{said}(.|\n)*fix: lock it there"):
+        package.build(bento.load(tmp_path / "flight_delay"), {"model.onnx": b""})
+
+
+def test_hidden_modules_are_as_good_as_not_installed(tmp_path: Path) -> None:
+    """And what else starts with the interpreter still does."""
+    (tmp_path / "sitecustomize.py").write_text("print('the other one')")
+    hidden = serving_only.environment(["onnx.py", "service.py"])
+    program = """
+import importlib.util
+for name in ("pandas", "sklearn", "onnx", "yaml", "google", "google.protobuf"):
+    print(name, importlib.util.find_spec(name) is not None)
+import pandas.api
+"""
+    path = os.pathsep.join([hidden["PYTHONPATH"], str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | hidden | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [
+        *("the other one", "pandas False", "sklearn False", "onnx True"),
+        *("yaml True", "google True", "google.protobuf True"),
+    ]
+    assert str(serving_only.missing(done.stderr)).startswith("the service imports pandas, which")
+    assert serving_only.missing("ModuleNotFoundError: No module named 'nothing_of_that'") is None
 
 
 def test_a_step_writes_its_outputs(
