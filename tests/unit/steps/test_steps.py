@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -473,6 +474,7 @@ def test_what_a_bento_costs_is_measured(packaged: dict[str, str], store: Store) 
     assert 0.5 < served.start_seconds < 60
     size = len(store.get("bentos", packaged["bento"]))
     assert served.bento_bytes == size == int(packaged["bento-size"])
+    assert served.compared == package.QUESTIONS
     locked = evidence.loads(Dependencies, store.get("evidence", packaged["dependencies"]), "")
     assert "bentoml" in {p.name for p in locked.packages}
     assert locked.vulnerabilities == "not checked"
@@ -510,6 +512,49 @@ def test_what_pods_do_not_have_is_not_there_when_a_bento_is_made(
     )
     with pytest.raises(SlipwayError, match=f"{said}(.|\n)*fix: lock it there"):
         package.build(bento.load(tmp_path / "flight_delay"), {"model.onnx": b""})
+
+
+@pytest.mark.slow
+def test_a_bento_that_answers_otherwise_than_evaluated_is_refused(
+    folder: Folder, evaluated: str, packaged: dict[str, str], store: Store
+) -> None:
+    found = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    questions = package.questions(folder, store, found)
+    files = untar(store.get("bentos", packaged["bento"]))
+    service = files["src/service.py"].replace(b"[:, 1]", b"[:, 0]")
+    assert service != files["src/service.py"]
+    with pytest.raises(SlipwayError, match=r'otherwise(.|\n)*request: \{"flight": \{"carrier'):
+        measure.measure(
+            tar(files | {"src/service.py": service}), files["src/example.json"], questions, 1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (200, b'{"probability": 0.7, "other": 0.3}'),
+        (200, b'{"probability": 0.3002}'),
+        (200, b'{"probability": NaN}'),
+        (200, b'{"probability": null}'),
+        (200, b"{}"),
+        (200, b"0.3"),
+        (200, b"no JSON"),
+        (400, b'{"probability": 0.3}'),
+    ],
+)
+def test_an_answer_is_compared_by_its_first_field(status: int, answer: bytes) -> None:
+    asked: list[bytes] = []
+
+    def post(body: bytes) -> tuple[int, bytes]:
+        asked.append(body)
+        return (200, b'{"p": 0.30005, "q": 9}') if body == b"1" else (status, answer)
+
+    questions = [measure.Question(body, 0.3) for body in (b"1", b"2")]
+    measure.compare(post, questions[:1], 1e-4)
+    said = re.escape(f"request: 2\n  answer: {status} {answer.decode()}\n  expected: 0.3 ")
+    with pytest.raises(SlipwayError, match=said):
+        measure.compare(post, questions, 1e-4)
+    assert asked == [b"1", b"1", b"2"]
 
 
 def test_hidden_modules_are_as_good_as_not_installed(tmp_path: Path) -> None:
