@@ -10,6 +10,7 @@ pins the weights. Such a folder is a `Pretrained`, and nothing here trains it.
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from collections import Counter
@@ -49,6 +50,11 @@ PRETRAINED = "pretrained"
 # The training environment: the same code on other libraries is another model.
 LOCK = paths.REPOSITORY / "requirements" / "training.txt"
 BENTOS = paths.REPOSITORY / "bentos"
+# All that a folder of a trained model may hold beside its modules: what decides a model, and only
+# that, is in `Folder.code`, and what is nowhere in it would be changed without anybody's notice.
+FILES = {*REQUIRED, "search.yaml"}
+SUBFOLDERS = {"tests"}
+_DATA = "data belong to the source that ingest reads, or into the files that export gives"
 # Needed to train, not to serve: a change there must not make another bento of the same model.
 TRAINING_ONLY = {"training.py", "schema.py"}
 # What every service has around it.
@@ -89,9 +95,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Training(Protocol):
     """The module `training.py` of a bento folder, as the workflow's steps use it.
 
-    Tables are pandas, one row an example. Arrays are float64 of shape (rows,). The module may have
-    a function `derive(rows)` too: a table of further columns, on the same index, which `slices` and
-    `group` in `model.yaml` can name beside those of the data.
+    Tables are pandas, one row an example. Arrays are float64 of shape (rows,).
+
+    The module may have two functions more. `derive(rows)`: a table of further columns, on the same
+    index, which `slices` and `group` in `model.yaml` can name beside those of the data.
+    `requests(rows)`: a list of dicts, for each row of the data the body for /predict that asks the
+    service about it; with it the bento is held to what `predict` answered (see `bodies`).
     """
 
     SCHEMA: pa.DataFrameSchema
@@ -124,6 +133,39 @@ class Training(Protocol):
     def predict(self, files: Mapping[str, bytes], x: pd.DataFrame) -> Array:
         """Answers of the exported files: what is evaluated is what is served."""
         ...
+
+
+def bodies(training: Training, rows: pd.DataFrame) -> list[bytes] | None:
+    """`requests` of the rows as JSON, where NaN and the like are null; None without `requests`."""
+    requests = getattr(training, "requests", None)
+    if requests is None:
+        return None
+    made: list[Any] = list(requests(rows))
+    if len(made) != len(rows):
+        raise BadInput(
+            f"requests() gives {len(made)} bodies for {len(rows)} rows",
+            file="training.py",
+            fix="give one a row, in their order",
+        )
+    try:
+        return [json.dumps(_plain(body), allow_nan=False).encode() for body in made]
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"requests() gives what is not JSON: {error}", file="training.py") from None
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a value of a table: times as ISO 8601 writes them, null for what lacks."""
+    import pandas as pd
+
+    if hasattr(value, "tolist"):  # NumPy's, of which JSON knows none
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in cast("list[Any]", value)]
+    if value is None or pd.isna(value):
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 class Split(Strict):
@@ -246,7 +288,8 @@ class Folder:
     def code(self) -> Digest:
         """The digest of what decides a trained model besides the data: code, settings, libraries.
 
-        Tests and prose are left out, so changing them does not train anew.
+        Tests, prose and example.json are left out, so changing them does not train anew. Another
+        example.json is served, and readiness sent it, from the next training on.
         """
         files = sorted([*self.path.glob("*.py"), self.path / "model.yaml"])
         contents = {file.name: file.read_bytes() for file in files}
@@ -301,7 +344,30 @@ def load(path: Path) -> Folder:
             file=own,
             fix="remove it, or give it another name",
         )
+    _check_flat(path)
     return folder
+
+
+def _check_flat(path: Path) -> None:
+    """Refuses what neither `Folder.code` nor `Folder.served` would see."""
+    for entry in sorted(path.iterdir()):
+        if entry.name.startswith(".") or entry.name == "__pycache__":
+            continue
+        if entry.is_dir():
+            if entry.name not in SUBFOLDERS:
+                raise BadInput(
+                    "a bento folder is flat: changing what is in here would train nothing, and "
+                    "none of it would be served",
+                    file=entry,
+                    fix=f"move its modules beside service.py; {_DATA}",
+                )
+        elif entry.suffix != ".py" and entry.name not in FILES:
+            raise BadInput(
+                "no file of a bento folder: changing it would train nothing, and it would not be "
+                "served",
+                file=entry,
+                fix=f"remove it, or move it to tests/; {_DATA}",
+            )
 
 
 def load_pretrained(path: Path) -> Pretrained:

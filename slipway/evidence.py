@@ -142,6 +142,9 @@ class Serving(Strict):
     memory_mib: Annotated[float, Field(gt=0)]
     start_seconds: Annotated[float, Field(gt=0)]
     bento_bytes: Positive
+    compared: Count = Field(
+        default=0, description="answers that were compared with those evaluated, and equal"
+    )
 
 
 class Package(Strict):

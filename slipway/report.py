@@ -329,10 +329,11 @@ def parameters(found: ReleaseVerdict) -> list[Difference]:
 def _served(found: ReleaseVerdict, evidence: Evidence) -> str:
     serving = evidence.serving
     cost = next((f.message for f in found.findings if f.rule == "cost"), "")
+    compared = f"as evaluated ({serving.compared})" if serving.compared else "not compared"
     lines = [
         f"**Serving**: {serving.latency_p50_ms:.1f} ms median, {serving.latency_p99_ms:.1f} ms "
         f"p99, {serving.memory_mib:.0f} MiB, ready in {serving.start_seconds:.1f} s, bento "
-        f"{serving.bento_bytes / 2**20:.1f} MiB",
+        f"{serving.bento_bytes / 2**20:.1f} MiB, answers {compared}",
         f"**Cost**: {plain(cost)}" if cost else "",
     ]
     return "<br>".join(line for line in lines if line)

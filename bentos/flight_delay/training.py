@@ -94,6 +94,12 @@ def derive(flights: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"hour": departure.strftime("%H"), "day": departure.strftime("%Y-%m-%d")})
 
 
+def requests(flights: pd.DataFrame) -> list[dict[str, Any]]:
+    """Bodies for /predict, one a flight: the service is held to what `predict` answers."""
+    asked = flights[[*inputs.TEXT, "scheduled_departure", *inputs.MEASURED]]
+    return [{"flight": flight} for flight in asked.to_dict("records")]
+
+
 def features(flights: pd.DataFrame) -> pd.DataFrame:
     """The model's inputs, one row a flight."""
     return inputs.frame(flights)

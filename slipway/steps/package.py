@@ -14,17 +14,23 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import yaml
 
-from slipway import dependencies, digests, evidence, paths, store
+from slipway import bento, dependencies, digests, evidence, store
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
 from slipway.evidence import Dependencies, Evaluation
-from slipway.steps import measure, tracking
+from slipway.steps import dataset, measure, predictions, serving_only, tracking
+from slipway.steps.measure import Question
 from slipway.store import Store
 
-LOCK = paths.REPOSITORY / "requirements" / "serving.txt"
+LOCK = serving_only.SERVING
+# Holdout rows that the bento is asked about. Its answers are those evaluated but for rounding, in
+# probabilities or in the outcome's deviations.
+QUESTIONS = 200
+TOLERANCE = 1e-4
 # Any date will do, as long as it is always the same.
 EPOCH = "1980-01-01T00:00:00+00:00"
 
@@ -39,7 +45,7 @@ def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
         Evaluation, objects.get("evidence", evaluation), store.uri("evidence", evaluation)
     )
     bundle = build(folder, objects.get_files("bentos", found.model_digest))
-    bento = objects.put("bentos", bundle)
+    digest = objects.put("bentos", bundle)
     mlflow = tracking.client()
     version = tracking.version(mlflow, name, found.model_digest)
     if version is None:
@@ -47,22 +53,45 @@ def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
             f"MLflow has no version of {name} with model digest {found.model_digest}",
             fix="run the train step again, which registers it",
         )
-    mlflow.set_model_version_tag(name, str(version), tracking.BENTO, bento)
-    print(f"bento of {len(bundle):,} bytes at {store.uri('bentos', bento)}")
-    served = measure.measure(bundle, (folder.path / "example.json").read_bytes())
+    mlflow.set_model_version_tag(name, str(version), tracking.BENTO, digest)
+    print(f"bento of {len(bundle):,} bytes at {store.uri('bentos', digest)}")
+    asked = questions(folder, objects, found)
+    served = measure.measure(
+        bundle,
+        (folder.path / "example.json").read_bytes(),
+        asked,
+        TOLERANCE * max(1, found.holdout.deviation),
+    )
     print(
         f"ready in {served.start_seconds:.1f} s, p50 {served.latency_p50_ms:.1f} ms, "
         f"p99 {served.latency_p99_ms:.1f} ms, {served.memory_mib:.0f} MiB"
     )
+    if asked:
+        print(f"{served.compared} answers are those that were evaluated")
+    else:
+        print("answers not compared with those evaluated: training.py has no requests()")
     locked = dependencies.collect(LOCK)
     print(f"{len(locked.packages)} dependencies, vulnerabilities: {_count(locked)}")
     return {
-        "bento": bento,
+        "bento": digest,
         "bento-size": str(len(bundle)),
         "serving": objects.put("evidence", evidence.dumps(served)),
         "dependencies": objects.put("evidence", evidence.dumps(locked)),
         "version": str(version),
     }
+
+
+def questions(folder: Folder, objects: Store, found: Evaluation) -> list[Question]:
+    """Rows of the holdout, from all of it, as requests, and what `predict` answered; [] where
+    training.py has no `requests`."""
+    table = predictions.get(objects, found.predictions, found.task)
+    some = table.iloc[np.linspace(0, len(table) - 1, min(QUESTIONS, len(table))).astype(int)]
+    manifest = dataset.manifest(objects, found.data.digest)
+    rows = dataset.read(objects, manifest, found.holdout.partitions).iloc[some["row"]]
+    bodies = bento.bodies(folder.training(), rows.reset_index(drop=True))
+    if bodies is None:
+        return []
+    return [Question(*pair) for pair in zip(bodies, some["prediction"].tolist(), strict=True)]
 
 
 def _count(locked: Dependencies) -> str:
@@ -96,8 +125,8 @@ def build(folder: Folder, model: Mapping[str, bytes]) -> bytes:
         }
         (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile))
         _bentoml_build(context, home, version)
-        bento = home / "bentos" / folder.config.name / version
-        description = bento / "bento.yaml"
+        made = home / "bentos" / folder.config.name / version
+        description = made / "bento.yaml"
         text, times = re.subn(
             r"^creation_time: .*$",
             f"creation_time: '{EPOCH}'",
@@ -107,7 +136,7 @@ def build(folder: Folder, model: Mapping[str, bytes]) -> bytes:
         if times != 1:
             raise SlipwayError(f"{description.name} has {times} creation times, expected one")
         description.write_text(text)
-        return store.tar_folder(bento)
+        return store.tar_folder(made)
 
 
 def _bentoml_build(context: Path, home: Path, version: str) -> None:
@@ -115,6 +144,7 @@ def _bentoml_build(context: Path, home: Path, version: str) -> None:
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **serving_only.environment(file.name for file in context.glob("*.py")),
     }
     # A process of its own: BentoML imports the service, and its modules are called as training's.
     command = [sys.executable, "-m", "bentoml", "build", "--version", version, str(context)]
@@ -122,7 +152,8 @@ def _bentoml_build(context: Path, home: Path, version: str) -> None:
         command, env=environment, cwd=context, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SlipwayError(
-            f"bentoml build failed\n{(done.stderr or done.stdout)[-3000:]}",
+        said = done.stderr or done.stdout
+        raise serving_only.missing(said) or SlipwayError(
+            f"bentoml build failed\n{said[-3000:]}",
             fix="see that service.py can be imported with requirements/serving.txt alone",
         )

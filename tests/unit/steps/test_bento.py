@@ -1,6 +1,11 @@
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from slipway import bento, paths
@@ -66,6 +71,33 @@ def test_prose_and_tests_are_no_part_of_the_code_digest(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "valid" / "minimal", copy)
     before = bento.load(copy).code()
     (copy / "README.md").write_text("other")
+    (copy / "tests").mkdir()
+    (copy / "__pycache__").mkdir()
+    (copy / "search.yaml").write_text("")
     assert bento.load(copy).code() == before
     (copy / "training.py").write_text((copy / "training.py").read_text() + "\n# other\n")
     assert bento.load(copy).code() != before
+
+
+def test_requests_are_json_with_null_for_what_lacks() -> None:
+    rows = pd.DataFrame(
+        {
+            "name": ["a", None],
+            "size": [1.5, float("nan")],
+            "count": [1, 2],
+            "at": pd.to_datetime(["2013-12-20T18:30:00", None]).astype("datetime64[s]"),
+        }
+    )
+    training: Any = SimpleNamespace(requests=lambda r: [{"one": o} for o in r.to_dict("records")])
+    assert [json.loads(body) for body in bento.bodies(training, rows) or []] == [
+        {"one": {"name": "a", "size": 1.5, "count": 1, "at": "2013-12-20T18:30:00"}},
+        {"one": {"name": None, "size": None, "count": 2, "at": None}},
+    ]
+    assert bento.bodies(cast("Any", SimpleNamespace()), rows) is None
+    training.requests = lambda _: []
+    with pytest.raises(BadInput, match="0 bodies for 2 rows"):
+        bento.bodies(training, rows)
+    training.requests = lambda r: [{"one": np.array([1.5, np.nan])}, {"one": np.inf}][: len(r)]
+    assert bento.bodies(training, rows[:1]) == [b'{"one": [1.5, null]}']
+    with pytest.raises(BadInput, match="not JSON: Out of range"):
+        bento.bodies(training, rows)

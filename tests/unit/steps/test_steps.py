@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gzip
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ from slipway.steps import (
     package,
     predictions,
     rescore,
+    serving_only,
     tracking,
     train,
     validate,
@@ -484,6 +487,7 @@ def test_what_a_bento_costs_is_measured(packaged: dict[str, str], store: Store) 
     assert 0.5 < served.start_seconds < 60
     size = len(store.get("bentos", packaged["bento"]))
     assert served.bento_bytes == size == int(packaged["bento-size"])
+    assert served.compared == package.QUESTIONS
     locked = evidence.loads(Dependencies, store.get("evidence", packaged["dependencies"]), "")
     assert "bentoml" in {p.name for p in locked.packages}
     assert locked.vulnerabilities == "not checked"
@@ -499,6 +503,96 @@ def test_a_bento_that_refuses_its_example_has_no_latency(
     broken = tar(untar(bundle) | {"src/service.py": b"import nothing_of_that_name"})
     with pytest.raises(SlipwayError, match=r"does not become ready(.|\n)*nothing_of_that_name"):
         measure.measure(broken, b"{}")
+
+
+@pytest.mark.slow
+def test_what_pods_do_not_have_is_not_there_when_a_bento_is_made(
+    packaged: dict[str, str], store: Store, folder: Folder, tmp_path: Path
+) -> None:
+    said = r"the service imports sklearn, which requirements/serving.txt does not lock"
+    files = untar(store.get("bentos", packaged["bento"]))
+    lazy = files["src/service.py"].replace(
+        b"        return Prediction(", b"        import sklearn.base\n        return Prediction(", 1
+    )
+    assert lazy != files["src/service.py"]
+    with pytest.raises(SlipwayError, match=said):
+        measure.measure(tar(files | {"src/service.py": lazy}), files["src/example.json"])
+    shutil.copytree(folder.path, tmp_path / "flight_delay")
+    service = tmp_path / "flight_delay" / "service.py"
+    service.write_text(
+        "import sklearn.base\n"
+        + service.read_text().replace("from __future__ import annotations", "")
+    )
+    with pytest.raises(SlipwayError, match=f"{said}(.|\n)*fix: lock it there"):
+        package.build(bento.load(tmp_path / "flight_delay"), {"model.onnx": b""})
+
+
+@pytest.mark.slow
+def test_a_bento_that_answers_otherwise_than_evaluated_is_refused(
+    folder: Folder, evaluated: str, packaged: dict[str, str], store: Store
+) -> None:
+    found = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    questions = package.questions(folder, store, found)
+    files = untar(store.get("bentos", packaged["bento"]))
+    service = files["src/service.py"].replace(b"[:, 1]", b"[:, 0]")
+    assert service != files["src/service.py"]
+    with pytest.raises(SlipwayError, match=r'otherwise(.|\n)*request: \{"flight": \{"carrier'):
+        measure.measure(
+            tar(files | {"src/service.py": service}), files["src/example.json"], questions, 1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (200, b'{"probability": 0.7, "other": 0.3}'),
+        (200, b'{"probability": 0.3002}'),
+        (200, b'{"probability": NaN}'),
+        (200, b'{"probability": null}'),
+        (200, b"{}"),
+        (200, b"0.3"),
+        (200, b"no JSON"),
+        (400, b'{"probability": 0.3}'),
+    ],
+)
+def test_an_answer_is_compared_by_its_first_field(status: int, answer: bytes) -> None:
+    asked: list[bytes] = []
+
+    def post(body: bytes) -> tuple[int, bytes]:
+        asked.append(body)
+        return (200, b'{"p": 0.30005, "q": 9}') if body == b"1" else (status, answer)
+
+    questions = [measure.Question(body, 0.3) for body in (b"1", b"2")]
+    measure.compare(post, questions[:1], 1e-4)
+    said = re.escape(f"request: 2\n  answer: {status} {answer.decode()}\n  expected: 0.3 ")
+    with pytest.raises(SlipwayError, match=said):
+        measure.compare(post, questions, 1e-4)
+    assert asked == [b"1", b"1", b"2"]
+
+
+def test_hidden_modules_are_as_good_as_not_installed(tmp_path: Path) -> None:
+    """And what else starts with the interpreter still does."""
+    (tmp_path / "sitecustomize.py").write_text("print('the other one')")
+    hidden = serving_only.environment(["onnx.py", "service.py"])
+    program = """
+import importlib.util
+for name in ("pandas", "sklearn", "onnx", "yaml", "google", "google.protobuf"):
+    print(name, importlib.util.find_spec(name) is not None)
+import pandas.api
+"""
+    path = os.pathsep.join([hidden["PYTHONPATH"], str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | hidden | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == [
+        *("the other one", "pandas False", "sklearn False", "onnx True"),
+        *("yaml True", "google True", "google.protobuf True"),
+    ]
+    assert str(serving_only.missing(done.stderr)).startswith("the service imports pandas, which")
+    assert serving_only.missing("ModuleNotFoundError: No module named 'nothing_of_that'") is None
 
 
 def test_a_step_writes_its_outputs(
