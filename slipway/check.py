@@ -38,11 +38,9 @@ if TYPE_CHECKING:
 
 FOLDER = "environments"
 # What judges a release, or decides how it is served, does not change together with it, nor without
-# the approvals that custody asks for.
-APART = (
-    *("policies/", "slipway/", "workflows/", ".github/", ".gitea/", "bentos/serving/"),
-    *("infra/", "toolchain/", "requirements/"),
-)
+# the approvals that custody asks for. That is all but this: whatever else is there may come to be
+# imported where gates run.
+FREE, SERVING = ("bentos/", "environments/", "tests/"), "bentos/serving/"
 # What reads a stack's file, and what AWS asks for what is in it.
 PROGRAM, PRICES = "infra/", "infra/prices.yaml"
 # Of a forger's file only so much is read.
@@ -688,7 +686,7 @@ class _Change:
                 "a pull request for each environment, in their order",
             )
         values = [path for path, (_, place) in self._inside.items() if _is(place, "values")]
-        apart = [*(path for path in self._changed if path.startswith(APART)), *values]
+        apart = [*(path for path in self._changed if is_apart(path)), *values]
         named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" * (len(apart) > 3))
         if not releases:
             if apart and not found:
@@ -755,6 +753,12 @@ class _Place:
     what: _What
     environment: str = ""
     model: str = ""
+
+
+def is_apart(path: str) -> bool:
+    """Whether a file judges releases, or decides how they are served."""
+    prose = "/" not in path and path.endswith(".md")
+    return path.startswith(SERVING) or not (prose or path.startswith(FREE))
 
 
 def _place(path: str) -> _Place | None:

@@ -107,7 +107,9 @@ def build(folder: Folder, model: Mapping[str, bytes]) -> bytes:
         for name, source in folder.served.items():
             shutil.copy(source, context / name)
         for name, content in model.items():
-            (context / "model" / name).write_bytes(content)
+            file = context / "model" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
         pins = [line.removesuffix(" \\") for line in LOCK.read_text().splitlines() if "==" in line]
         (context / "requirements.txt").write_text("".join(f"{pin}\n" for pin in pins))
         contents = {
