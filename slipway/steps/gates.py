@@ -83,7 +83,7 @@ class Gates:
                 continue
             try:
                 verdict = self._judge(pull)
-                yield f"{pull.number}: {verdict.headline}"
+                yield f"{pull.number}: {verdict.headline if verdict else 'merged'}"
             except NotFound:
                 yield f"{pull.number}: gone"  # closed, or its repository removed, meanwhile
             except Exception as error:
@@ -92,11 +92,12 @@ class Gates:
         if errors:
             raise errors[0]
 
-    def _judge(self, pull: PullRequest) -> Verdict:
+    def _judge(self, pull: PullRequest) -> Verdict | None:
+        """None: it was merged before its turn came, and what was said of it then stays."""
         for _ in range(ATTEMPTS):
             verdict = self._judge_head(pull)
             pull, moved = self._forge.pull(pull.number), pull.sha
-            if pull.state != "open" or (
+            if (verdict is None or pull.state != "open") or (
                 pull.sha == moved and self._forge.commit(BASE) == verdict.base
             ):
                 return verdict
@@ -105,13 +106,15 @@ class Gates:
             fix="it is looked at again within two minutes",
         )
 
-    def _judge_head(self, pull: PullRequest) -> Verdict:
+    def _judge_head(self, pull: PullRequest) -> Verdict | None:
         """Judges one head against one base, and says so at that head."""
         before = self._forge.statuses(pull.sha).get(CONTEXT)
         if before is None:
             self._report(pull, "pending", "the gates are being evaluated")
         try:
             base = self._fetched.update(pull)
+            if self._fetched.repository.contains(base, pull.sha):
+                return None
             verdict = check(
                 self._fetched.repository,
                 base,

@@ -545,7 +545,10 @@ def test_pods_reach_the_stores_and_no_other_addresses(made: Stack) -> None:
         if rule.get("to") and "ipBlock" in rule["to"][0]
     }
     subnets = {s.inputs["cidrBlock"] for s in made.of(":Subnet") if s.name.startswith("isolated")}
+    [vpc] = made.of(":Vpc")
     assert outside == {
+        # The API server is somewhere in it, S3 anywhere.
+        (vpc.inputs["cidrBlock"], 443),
         ("0.0.0.0/0", 443),
         ("169.254.170.23/32", 80),
         *((cidr, 5432) for cidr in subnets),

@@ -61,6 +61,17 @@ def test_pending_then_a_comment_then_success(place: Place, step: Gates) -> None:
     assert merging.wait_for_gates(place, 1).sha == pull.sha
 
 
+def test_what_was_merged_before_its_turn_keeps_what_was_said(place: Place, step: Gates) -> None:
+    place.landed("be", 3)
+    place.write("head", files(place.next("bf", 4)), "Release toy 4 to dev")
+    pull = place.open("head", "Release toy 4 to dev")
+    judged(step, place)
+    before = (list(place.log), list(place.comments(1)))
+    place._git("update-ref", "refs/heads/main", pull.sha)  # merged
+    assert judged(step, place) == ["1: merged"]
+    assert (place.log, place.comments(1)) == before
+
+
 def test_failure_names_the_first_gate_and_goes_when_it_is_mended(place: Place, step: Gates) -> None:
     place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
     place.write("head", files(place.next()), "Release")
@@ -182,7 +193,7 @@ def test_an_unforeseen_failure_is_an_error_and_does_not_keep_the_others(
     place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("one", "two"):
-        place.write(name, files(place.next()) | {name: name.encode()}, "Release")
+        place.write(name, files(place.next()) | {f"tests/{name}": name.encode()}, "Release")
         place.open(name, f"Release {name}")
     broken, reviews = place.pull(2), place.reviews
 
@@ -285,7 +296,7 @@ def mounted(place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 def test_the_step_judges_one_or_all(mounted: Place, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("one", "two"):
-        mounted.write(name, {name: b"x"}, name)
+        mounted.write(name, {f"tests/{name}": b"x"}, name)
         mounted.open(name, name)
     assert steps.main(["gates", "--pull", "2"]) == 0
     assert "judged: 2: ✅ no release changed" in capsys.readouterr().out

@@ -464,7 +464,7 @@ TEMPLATES = [
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t["name"])
 def test_each_runs_mains_code_with_the_rights_that_it_needs(template: dict[str, Any]) -> None:
     [source] = template["inputs"]["artifacts"]
-    assert source["http"]["url"].endswith("/archive/main.tar.gz")
+    assert source["http"]["url"].endswith("/archive/refs/heads/main.tar.gz")
     starts = template["name"] in ("dispatch", "sweep")
     assert template.get("serviceAccountName") == ("dispatcher" if starts else None)
     given = {e["secretRef"]["name"] for e in template["container"]["envFrom"] if "secretRef" in e}
