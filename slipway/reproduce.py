@@ -1,8 +1,9 @@
 """Reproduction: a release made once more from its pins, and the first thing that differs, if any.
 
-The workflow `reproduce` takes the data from its source again, trains with the release's code and
-packages; it knows nothing of the release. Here its digests are compared with the pins, in the order
-in which one follows from another, so that the first difference is the cause.
+The workflow `reproduce` trains on the release's data with the release's code and packages; it knows
+nothing else of the release. Here its digests are compared with the pins, in the order in which one
+follows from another, so that the first difference is the cause. It takes the data from their source
+once more, too: what that gives by now is told, and is no difference.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def begin(cluster: Cluster, pins: Release, environment: str) -> tuple[Workflow, 
     running = next((w for w in training.newest(cluster, labels) if not w.ended), None)
     if running:
         return running, False
-    values = {"model": pins.model, "commit": pins.code.commit}
+    values = {"model": pins.model, "commit": pins.code.commit, "data": pins.data.digest}
     return training.submit(cluster, TEMPLATE, values, labels), True
 
 
@@ -92,7 +93,7 @@ def _image(mlflow: MLflow, pins: Release) -> str:
 
 
 def outcome(cluster: Cluster, workflow: Workflow) -> Mapping[str, str]:
-    """The digests `data`, `code`, `model-digest` and `bento` that it came to.
+    """The digests `code`, `model-digest` and `bento` that it came to, and the source's `data`.
 
     Raises:
         SlipwayError: a step failed; the message has the end of its log.
@@ -117,13 +118,6 @@ def first_difference(
     """
     if found["bento"] == pins.bento:
         return None
-    if found["data"] != pins.data:
-        return Difference(
-            "data",
-            pins.data,
-            found["data"],
-            _partitions(objects, pins.data, found["data"]),
-        )
     if found["code"] != pins.code:
         return Difference("code", pins.code, found["code"])
     # Equal code and data in another image: that is the cause, or there is none to be seen.
@@ -134,6 +128,16 @@ def first_difference(
         return Difference("model files", pins.model, found["model-digest"], detail)
     detail = _objects(objects, pins.bento, found["bento"])
     return Difference("bento", pins.bento, found["bento"], detail)
+
+
+def source(pins: Pins, found: Mapping[str, str], objects: Store) -> str:
+    """What the data's source gives by now, if not what the release was made of; "" if that."""
+    now = found.get("data")
+    if not now:
+        return "the source of the data did not give them again: see the log of the step ingest"
+    if now == pins.data:
+        return ""
+    return f"the source of the data gives others by now:\n{_partitions(objects, pins.data, now)}"
 
 
 def _partitions(objects: Store, old: str, new: str) -> str:

@@ -22,7 +22,8 @@ def command(
 ) -> None:
     """Make a release's bento once more, from its data and code, and compare. Exit code 1: differs.
 
-    What was trained before is not looked at, and nothing is registered or proposed.
+    What was trained before is not looked at, and nothing is registered or proposed. Whether the
+    source of the data gives the same by now is told beside it.
     """
     release.check_environment(env)
     release.check_model_name(model)
@@ -48,6 +49,7 @@ def command(
         found = reproduce.outcome(cluster, workflow)
         image = cluster.config("pipelines", "platform").get("TRAINING_IMAGE", "")
         differs = reproduce.first_difference(wanted, found, image, forge, pins.code.commit, objects)
+        source = reproduce.source(wanted, found, objects)
     if output == "json":
         show_json(
             {
@@ -55,6 +57,7 @@ def command(
                 "released": pins.bento.digest,
                 "found": found["bento"],
                 "first_difference": vars(differs) if differs else None,
+                "source": source,
             }
         )
     elif differs is None:
@@ -66,4 +69,6 @@ def command(
         out.print(f"  found:    {differs.found}", soft_wrap=True)
         if differs.detail:
             out.print(differs.detail, markup=False, soft_wrap=True)
+    if source and output == "text":
+        say(f"note: {source}")
     raise typer.Exit(0 if differs is None else 1)

@@ -387,7 +387,10 @@ def test_the_same_bento_is_said_to_be_the_same(connected: Any) -> None:
     result = run("reproduce", "toy", "--env", "dev")
     assert result.exit_code == 0, result.output
     assert f"the same bento: {connected.release.bento.digest}" in result.stdout
-    assert submitted(connected) == {"model": "toy", "commit": connected.release.code.commit}
+    pins = connected.release
+    wanted = {"model": "toy", "commit": pins.code.commit, "data": pins.data.digest}
+    assert submitted(connected) == wanted
+    assert "note:" not in result.stderr
 
 
 def difference(connected: Any, **changes: str) -> dict[str, Any]:
@@ -397,14 +400,23 @@ def difference(connected: Any, **changes: str) -> dict[str, Any]:
     return json.loads(result.stdout)["first_difference"]
 
 
-def test_other_data_is_the_first_difference(connected: Any) -> None:
+def test_what_the_source_gives_by_now_is_told_and_is_no_difference(connected: Any) -> None:
     part = {"name": "part-2", "digest": digests.of(b"more"), "rows": 5, "size": 4}
     manifest = {"schema_version": 1, "model": "toy", "partitions": [part]}
     data = connected.store.put("data", digests.canonical_json(manifest))
-    found = difference(connected, **{"data": data, "model-digest": digests.of(b"other")})
-    assert found["what"] == "data"
-    assert "partition part-1: 10 rows, now not there" in found["detail"]
-    assert "partition part-2: not there, now 5 rows" in found["detail"]
+    rebuilt(connected, data=data)
+    result = run("reproduce", "toy", "--env", "dev")
+    assert result.exit_code == 0, result.output
+    assert "the same bento" in result.stdout
+    assert "partition part-1: 10 rows, now not there" in result.stderr
+    assert "partition part-2: not there, now 5 rows" in result.stderr
+
+
+def test_a_source_that_is_gone_is_told(connected: Any) -> None:
+    rebuilt(connected, data="")
+    result = run("reproduce", "toy", "--env", "dev", "-o", "json")
+    assert result.exit_code == 0, result.output
+    assert "did not give them again" in json.loads(result.stdout)["source"]
 
 
 def test_another_training_image_shows_its_libraries(connected: Any) -> None:

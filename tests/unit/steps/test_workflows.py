@@ -59,11 +59,16 @@ def test_each_template_gives_its_step_the_flags_that_it_takes(name: str, step: s
 @pytest.mark.parametrize("name", CHAINS)
 def test_each_step_follows_the_one_before(name: str) -> None:
     (tasks,) = (t["dag"]["tasks"] for t in spec(name)["templates"] if "dag" in t)
+    if name == "reproduce":
+        # The source of the data, which may be gone, keeps nothing from being made again.
+        rebuild, ingest = tasks
+        assert ingest["continueOn"] == {"error": True, "failed": True}
+        assert not {"depends", "continueOn"} & rebuild.keys()
+        return
     for before, task in zip([None, *tasks], tasks, strict=False):
         assert task.get("depends") == (before["name"] if before else None)
     given = {p["name"]: p["value"] for p in tasks[-1].get("arguments", {})["parameters"]}
-    if name != "reproduce":
-        assert given["evidence"] == "{{tasks.attest.outputs.parameters.evidence}}"
+    assert given["evidence"] == "{{tasks.attest.outputs.parameters.evidence}}"
 
 
 @pytest.mark.parametrize(("name", "step"), EVERY)
