@@ -332,7 +332,9 @@ def _previewed(stack: str) -> list[Object]:
     if done.returncode:
         errors = [d["message"] for d in said.get("diagnostics", []) if d["severity"] == "error"]
         raise SlipwayError("\n".join(["pulumi preview failed", *errors, done.stderr]).strip())
-    declared = (Object.of(part(step, "newState", "inputs")) for step in said["steps"])
+    # What the program only reads is there, and stays whose it is.
+    made = (step for step in said["steps"] if step["op"] != "read")
+    declared = (Object.of(part(step, "newState", "inputs")) for step in made)
     return [one for one in declared if one]
 
 

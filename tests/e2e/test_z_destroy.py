@@ -35,9 +35,10 @@ SETTINGS = ("--yes", "--skip-preview", "--non-interactive")
 
 
 def in_state(exported: str) -> set[Object]:
-    """The Kubernetes objects that Pulumi's state has."""
+    """The Kubernetes objects that Pulumi's state has, but for those that it only reads."""
     resources: list[Any] = json.loads(exported)["deployment"]["resources"]
-    objects = [r["outputs"] for r in resources if r["type"].startswith("kubernetes:")]
+    made = [r for r in resources if not r.get("external")]
+    objects = [r["outputs"] for r in made if r["type"].startswith("kubernetes:")]
     return {(o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]) for o in objects}
 
 
