@@ -344,7 +344,11 @@ def api(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def declares(checkout: Path, *declared: tuple[str, str, dict[str, str]]) -> None:
     """What the program declares, by a preview; all else that the engine is asked ends well."""
     steps = [
-        {"newState": {"inputs": {"apiVersion": version, "kind": kind, "metadata": metadata}}}
+        {
+            # The API server's own, which the program only asks.
+            "op": "read" if kind == "EndpointSlice" else "create",
+            "newState": {"inputs": {"apiVersion": version, "kind": kind, "metadata": metadata}},
+        }
         for version, kind, metadata in declared
     ]
     (checkout.parent / "preview").write_text(json.dumps({"steps": [{"op": "delete"}, *steps]}))
@@ -365,6 +369,7 @@ def given(checkout: Path, api: dict[str, str], monkeypatch: pytest.MonkeyPatch) 
         ("v1", "ConfigMap", {"name": "beside", "namespace": "kube-system"}),
         ("rbac.authorization.k8s.io/v1", "ClusterRole", {"name": "argocd-server"}),
         ("of.none/v1", "Thing", {"name": "thing"}),
+        ("discovery.k8s.io/v1", "EndpointSlice", {"name": "kubernetes", "namespace": "default"}),
         ("v1", "Secret", {"generateName": "named-by-the-server"}),
     )
     return api
