@@ -313,6 +313,7 @@ KINDS = {
     "/api/v1": {"Namespace": "namespaces", "ConfigMap": "configmaps"},
     "/apis/apiextensions.k8s.io/v1": {"CustomResourceDefinition": "customresourcedefinitions"},
     "/apis/rbac.authorization.k8s.io/v1": {"ClusterRole": "clusterroles"},
+    "/apis/discovery.k8s.io/v1": {"EndpointSlice": "endpointslices"},
 }
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
@@ -406,6 +407,8 @@ def ups(checkout: Path) -> int:
 
 def test_an_empty_cluster_is_used(checkout: Path, given: dict[str, str]) -> None:
     given["/api/v1/namespaces/kube-system"] = given["/api/v1/namespaces/team"] = "theirs"
+    slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+    given[f"{slices}/kubernetes"] = "the API server's, which is only read"
     assert pulumi.run("local", "up") == 0
     log = checkout.parent / "log"
     assert pulumi.follow("local", "up", log=log, on_line=lambda _: None) == 0
