@@ -52,6 +52,7 @@ EXECUTED = {
     "slipway fetch": ("tests/unit/test_weights.py", 'run("fetch", "toy"'),
     "slipway pulumi preview": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "preview"'),
     "slipway pulumi up": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "up"'),
+    "slipway pulumi stack": ("tests/e2e/test_z_destroy.py", 'slipway("pulumi", "stack"'),
     "slipway pulumi destroy": ("tests/e2e/test_5_gpus.py", 'run("pulumi", "destroy"'),
     "slipway doctor": ("tests/unit/test_docs.py", '"doctor", "-o", "json"'),
     "slipway cost": ("tests/unit/test_cost.py", '["cost", *arguments]'),
