@@ -163,12 +163,14 @@ def diff(forge: Forge, wanted: Promotion, proposed: str) -> str:
     except NotFound:
         present = ""
     lines = difflib.unified_diff(
-        present.splitlines(keepends=True),
-        proposed.splitlines(keepends=True),
+        # A workflow's output comes without its last end of a line, which is no difference.
+        present.splitlines(),
+        proposed.splitlines(),
         f"a/{wanted.path}" if present else "/dev/null",
         f"b/{wanted.path}",
+        lineterm="",
     )
-    return "".join(lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def judge(
