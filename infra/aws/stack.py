@@ -31,7 +31,7 @@ from infra.config import StackConfig
 from infra.platform import flows
 from infra.platform.component import after, provider
 from infra.platform.minio import Rights
-from infra.platform.network import Elsewhere, Endpoint, Peer
+from infra.platform.network import Elsewhere, Peer
 from infra.platform.secrets import Make
 from slipway import toolchain
 
@@ -213,9 +213,9 @@ class Cloud:
         )
 
     @property
-    def api(self) -> list[Endpoint]:
+    def api(self) -> list[Elsewhere]:
         """Where the cluster's API server is for its own nodes: somewhere in the VPC."""
-        return [Endpoint(self._settings.network.cidr, 443)]
+        return [Elsewhere(self._settings.network.cidr, (443,))]
 
     def stores(self) -> list[tuple[Peer, list[Elsewhere]]]:
         """Of the platform's stores, those that are no pods, and where they are."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from infra.platform import kueue
-from infra.platform.network import Elsewhere, Endpoint, Flow, NetworkArgs, Peer
+from infra.platform.network import Elsewhere, Flow, NetworkArgs, Peer
 from infra.platform.pods import NAME
 
 
@@ -68,7 +68,7 @@ def flows(
     namespaces: Mapping[str, pulumi.Input[str]],
     environments: Sequence[str],
     *,
-    api: pulumi.Input[Sequence[Endpoint]],
+    api: pulumi.Input[Sequence[Elsewhere]],
     consoles: Sequence[str],
     provisioner: bool,
     queues: bool = False,

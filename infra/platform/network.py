@@ -66,35 +66,27 @@ class Flow:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Addresses outside the cluster (a CIDR), and TCP ports there."""
+    """Addresses that are no pod's (a CIDR), and TCP ports there."""
 
     cidr: str
     ports: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a connection ends, once a service's address has been resolved."""
-
-    cidr: str
-    port: int
-
-
-def api_server(opts: pulumi.ResourceOptions) -> pulumi.Output[Sequence[Endpoint]]:
+def api_server(opts: pulumi.ResourceOptions) -> pulumi.Output[Sequence[Elsewhere]]:
     """The API server of a cluster that is there, as it tells of itself."""
     told = k8s.discovery.v1.EndpointSlice.get(
         "api-server", "default/kubernetes", pulumi.ResourceOptions.merge(opts, None)
     )
 
-    def endpoints(told: Sequence[Any]) -> Sequence[Endpoint]:
-        addresses, ports = told
+    def places(told: Sequence[Any]) -> Sequence[Elsewhere]:
+        endpoints, listed = told
+        ports = tuple(int(port["port"]) for port in listed or ())
         found = [
-            Endpoint(f"{address}/{ipaddress.ip_address(address).max_prefixlen}", int(port["port"]))
-            for endpoint in addresses or ()
+            Elsewhere(f"{address}/{ipaddress.ip_address(address).max_prefixlen}", ports)
+            for endpoint in endpoints or ()
             for address in endpoint["addresses"]
-            for port in ports or ()
         ]
-        if not found:
+        if not found or not ports:
             # A rule that names nobody would let everybody be reached.
             raise SlipwayError(
                 "EndpointSlice default/kubernetes tells no address of the API server",
@@ -102,7 +94,7 @@ def api_server(opts: pulumi.ResourceOptions) -> pulumi.Output[Sequence[Endpoint]
             )
         return found
 
-    return pulumi.Output.all(told.endpoints, told.ports).apply(endpoints)
+    return pulumi.Output.all(told.endpoints, told.ports).apply(places)
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class NetworkArgs:
     flows: Sequence[Flow]
     api_clients: Sequence[Peer]
     """Pods that call the Kubernetes API."""
-    api: pulumi.Input[Sequence[Endpoint]]
+    api: pulumi.Input[Sequence[Elsewhere]]
     """Where that is: no pod's, so no selector names it."""
     from_outside: Sequence[tuple[Peer, int]]
     """Ports that node ports lead to: their clients have no pod either."""
@@ -162,15 +154,15 @@ class Network(Component):
             self._policy(peer, ingress, egress)
         self.register_outputs({})
 
-    def _to_api(self, api: pulumi.Input[Sequence[Endpoint]]) -> NetworkPolicyEgressRuleArgs:
-        def to(found: Sequence[Endpoint]) -> list[NetworkPolicyPeerArgs]:
+    def _to_api(self, api: pulumi.Input[Sequence[Elsewhere]]) -> NetworkPolicyEgressRuleArgs:
+        def to(found: Sequence[Elsewhere]) -> list[NetworkPolicyPeerArgs]:
             return [
                 NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=cidr))
-                for cidr in dict.fromkeys(endpoint.cidr for endpoint in found)
+                for cidr in dict.fromkeys(there.cidr for there in found)
             ]
 
-        def ports(found: Sequence[Endpoint]) -> list[NetworkPolicyPortArgs]:
-            return _ports(*dict.fromkeys(endpoint.port for endpoint in found))
+        def ports(found: Sequence[Elsewhere]) -> list[NetworkPolicyPortArgs]:
+            return _ports(*dict.fromkeys(port for there in found for port in there.ports))
 
         known = pulumi.Output.from_input(api)
         return NetworkPolicyEgressRuleArgs(to=known.apply(to), ports=known.apply(ports))
