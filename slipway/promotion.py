@@ -7,7 +7,6 @@ followed, and its outcome read.
 from __future__ import annotations
 
 import difflib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from slipway import gates, merging, paths, publish, release, training
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ACTIONS, NotFound
 from slipway.release import ENVIRONMENTS, Release
-from slipway.repository import Repository
+from slipway.repository import Repository, empty
 
 if TYPE_CHECKING:
     from slipway.check import Verdict
@@ -188,11 +187,7 @@ def judge(
     from slipway import check
 
     content = wanted.break_glass
-    with (
-        tempfile.TemporaryDirectory(prefix="slipway-promote-") as folder,
-        Repository(folder) as repository,
-    ):
-        repository.git("init", "--quiet", "--bare", "--initial-branch=main")
+    with empty() as repository:
         publish.fetch(forge.remote, repository.path, "+refs/heads/main:refs/heads/main")
         return check.judge(
             repository,

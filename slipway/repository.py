@@ -1,11 +1,13 @@
-"""Reads a git repository, bare or not, by git's own command line. Nothing here writes."""
+"""Reads a git repository, bare or not, by git's own command line. Nothing here writes to one."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -322,6 +324,17 @@ class Repository:
         content = answers.read(int(size))
         answers.read(1)
         return content if kind == b"blob" else None
+
+
+@contextmanager
+def empty() -> Generator[Repository]:
+    """A bare repository to fetch into, gone afterwards."""
+    with (
+        tempfile.TemporaryDirectory(prefix="slipway-git-") as folder,
+        Repository(folder) as repository,
+    ):
+        repository.git("init", "--quiet", "--bare", "--initial-branch=main")
+        yield repository
 
 
 def _commit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -16,7 +15,7 @@ from slipway.endpoints import Cluster, part, parts
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound, PullRequest
 from slipway.release import Release
-from slipway.repository import Repository
+from slipway.repository import empty
 
 NAMESPACE, TEMPLATE = "pipelines", "train"
 API = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}"
@@ -218,11 +217,7 @@ def is_merged(forge: Forge, commit: str) -> bool:
     """
     if forge.commit() == commit:
         return True
-    with (
-        tempfile.TemporaryDirectory(prefix="slipway-main-") as folder,
-        Repository(folder) as repository,
-    ):
-        repository.git("init", "--quiet", "--bare", "--initial-branch=main")
+    with empty() as repository:
         try:
             publish.fetch(forge.remote, repository.path, "+refs/heads/main:refs/heads/main")
         except SlipwayError as error:

@@ -5,7 +5,6 @@ It runs main's code. Of a pull request, a fork's too, it reads data alone.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from slipway.errors import SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound, PullRequest, State, from_environment
 from slipway.gates import Approval, PullFacts
 from slipway.merging import CONTEXT, MARKER
-from slipway.repository import Commit, Repository
+from slipway.repository import Commit, Repository, empty
 from slipway.sources import Mounted, Source
 from slipway.store import Store
 
@@ -61,11 +60,7 @@ class Fetched:
 @contextmanager
 def fetching(forge: Forge) -> Generator[Fetched]:
     """An empty repository, gone afterwards."""
-    with (
-        tempfile.TemporaryDirectory(prefix="slipway-gates-") as folder,
-        Repository(folder) as repository,
-    ):
-        repository.git("init", "--quiet", "--bare", f"--initial-branch={BASE}")
+    with empty() as repository:
         yield Fetched(repository, forge)
 
 
@@ -97,8 +92,10 @@ class Gates:
         for _ in range(ATTEMPTS):
             verdict = self._judge_head(pull)
             pull, moved = self._forge.pull(pull.number), pull.sha
-            if (verdict is None or pull.state != "open") or (
-                pull.sha == moved and self._forge.commit(BASE) == verdict.base
+            if (
+                verdict is None
+                or pull.state != "open"
+                or (pull.sha == moved and self._forge.commit(BASE) == verdict.base)
             ):
                 return verdict
         raise SlipwayError(
