@@ -10,7 +10,6 @@ pins the weights. Such a folder is a `Pretrained`, and nothing here trains it.
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import sys
 from collections import Counter
@@ -100,7 +99,7 @@ class Training(Protocol):
     The module may have two functions more. `derive(rows)`: a table of further columns, on the same
     index, which `slices` and `group` in `model.yaml` can name beside those of the data.
     `requests(rows)`: a list of dicts, for each row of the data the body for /predict that asks the
-    service about it; with it the bento is held to what `predict` answered (see `bodies`).
+    service about it; with it the bento is held to what `predict` answered (`contract.bodies`).
     """
 
     SCHEMA: pa.DataFrameSchema
@@ -133,39 +132,6 @@ class Training(Protocol):
     def predict(self, files: Mapping[str, bytes], x: pd.DataFrame) -> Array:
         """Answers of the exported files: what is evaluated is what is served."""
         ...
-
-
-def bodies(training: Training, rows: pd.DataFrame) -> list[bytes] | None:
-    """`requests` of the rows as JSON, where NaN and the like are null; None without `requests`."""
-    requests = getattr(training, "requests", None)
-    if requests is None:
-        return None
-    made: list[Any] = list(requests(rows))
-    if len(made) != len(rows):
-        raise BadInput(
-            f"requests() gives {len(made)} bodies for {len(rows)} rows",
-            file="training.py",
-            fix="give one a row, in their order",
-        )
-    try:
-        return [json.dumps(_plain(body), allow_nan=False).encode() for body in made]
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"requests() gives what is not JSON: {error}", file="training.py") from None
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has for a value of a table: times as ISO 8601 writes them, null for what lacks."""
-    import pandas as pd
-
-    if hasattr(value, "tolist"):  # NumPy's, of which JSON knows none
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in cast("list[Any]", value)]
-    if value is None or pd.isna(value):
-        return None
-    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 class Split(Strict):

@@ -6,11 +6,12 @@ it, so that an error names the function that is wrong and not the code that came
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -229,6 +230,24 @@ def baselines(
     }
 
 
+def bodies(training: Training, rows: pd.DataFrame) -> list[bytes] | None:
+    """`requests` of the rows as JSON, where NaN and the like are null; None without `requests`."""
+    if not hasattr(training, "requests"):
+        return None
+    wrong = _Wrong(training, "requests")
+    made: list[Any] = list(wrong.call(rows))
+    if len(made) != len(rows):
+        raise wrong(
+            f"gives {len(made)} bodies for {len(rows)} rows", "give one a row, in their order"
+        )
+    try:
+        return [json.dumps(_plain(body), allow_nan=False).encode() for body in made]
+    except (TypeError, ValueError) as error:
+        raise wrong(
+            f"gives what is not JSON: {error}", "give what JSON has: null for what is not finite"
+        ) from None
+
+
 def fits(task: TaskName, values: Array) -> bool:
     """Whether these are what a model of the task answers."""
     if task == "classification":
@@ -258,6 +277,21 @@ class _Wrong:
             yield
         except ModuleNotFoundError as error:
             raise self(str(error), imports.missing(error, self._file)) from error
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a value of a table: times as ISO 8601 writes them, null for what lacks."""
+    import pandas as pd
+
+    if hasattr(value, "tolist"):  # NumPy's, of which JSON knows none
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in cast("list[Any]", value)]
+    if value is None or pd.isna(value):
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _kind(value: Any) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from slipway import bento, dependencies, digests, evidence, store
+from slipway import contract, dependencies, digests, evidence, store
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
@@ -88,7 +88,7 @@ def questions(folder: Folder, objects: Store, found: Evaluation) -> list[Questio
     some = table.iloc[np.linspace(0, len(table) - 1, min(QUESTIONS, len(table))).astype(int)]
     manifest = dataset.manifest(objects, found.data.digest)
     rows = dataset.read(objects, manifest, found.holdout.partitions).iloc[some["row"]]
-    bodies = bento.bodies(folder.training(), rows.reset_index(drop=True))
+    bodies = contract.bodies(folder.training(), rows.reset_index(drop=True))
     if bodies is None:
         return []
     return [Question(*pair) for pair in zip(bodies, some["prediction"].tolist(), strict=True)]

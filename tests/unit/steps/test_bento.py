@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slipway import bento, paths
+from slipway import bento, contract, paths
 from slipway.errors import BadInput
 
 FIXTURES = paths.REPOSITORY / "tests" / "fixtures" / "bentos"
@@ -89,15 +89,15 @@ def test_requests_are_json_with_null_for_what_lacks() -> None:
         }
     )
     training: Any = SimpleNamespace(requests=lambda r: [{"one": o} for o in r.to_dict("records")])
-    assert [json.loads(body) for body in bento.bodies(training, rows) or []] == [
+    assert [json.loads(body) for body in contract.bodies(training, rows) or []] == [
         {"one": {"name": "a", "size": 1.5, "count": 1, "at": "2013-12-20T18:30:00"}},
         {"one": {"name": None, "size": None, "count": 2, "at": None}},
     ]
-    assert bento.bodies(cast("Any", SimpleNamespace()), rows) is None
+    assert contract.bodies(cast("Any", SimpleNamespace()), rows) is None
     training.requests = lambda _: []
     with pytest.raises(BadInput, match="0 bodies for 2 rows"):
-        bento.bodies(training, rows)
+        contract.bodies(training, rows)
     training.requests = lambda r: [{"one": np.array([1.5, np.nan])}, {"one": np.inf}][: len(r)]
-    assert bento.bodies(training, rows[:1]) == [b'{"one": [1.5, null]}']
+    assert contract.bodies(training, rows[:1]) == [b'{"one": [1.5, null]}']
     with pytest.raises(BadInput, match="not JSON: Out of range"):
-        bento.bodies(training, rows)
+        contract.bodies(training, rows)
