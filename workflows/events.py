@@ -12,7 +12,7 @@ GitHub does, it can read the ones of pull requests: what changes without one (an
 from __future__ import annotations
 
 import yaml
-from hera.workflows import Container, CronWorkflow, Parameter, WorkflowTemplate
+from hera.workflows import Container, CronWorkflow, Parameter, Steps, Suspend, WorkflowTemplate
 from hera.workflows.models import (
     Arguments,
     ArtifactLocation,
@@ -35,6 +35,9 @@ from workflows.steps import FORGE, MAIN, STORE, parameter, step, template
 NAMESPACE = "pipelines"
 # As infra/platform/gitea.py calls it.
 BOT = "slipway-bot"
+# A release that is merged has the node's processors to itself for so long: its callers wait, and
+# nobody does for the alias that follows it.
+ROLLOUT = "12s"
 # May start the workflows that train.
 DISPATCHER = "dispatcher"
 
@@ -63,7 +66,7 @@ def gates() -> WorkflowTemplate:
 
 
 def _all(**constants: str) -> Container:
-    """One pod: where a merge is followed, the model's new pod comes up beside it."""
+    """One pod for all."""
     return step(
         "sweep",
         constants=constants,
@@ -76,11 +79,16 @@ def _all(**constants: str) -> Container:
 
 def on_push() -> WorkflowTemplate:
     """After main has moved: trains its code, judges anew what is open, follows its releases."""
-    about = Parameter(name="commit", description="that moved main: for the record")
-    made = _template("on-push", about)
-    made.entrypoint = "sweep"
+    made = _template(
+        "on-push",
+        Parameter(name="commit", description="that moved main: for the record"),
+        Parameter(name="pause", value="0s", description="before it starts a pod of its own"),
+    )
     with made:
-        _all(wait="180")
+        pause, work = Suspend(name="pause", duration=parameter("pause")), _all(wait="180")
+        with Steps(name=made.entrypoint):
+            pause()
+            work()
     return made
 
 
@@ -157,6 +165,7 @@ BINDINGS = (
         f'payload.action == "closed" && {PULL}.merged && {OF_MAIN}',
         f'"on-push-" + sprig.trunc(12, {PULL}.merge_commit_sha)',
         commit=f"{PULL}.merge_commit_sha",
+        pause=f'{PULL}.head.ref matches "^(release|rollback)/" ? "{ROLLOUT}" : "0s"',
     ),
 )
 

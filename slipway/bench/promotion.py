@@ -202,7 +202,8 @@ def one(
 def _merged(forge: Forge, file: bytes, mark: str, taken: Taken | None = None) -> float:
     """Proposes and merges a release file: when the merge was asked for, in seconds of the epoch."""
     wanted = release.parse(file, PATH)
-    branch = f"bench/promotion-{mark}"
+    # As `slipway rollback` names it: what follows a release waits for its rollout.
+    branch = f"rollback/bench-{mark}"
     pushed = time.monotonic()
     forge.write(branch, {PATH: file}, _title(wanted))
     pull = forge.open(branch, _title(wanted), "Measured by `slipway bench`.")
