@@ -5,17 +5,27 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from infra.aws import config as eks
-from slipway import attestation
+from slipway import attestation, github, paths
 from slipway.errors import BadInput, did_you_mean, from_validation
 from slipway.release import REGISTRY_NAME
 
 PROJECT = "slipway"
+TOKEN = f"{PROJECT}:forgeToken"
 # Whose keys a stack may have: this program's, the two providers' and the engine's.
 NAMESPACES = {PROJECT, "aws", "kubernetes", "pulumi"}
 CPU = Annotated[str, Field(pattern=r"^\d+m?$", description="cores, or thousandths with m")]
@@ -122,8 +132,8 @@ class Team(_Model):
     borrow: bool = Field(default=True, description="use what other teams leave idle")
 
 
-class Source(_Model):
-    """Where training data come from outside the cluster: addresses, and TCP ports there."""
+class Place(_Model):
+    """Something outside the cluster: addresses, and TCP ports there."""
 
     cidr: str
     ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default=[443], min_length=1)
@@ -137,6 +147,65 @@ class Source(_Model):
             raise ValueError(f"{error}: write e.g. 203.0.113.0/24") from None
 
 
+class Forge(_Model):
+    """A git forge that is there already, in the place of the platform's own."""
+
+    kind: Literal["gitea", "github"]
+    url: str = Field(
+        default=github.SERVER, description="the forge's own address, e.g. https://git.example.com"
+    )
+    repository: str = Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*$", description="OWNER/NAME"
+    )
+    username: str = Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        description="whose token slipway:forgeToken is, and as whom the platform proposes",
+    )
+    places: list[Place] = Field(
+        min_length=1,
+        description="where the forge is, its archives included: [{cidr: 203.0.113.7/32}]. What "
+        "GitHub's are, https://api.github.com/meta says: api, git and web",
+    )
+    gates: Literal["actions", "cluster"] = Field(
+        default="cluster", description="who judges pull requests, and reports the required status"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_its_kind_has_it(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("kind") == "github":
+            return {"gates": "actions", **cast(dict[str, Any], given)}
+        return given
+
+    @field_validator("url")
+    @classmethod
+    def _keeps_the_token(cls, value: str) -> str:
+        """The token goes there with each request."""
+        parts = urlsplit(value)
+        host = parts.hostname or ""
+        extra = parts.username or parts.password or parts.query or parts.fragment
+        if parts.scheme not in ("http", "https") or not host or extra:
+            raise ValueError("no address of a forge: write e.g. https://git.example.com")
+        if parts.scheme == "http" and not _is_private(host):
+            raise ValueError("not encrypted, and no private address: write https://…")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Forge:
+        if self.kind == "gitea" and "url" not in self.model_fields_set:
+            raise ValueError("url: a Gitea is somewhere: write e.g. url: https://git.example.com")
+        if self.kind == "gitea" and self.gates == "actions":
+            raise ValueError("gates: only GitHub has workflows here that judge: write cluster")
+        return self
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
+
+
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 # What a stack says only where Slipway makes its nodes: on AWS, or simulated ones.
 EKS = {
@@ -144,10 +213,13 @@ EKS = {
     "backend",
 }
 SIMULATED = {"gpuPools", "teams"}
+# What only a stack says whose forge is there already.
+FORGE = {"forge", "forgeToken"}
+ENCRYPT = "`slipway pulumi config set --secret forgeToken` asks for it and writes it"
 
 
 class StackConfig(_Model):
-    """environments/Pulumi.<stack>.yaml."""
+    """environments/Pulumi.<stack>.yaml, or that of the folder which SLIPWAY_STACKS names."""
 
     cluster: Literal["embedded", "kubeconfig", "eks", "simulated"] = "embedded"
     environments: list[Environment] = Field(min_length=1)
@@ -164,10 +236,14 @@ class StackConfig(_Model):
         default=[],
         description="public keys (PEM) that evidence was signed with before, and is still trusted",
     )
-    sources: list[Source] = Field(
+    sources: list[Place] = Field(
         default=[],
         description="where the steps of workflows may get data outside the cluster; else nowhere",
     )
+    forge: Forge | None = Field(
+        default=None, description="a forge that is there; by default the platform makes a Gitea"
+    )
+    forgeToken: SecretStr | None = None
     aws: eks.Account | None = None
     network: eks.Network | None = None
     tags: eks.Tags | None = None
@@ -189,7 +265,7 @@ class StackConfig(_Model):
         allow."""
         if self.cluster == "simulated":
             return {QUEUES: "restricted"}
-        levels: dict[str, Level] = dict.fromkeys([*PLATFORM, *self.environments], "restricted")
+        levels: dict[str, Level] = dict.fromkeys([*self.parts, *self.environments], "restricted")
         if self.embedded:
             # Its helper pods make folders on the node.
             levels[PROVISIONER] = "privileged"
@@ -199,6 +275,11 @@ class StackConfig(_Model):
         if self.teams:
             levels[QUEUES] = "restricted"
         return levels
+
+    @property
+    def parts(self) -> list[str]:
+        """Namespaces of the platform itself."""
+        return [name for name in PLATFORM if name != "forge" or self.forge is None]
 
     @property
     def protected(self) -> bool:
@@ -251,6 +332,16 @@ class StackConfig(_Model):
                 )
         if (self.domain is None) != (self.oidc is None):
             raise ValueError("domain and oidc need each other: consoles are reached after a login")
+        return self
+
+    @model_validator(mode="after")
+    def _forge_has_its_token(self) -> StackConfig:
+        if self.forge and self.forgeToken is None:
+            raise ValueError(f"forge needs forgeToken: {ENCRYPT}")
+        if self.forgeToken and self.forge is None:
+            raise ValueError("forgeToken: of no forge: write forge too, or remove it")
+        if self.forge and self.cluster == "simulated":
+            raise ValueError("forge: cluster: simulated has none of its own; remove it")
         return self
 
     @model_validator(mode="after")
@@ -333,17 +424,19 @@ class StackConfig(_Model):
         return self
 
 
-def load(values: Mapping[str, str], stack: str) -> StackConfig:
+def load(values: Mapping[str, str], stack: str, *, encrypted: Collection[str] = ()) -> StackConfig:
     """The typed configuration.
 
     Args:
         values: Pulumi's view of the stack file, "<project>:<key>" to string (JSON for objects).
         stack: name of the stack, for the errors.
+        encrypted: keys whose values the engine has decrypted. A file by itself has what only the
+            engine reads, `{secure: …}`, in their place.
 
     Raises:
         BadInput: a key is unknown or a value cannot work; the message names file, key and fix.
     """
-    file = f"environments/Pulumi.{stack}.yaml"
+    file = paths.told(paths.stack_file(stack))
     for key in values:
         if key.partition(":")[0] not in NAMESPACES or ":" not in key:
             known = [f"{PROJECT}:{name}" for name in StackConfig.model_fields]
@@ -355,10 +448,25 @@ def load(values: Mapping[str, str], stack: str) -> StackConfig:
     }
     # Pulumi fills in the project's defaults, which say nothing and yet count as given.
     given = {k: v for k, v in given.items() if k not in EKS or v not in ({}, [], "true")}
+    given = {k: v for k, v in given.items() if k not in FORGE or v not in ({}, "")}
+    if "forgeToken" in given:
+        given["forgeToken"] = _token(given["forgeToken"], file, encrypted=TOKEN in encrypted)
     try:
         return StackConfig.model_validate(given)
     except ValidationError as error:
         raise from_validation(error, StackConfig, file) from None
+
+
+def _token(value: Any, file: str, *, encrypted: bool) -> str:
+    """The token, or where only the engine can read it what it is encrypted as."""
+    match value:
+        case {"secure": str(ciphertext)} if not encrypted:
+            return ciphertext
+        case str() if encrypted:
+            return value
+        case _:
+            fix = f"{ENCRYPT}; and where it has been committed, revoke it on the forge"
+            raise BadInput("a token in plain text", file=file, field=TOKEN, fix=fix)
 
 
 def _parse(value: str) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra.config import GPU_SOFTWARE, PLATFORM, PROVISIONER, Level, Size, StackConfig, load
+from infra.config import GPU_SOFTWARE, PROVISIONER, Level, Place, Size, StackConfig, load
 from infra.platform import kueue, secrets
 from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import Applications, ApplicationsArgs
@@ -14,13 +15,14 @@ from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
 from infra.platform.argo_workflows import ArgoWorkflows, ArgoWorkflowsArgs
 from infra.platform.component import Resources, after, provider
 from infra.platform.environment import Environment, EnvironmentArgs
-from infra.platform.flows import flows
+from infra.platform.flows import GITEA, flows
+from infra.platform.forge import SIGNED_AS, Forge, Outside, OutsideArgs, webhooks
 from infra.platform.gitea import Gitea, GiteaArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
 from infra.platform.namespaces import Namespaces, NamespacesArgs
-from infra.platform.network import Elsewhere, Network, api_server
+from infra.platform.network import Elsewhere, Network, Peer, api_server
 from infra.platform.pipelines import Pipelines, PipelinesArgs
 from infra.platform.postgres import Databases, DatabasesArgs, Postgres, PostgresArgs, Tables
 from infra.platform.queues import queueing
@@ -40,14 +42,8 @@ DATABASES = ["gitea", "mlflow", "argo"]
 NODE_PORTS = {"gitea": 30300, "argocd": 30080, "mlflow": 30500, "argo": 30746, "minio": 30900}
 # Those that are behind single sign-on, where a stack has a domain: to where each says it is well.
 CONSOLES = {"argocd": "/healthz", "mlflow": "/health", "argo": "/"}
-# Address to the forge's events that are announced there.
-WEBHOOKS = {
-    "http://argocd-server.argocd.svc/api/webhook": ["push"],
-    "http://argo-server.argo.svc:2746/api/v1/events/pipelines/forge": [
-        "pull_request_only",
-        "pull_request_sync",
-    ],
-}
+# Where these two are to be told of what happens on the forge, from inside the cluster.
+ARGO_CD, ARGO = "http://argocd-server.argocd.svc", "http://argo-server.argo.svc:2746"
 IMAGES = {
     *("argo-controller", "argo-executor", "argo-workflows", "argocd", "busybox", "gitea"),
     *("local-path-provisioner", "metrics-server", "minio", "mlflow", "postgres", "redis"),
@@ -71,7 +67,9 @@ def build() -> None:
         BadInput: the stack's configuration is wrong.
         SlipwayError: images or upstream manifests are missing.
     """
-    config = load(pulumi.runtime.config.CONFIG.get(), pulumi.get_stack())
+    values = pulumi.runtime.config.CONFIG.get()
+    encrypted = {key for key in values if pulumi.runtime.is_config_secret(key)}
+    config = load(values, pulumi.get_stack(), encrypted=encrypted)
     references = _references(config)
     if config.cluster == "eks":
         # Heavy, and of no use to a stack that is elsewhere.
@@ -100,11 +98,13 @@ def _references(config: StackConfig) -> dict[str, str]:
         wanted = simulation.IMAGES
     elif config.teams:
         wanted = wanted | {kueue.NAME}
+    if config.forge:
+        wanted = wanted - {"gitea"}
     if config.cluster == "eks":
         from infra.aws import stack as aws
 
         known, wanted = {**aws.images(), **known}, wanted | aws.images().keys()
-    file = f"environments/Pulumi.{pulumi.get_stack()}.yaml"
+    file = paths.told(paths.stack_file(pulumi.get_stack()))
     for name in sorted(config.images.keys() - (IMAGES | wanted)):
         fix = did_you_mean(name, IMAGES | wanted)
         raise BadInput("no such image", file=file, field=f"images.{name}", fix=fix)
@@ -114,9 +114,13 @@ def _references(config: StackConfig) -> dict[str, str]:
     return known
 
 
-def _resources(*stores: ObjectStore) -> list[pulumi.Resource]:
+def _resources(*parts: ObjectStore | Forge) -> list[pulumi.Resource]:
     """What is waited for."""
-    return [store for store in stores if isinstance(store, pulumi.Resource)]
+    return [part for part in parts if isinstance(part, pulumi.Resource)]
+
+
+def _elsewhere(places: Sequence[Place]) -> list[Elsewhere]:
+    return [Elsewhere(place.cidr, tuple(place.ports)) for place in places]
 
 
 class Stack:
@@ -152,19 +156,27 @@ class Stack:
                 consoles=self._consoles(),
                 provisioner=config.embedded,
                 queues=bool(config.teams),
-                stores=self._cloud.stores() if self._cloud else (),
-                sources=[Elsewhere(s.cidr, tuple(s.ports)) for s in config.sources],
+                moved=self._moved(),
+                sources=_elsewhere(config.sources),
             ),
             self._opts,
         )
         with secrets.made_by(self._keeper()):
             self._platform(base)
 
+    def _moved(self) -> list[tuple[Peer, list[Elsewhere]]]:
+        """What other stacks have as pods, and this one elsewhere; and where."""
+        forge = self.config.forge
+        return [
+            *(self._cloud.stores() if self._cloud else ()),
+            *([(GITEA, _elsewhere(forge.places))] if forge else ()),
+        ]
+
     def _keeper(self) -> secrets.Make | None:
         """What makes Secrets, in the namespaces that have some; None: Pulumi itself."""
         if self._cloud is None:
             return None
-        places = [*PLATFORM, *(() if self._cloud.objects else self.config.environments)]
+        places = [*self.config.parts, *(() if self._cloud.objects else self.config.environments)]
         return self._cloud.secrets({place: self.names[place] for place in places})
 
     def _platform(self, base: list[pulumi.Resource]) -> None:
@@ -172,24 +184,26 @@ class Stack:
         postgres = self._postgres(base)
         store = self._objects(base)
         mlflow = self._mlflow(postgres, store)
-        gitea = self._gitea(postgres)
-        argo_cd = self._argo_cd(gitea)
+        forge = self._forge(postgres)
+        argo_cd = self._argo_cd(forge)
         workflows = self._argo_workflows(postgres, store)
         Admission("admission", AdmissionArgs(self._registries()), self._opts)
-        self._namespaces_content(store, mlflow, gitea)
+        self._namespaces_content(store, mlflow, forge)
         Applications(
             "applications",
             ApplicationsArgs(
                 namespace=self.names["argocd"],
-                repository_url=gitea.repository_url,
-                username=gitea.username,
-                password=gitea.password,
+                repository_url=forge.repository_url,
+                username=forge.username,
+                password=forge.password,
                 environments={e: self.names[e] for e in config.environments},
                 pipelines=self.names["pipelines"],
+                # A forge of somebody's is asked no more often than was said.
+                look_seconds=config.pollSeconds if config.forge else 10,
             ),
-            self._after(argo_cd, workflows, gitea),
+            self._after(argo_cd, workflows, *_resources(forge)),
         )
-        self._export(store, mlflow, gitea)
+        self._export(store, mlflow, forge)
         if self._cloud:
             self._beyond(self._cloud)
 
@@ -235,10 +249,17 @@ class Stack:
     def _node_port(self, service: str) -> int | None:
         return NODE_PORTS[service] if service in self._consoles() else None
 
+    def _databases(self) -> list[str]:
+        return [name for name in DATABASES if name != "gitea" or self.config.forge is None]
+
+    def _former(self) -> list[str]:
+        """Databases of what a stack may have had before its forge was another."""
+        return ["gitea"] if self.config.forge else []
+
     def _consoles(self) -> list[str]:
         """Consoles that are reached from outside: by node port, and there through a login."""
         if self.config.nodePorts:
-            return list(NODE_PORTS)
+            return [name for name in NODE_PORTS if name != "gitea" or not self.config.forge]
         return list(CONSOLES) if self.config.domain else []
 
     def _cluster(self) -> list[pulumi.Resource]:
@@ -267,7 +288,9 @@ class Stack:
         )
         # Claims go with their namespaces, and only then their volumes, by the provisioner's hand.
         gone = VolumesGone(
-            "volumes-gone", WITH_VOLUMES, pulumi.ResourceOptions(depends_on=[storage])
+            "volumes-gone",
+            [n for n in WITH_VOLUMES if n in self.config.parts],
+            pulumi.ResourceOptions(depends_on=[storage]),
         )
         return [storage, gone]
 
@@ -278,7 +301,8 @@ class Stack:
                 DatabasesArgs(
                     namespace=self.names["storage"],
                     image=self.images["postgres"],
-                    databases=DATABASES,
+                    databases=self._databases(),
+                    former=self._former(),
                     host=self._cloud.database.host,
                     password=self._cloud.database.password,
                 ),
@@ -289,7 +313,8 @@ class Stack:
             PostgresArgs(
                 namespace=self.names["storage"],
                 image=self.images["postgres"],
-                databases=DATABASES,
+                databases=self._databases(),
+                former=self._former(),
                 storage=self.config.storage.postgres,
                 resources=self._size("postgres"),
             ),
@@ -348,7 +373,21 @@ class Stack:
             self._after(postgres, *_resources(store)),
         )
 
-    def _gitea(self, postgres: Tables) -> Gitea:
+    def _forge(self, postgres: Tables) -> Forge:
+        if forge := self.config.forge:
+            assert self.config.forgeToken  # noqa: S101  # one comes with the other
+            return Outside(
+                "forge",
+                OutsideArgs(
+                    kind=forge.kind,
+                    url=forge.url,
+                    repository=forge.repository,
+                    username=forge.username,
+                    token=pulumi.Output.secret(self.config.forgeToken.get_secret_value()),
+                    gates=forge.gates,
+                ),
+                self._opts,
+            )
         return Gitea(
             "gitea",
             GiteaArgs(
@@ -361,7 +400,7 @@ class Stack:
                 database_password=postgres.passwords["gitea"],
                 database_tls=postgres.tls,
                 repository=REPOSITORY,
-                webhooks=WEBHOOKS,
+                webhooks=webhooks("gitea", ARGO_CD, ARGO),
                 required_status=merging.CONTEXT,
                 storage=self.config.storage.gitea,
                 resources=self._size("gitea"),
@@ -370,7 +409,7 @@ class Stack:
             self._opts,
         )
 
-    def _argo_cd(self, gitea: Gitea) -> ArgoCd:
+    def _argo_cd(self, forge: Forge) -> ArgoCd:
         managed = ["pipelines", *self.config.environments]
         return ArgoCd(
             "argocd",
@@ -381,7 +420,8 @@ class Stack:
                 redis_image=self.images["redis"],
                 resources={w: self._size(ARGO_CD_SIZES[w]) for w in WORKLOADS},
                 poll_seconds=self.config.pollSeconds,
-                webhook_secret=gitea.webhook_secret,
+                webhook_secret=forge.webhook_secret,
+                webhooks_of=forge.kind,
                 managed_namespaces={name: self.names[name] for name in managed},
                 url=f"https://argocd.{self.config.domain.name}"
                 if self.config.domain
@@ -415,23 +455,22 @@ class Stack:
             self._opts,
         )
 
-    def _namespaces_content(self, store: ObjectStore, mlflow: Mlflow, gitea: Gitea) -> None:
+    def _namespaces_content(self, store: ObjectStore, mlflow: Mlflow, forge: Forge) -> None:
         Pipelines(
             "pipelines",
             PipelinesArgs(
                 namespace=self.names["pipelines"],
                 object_store=store.environment("pipelines"),
                 labels=store.environment("labels"),
-                forge={"FORGE_USERNAME": gitea.username, "FORGE_PASSWORD": gitea.password},
+                forge={"FORGE_USERNAME": forge.username, "FORGE_PASSWORD": forge.password},
                 settings={
                     "MLFLOW_TRACKING_URI": mlflow.url,
-                    "FORGE_URL": gitea.url,
-                    "FORGE_REPOSITORY": REPOSITORY,
+                    **forge.settings,
                     "TRAINING_IMAGE": self._own("training"),
                     "SERVING_IMAGE": self._own("serving"),
                     "ENVIRONMENTS": " ".join(self.config.environments),
                 },
-                webhook_secret=gitea.webhook_secret,
+                webhook_secret=forge.webhook_secret,
                 training_at_once=4,
             ),
             self._opts,
@@ -456,26 +495,38 @@ class Stack:
                 self._opts,
             )
 
-    def _export(self, store: ObjectStore, mlflow: Mlflow, gitea: Gitea) -> None:
+    def _webhooks(self, kind: str) -> dict[str, Sequence[str]]:
+        """What a forge outside is to call: where this machine has the consoles, or the cluster."""
+        if self.config.nodePorts:
+            at = "http://127.0.0.1"
+            return webhooks(kind, f"{at}:{NODE_PORTS['argocd']}", f"{at}:{NODE_PORTS['argo']}")
+        return webhooks(kind, ARGO_CD, ARGO)
+
+    def _export(self, store: ObjectStore, mlflow: Mlflow, forge: Forge) -> None:
         """Addresses, and where credentials are; never what they are."""
         inside = {
-            "argocd": "http://argocd-server.argocd.svc",
-            "argo": "http://argo-server.argo.svc:2746",
-            "gitea": gitea.url,
+            "argocd": ARGO_CD,
+            "argo": ARGO,
+            "forge" if self.config.forge else "gitea": forge.url,
             "minio": store.url,
             "mlflow": mlflow.url,
         }
         pulumi.export("addresses", inside)
         if self.config.nodePorts:
-            consoles = {name: f"http://127.0.0.1:{port}" for name, port in NODE_PORTS.items()}
+            ports = {name: NODE_PORTS[name] for name in self._consoles()}
+            consoles = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
             pulumi.export("consoles", consoles)
-        pulumi.export("repository", gitea.repository_url)
+        pulumi.export("repository", forge.repository_url)
         pulumi.export("environments", list(self.config.environments))
         secrets = {
             "argo": "argo/console-token",
             "argocd": "argocd/argocd-initial-admin-secret",
-            "gitea": "forge/gitea-admin",
         }
+        if isinstance(forge, Gitea):
+            secrets["gitea"] = "forge/gitea-admin"
+        else:
+            secrets["webhooks"] = f"argocd/argocd-secret, webhook.{SIGNED_AS[forge.kind]}.secret"
+            pulumi.export("webhooks", self._webhooks(forge.kind))
         if isinstance(store, Minio):
             secrets["minio"] = "storage/minio"
         pulumi.export("secrets", secrets)

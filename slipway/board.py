@@ -13,7 +13,7 @@ from typing import Any
 
 from slipway import gates, lineage, merging, release, serving, sources
 from slipway.endpoints import Cluster, ClusterError, part, parts
-from slipway.errors import SlipwayError
+from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound
 from slipway.lineage import Broken, MLflow
 from slipway.paths import REPOSITORY
@@ -123,7 +123,7 @@ def look(cluster: Cluster, say: Say) -> list[Row]:
         try:
             forge = stack.enter_context(cluster.forge())
             files = files_from_forge(forge)
-        except (ForgeError, ClusterError) as error:
+        except (ForgeError, ClusterError, BadInput) as error:
             if isinstance(error, ClusterError) and not error.status:
                 raise
             say(f"release files are this checkout's, not the forge's: {error}")

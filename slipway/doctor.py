@@ -122,11 +122,12 @@ def _cluster(stack: str) -> Finding:
 def _own_images(stack: str) -> Finding:
     named = pulumi.named_images(stack)
     if missing := [name for name in images.own() if name not in named]:
+        file = paths.told(paths.stack_file(stack))
         return Finding(
             "images",
             "failed",
-            f"only Slipway has {', '.join(missing)}, and environments/Pulumi.{stack}.yaml names no "
-            "reference under slipway:images",
+            f"only Slipway has {', '.join(missing)}, and {file} names no reference under "
+            "slipway:images",
             fix="`slipway push REGISTRY` as root on Debian, and what it prints into that file",
         )
     return Finding("images", "ok", "the stack names those that only Slipway has")

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import yaml
 from pydantic import ValidationError
 
 from slipway import digests
@@ -47,6 +48,28 @@ def parse_stack(text: str | bytes, file: Path | str) -> dict[str, Any]:
             fix = did_you_mean(str(key), STACK_KEYS)
             raise BadInput("unknown key", file=file, field=str(key), fix=fix)
     return document
+
+
+def with_setting(text: str, key: str, value: Any, file: Path | str) -> str:
+    """A stack file's text with this value under `config`, and else as it was, comments included.
+
+    Raises:
+        BadInput: its `config` is on one line.
+    """
+    root = cast("Any", yaml.compose(text, Loader=yaml.SafeLoader))
+    config = next(found for name, found in root.value if name.value == "config")
+    line = f"{key}: {yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()}"
+    if config.flow_style:
+        fix = f"write each key on a line of its own; then add {line}"
+        raise BadInput("has all its keys on one line", file=file, field="config", fix=fix)
+    for name, found in config.value:
+        if name.value == key:
+            start, end = name.start_mark.index, found.end_mark.index
+            # A block ends where the next thing begins.
+            kept = text[start:end].rstrip()
+            return text[:start] + line + text[start + len(kept) :]
+    start = config.start_mark
+    return f"{text[: start.index]}{line}\n{' ' * start.column}{text[start.index :]}"
 
 
 def _plain(value: Any) -> Any:

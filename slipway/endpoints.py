@@ -8,6 +8,7 @@ import ssl
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ import httpx
 
 from slipway import paths
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import Gitea, GitHub, from_environment
+from slipway.forge import Gitea, GitHub, connect, from_environment, own_login
 from slipway.release import service
 from slipway.store import PREFIX, Store
 
@@ -70,6 +71,16 @@ class _Given(Store):
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.__dict__.update(_s3=client, _prefix=prefix)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A forge that was there before the platform. `gates`: who judges, actions or cluster."""
+
+    kind: str
+    url: str
+    repository: str
+    gates: str
 
 
 class Cluster:
@@ -242,19 +253,25 @@ class Cluster:
                     return int(port["containerPort"])
         raise ClusterError(f"no pod behind service {namespace}/{service['metadata']['name']}")
 
+    def outside_forge(self) -> Outside | None:
+        """The forge that the platform reads where that is none of its own."""
+        found = self.find("/api/v1/namespaces/pipelines/configmaps/platform")
+        known = part(found, "data") or {}
+        if "FORGE_KIND" not in known:
+            return None
+        names = ("KIND", "SERVER", "REPOSITORY", "GATES")
+        return Outside(*(known[f"FORGE_{name}"] for name in names))
+
     def forge_login(self, *, administrator: bool = False) -> tuple[str, str]:
-        """Who one is on the platform's forge, and the password: of FORGE_USERNAME where that is
+        """Who one is on the platform's own forge, and the password: of FORGE_USERNAME where that is
         set, else the administrator.
 
         Raises:
-            BadInput: one of the two variables is set, and the other is not.
+            BadInput: half of one's own login is set.
             ClusterError: none is, and the administrator's Secret is not for everybody to read.
         """
-        own = {name: os.environ.get(name, "") for name in ("FORGE_USERNAME", "FORGE_PASSWORD")}
-        if not administrator and any(own.values()):
-            if missing := [name for name, value in own.items() if not value]:
-                raise BadInput("not set", field=missing[0], fix="set both of them, or neither")
-            return own["FORGE_USERNAME"], own["FORGE_PASSWORD"]
+        if not administrator and (own := own_login()):
+            return own
         try:
             admin = self.secret("forge", "gitea-admin")
         except ClusterError as error:
@@ -264,11 +281,36 @@ class Cluster:
             raise ClusterError(str(error), status=403, fix=fix) from error
         return admin["username"], admin["password"]
 
+    def _bot(self) -> tuple[str, str]:
+        """As whom steps are on the forge."""
+        bot = self.secret("pipelines", "forge")
+        return bot["FORGE_USERNAME"], bot["FORGE_PASSWORD"]
+
     @contextmanager
     def forge(self, *, administrator: bool = False) -> Generator[Gitea | GitHub, None, None]:
-        """The git forge: the platform's (see `forge_login`), or the one that FORGE_KIND says."""
+        """The git forge: the one that FORGE_KIND says, or that the platform reads.
+
+        Of the platform's own one is the administrator unless one says who one is; of another always
+        whom one says. `administrator`: there, the platform itself, which may write no less than
+        what steps do.
+
+        Raises:
+            BadInput: the platform's is another, and nothing says who one is there.
+        """
         if os.environ.get("FORGE_KIND", "gitea") != "gitea":
             with from_environment() as forge:
+                yield forge
+            return
+        if outside := self.outside_forge():
+            login = self._bot() if administrator else own_login()
+            if login is None:
+                raise BadInput(
+                    f"the platform reads {outside.repository} on {outside.url}, and nothing says "
+                    "who you are there",
+                    field="FORGE_TOKEN",
+                    fix="set it to an access token of yours, or FORGE_USERNAME and FORGE_PASSWORD",
+                )
+            with connect(outside.kind, outside.url, outside.repository, *login) as forge:
                 yield forge
             return
         username, password = self.forge_login(administrator=administrator)

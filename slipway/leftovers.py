@@ -249,7 +249,7 @@ def of_stack(stack: str) -> list[Leftover]:
     if config.cluster != "simulated" and not pulumi.is_embedded(stack):
         raise BadInput(
             f"the cluster of stack {stack} is none that Slipway makes",
-            file=paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml",
+            file=paths.stack_file(stack),
             field="slipway:cluster",
             fix="kubectl tells what is on it",
         )
@@ -258,7 +258,7 @@ def of_stack(stack: str) -> list[Leftover]:
 
 def _config(stack: str) -> StackConfig:
     pulumi.is_embedded(stack)  # says which stacks there are
-    file = paths.REPOSITORY / "environments" / f"Pulumi.{stack}.yaml"
+    file = paths.stack_file(stack)
     return cost.stack_config(file.read_bytes(), stack)
 
 

@@ -28,6 +28,20 @@ def state() -> Path:
     return _xdg("XDG_STATE_HOME", ".local/state")
 
 
+def stack_file(stack: str) -> Path:
+    """A stack's configuration; in a folder of one's own where SLIPWAY_STACKS names one."""
+    folder = os.environ.get("SLIPWAY_STACKS")
+    return (Path(folder).resolve() if folder else REPOSITORY / "environments") / (
+        f"Pulumi.{stack}.yaml"
+    )
+
+
+def told(file: Path) -> str:
+    """A file as a message names it: from the repository on, where it is in there."""
+    inside = file.is_relative_to(REPOSITORY)
+    return str(file.relative_to(REPOSITORY) if inside else file)
+
+
 def images_file() -> Path:
     """JSON: image name to reference by digest, as the image builder left it."""
     return state() / "images.json"

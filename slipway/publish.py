@@ -7,16 +7,16 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from slipway import paths
 from slipway.errors import BadInput, SlipwayError
 
 # Credentials go by the environment: a command line is readable by every process of the machine.
 _HELPER = '!f() { echo "username=$SLIPWAY_GIT_USER"; echo "password=$SLIPWAY_GIT_PASSWORD"; }; f'
-# This commit and this push are not the user's: neither hooks nor signatures, and no proxy, as the
-# forge is always reached at an address of this machine's own.
+# This commit and this push are not the user's: neither hooks nor signatures.
 _PLAIN = [
-    *("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false", "-c", "http.proxy="),
+    *("-c", "core.hooksPath=/dev/null", "-c", "commit.gpgSign=false"),
     *("-c", "user.name=slipway", "-c", "user.email=slipway@localhost"),
 ]
 # What environments run, and what lets it in.
@@ -31,19 +31,25 @@ class Remote:
     username: str
     password: str
 
+    @property
+    def settings(self) -> list[str]:
+        """What git is told of it: no proxy leads to this machine, nor into the cluster."""
+        host = urlsplit(self.url).hostname or ""
+        near = host in ("127.0.0.1", "::1", "localhost") or host.endswith(".svc")
+        # The first, empty, helper drops the user's own: nothing of ours lands in a key ring.
+        helpers = ["-c", "credential.helper=", "-c", f"credential.helper={_HELPER}"]
+        return [*helpers, *(("-c", "http.proxy=") if near else ())]
+
 
 def git(*arguments: str, remote: Remote | None = None, cwd: Path | None = None) -> str:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    helper: list[str] = []
     if remote:
         environment |= {
             "SLIPWAY_GIT_USER": remote.username,
             "SLIPWAY_GIT_PASSWORD": remote.password,
         }
-        # The first, empty, helper drops the user's own: nothing of ours lands in a key ring.
-        helper = ["-c", "credential.helper=", "-c", f"credential.helper={_HELPER}"]
     done = subprocess.run(
-        ["git", *_PLAIN, *helper, *arguments],
+        ["git", *_PLAIN, *(remote.settings if remote else ()), *arguments],
         cwd=cwd or paths.REPOSITORY,
         env=environment,
         capture_output=True,
@@ -98,6 +104,26 @@ def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
         _releases_nothing(theirs, mine)
     git("push", "--quiet", remote.url, f"{mine}:refs/heads/{branch}", remote=remote)
     return mine, True
+
+
+def published(remote: Remote, branch: str = "main") -> str:
+    """The commit of the forge's branch, which has this checkout's HEAD in it already.
+
+    Raises:
+        BadInput: it has not.
+        SlipwayError: the forge's git does not answer, or the checkout is shallow.
+    """
+    mine, theirs = whole(), _theirs(remote, branch)
+    if theirs and _is_ancestor(mine, theirs):
+        return theirs
+    if theirs:
+        problem = f"{branch} of {remote.url} has not got commit {mine[:12]} of this checkout"
+        fix = "push a branch there and merge its pull request, or check out what is there: "
+        fix += f"git switch --detach {theirs[:12]}"
+    else:
+        problem = f"{remote.url} has no branch {branch}"
+        fix = f"git push {remote.url} HEAD:refs/heads/{branch}"
+    raise BadInput(problem, fix=fix)
 
 
 def fetch(remote: Remote, into: Path, *refspecs: str) -> None:

@@ -38,6 +38,8 @@ RUNS_PROGRAM = {"up", "update", "preview", "watch"}
 UPDATES = RUNS_PROGRAM - {"preview"}
 # By these a cluster that has an Argo CD or Argo Workflows is told before there is an engine.
 KINDS = ("applications.argoproj.io", "workflows.argoproj.io")
+# By this a stack says what it is willing to lose.
+GIVE_UP = "SLIPWAY_GIVE_UP"
 WITH_STACK = {*WITH_CONFIG, *("about", "cancel", "console", "logs", "stack", "state")}
 
 
@@ -63,7 +65,7 @@ def _cluster_of(stack: str) -> str:
 
 def is_elsewhere(stack: str) -> bool:
     """Whether the stack file says that the cluster is there; one that is missing says nothing."""
-    return _stack(stack).exists() and _cluster_of(stack) == "kubeconfig"
+    return paths.stack_file(stack).exists() and _cluster_of(stack) == "kubeconfig"
 
 
 def named_images(stack: str) -> dict[str, str]:
@@ -105,17 +107,13 @@ def _provide_simulation() -> None:
 
 def on_aws() -> list[str]:
     """Names of the stacks that are on AWS."""
-    files = (paths.REPOSITORY / "environments").glob("Pulumi.*.yaml")
+    files = paths.stack_file("*").parent.glob("Pulumi.*.yaml")
     return [name for name in sorted(f.name.split(".")[1] for f in files) if _is_on_aws(name)]
 
 
-def _stack(name: str) -> Path:
-    return paths.REPOSITORY / "environments" / f"Pulumi.{name}.yaml"
-
-
 def _committed(stack: str) -> dict[str, Any]:
-    """The stack file in the checkout. What its values may be is the program's to say."""
-    file = _stack(stack)
+    """The stack file as it is written. What its values may be is the program's to say."""
+    file = paths.stack_file(stack)
     if not file.exists():
         known = [f.name.split(".")[1] for f in file.parent.glob("Pulumi.*.yaml")]
         raise BadInput(f"no such stack: {stack}", file=file, fix=did_you_mean(stack, known))
@@ -136,7 +134,7 @@ def _shared(stack: str) -> Backend | None:
         return None
     from infra.aws.config import Backend
 
-    file = f"environments/Pulumi.{stack}.yaml"
+    file = paths.told(paths.stack_file(stack))
     given = _committed(stack)["config"].get("slipway:backend")
     try:
         backend = Backend.model_validate(given) if given else None
@@ -360,9 +358,13 @@ def _mend() -> None:
 
 def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
     command, words = arguments[0] if arguments else "", set(arguments[1:])
-    file = f"environments/Pulumi.{stack}.yaml"
-    if command == "config" and words & {"set", "set-all", "rm", "rm-all", "refresh", "cp"}:
-        raise BadInput("Pulumi works on a copy of this file here", file=file, fix="edit the file")
+    changes = words & {"set", "set-all", "rm", "rm-all", "refresh", "cp"}
+    if command == "config" and changes and not _sets_secret(arguments):
+        raise BadInput(
+            "Pulumi works on a copy of this file here",
+            file=paths.told(paths.stack_file(stack)),
+            fix="edit the file",
+        )
     install_plugin()
     _unlock(stack)
     _mend()
@@ -386,9 +388,48 @@ def _interrupted(stack: str) -> Path:
 
 
 def _look_first(stack: str, arguments: tuple[str, ...]) -> None:
+    if not arguments or arguments[0] not in UPDATES:
+        return
+    _keep_the_forge(stack)
     # On AWS the stack makes the cluster, too.
-    if arguments and arguments[0] in UPDATES and not _is_on_aws(stack):
+    if not _is_on_aws(stack):
         take_nothing_over(stack, Cluster.connect(stack))
+
+
+def _keep_the_forge(stack: str) -> None:
+    """A stack that has a Gitea does not lose it by a setting alone.
+
+    Raises:
+        BadInput: with the forge that the stack file names it would.
+    """
+    consent = os.environ.get(GIVE_UP, "") == "gitea"
+    if consent or not _committed(stack)["config"].get("slipway:forge"):
+        return
+    if "slipway:platform:Gitea" in known(stack).types:
+        raise BadInput(
+            f"with this forge stack {stack} gives up its Gitea: the repository, pull requests, who "
+            "approved them, and the volume they are on",
+            file=paths.told(paths.stack_file(stack)),
+            field="slipway:forge",
+            fix='copy all of it there first, as README.md says under "A forge of your own"; then '
+            f"say {GIVE_UP}=gitea",
+        )
+
+
+def _sets_secret(arguments: tuple[str, ...]) -> bool:
+    return arguments[:2] == ("config", "set") and "--secret" in arguments
+
+
+def _take_over_secrets(stack: str) -> None:
+    """What the engine has encrypted in its copy, written where the stack is."""
+    file = paths.stack_file(stack)
+    had = _committed(stack)["config"]
+    copy = documents.parse_stack((_home() / f"Pulumi.{stack}.yaml").read_bytes(), file)["config"]
+    text = file.read_text()
+    for key, value in copy.items():
+        if isinstance(value, dict) and set(value) == {"secure"} and had.get(key) != value:
+            text = documents.with_setting(text, str(key), value, file)
+    file.write_text(text)
 
 
 def run(stack: str, *arguments: str) -> int:
@@ -402,6 +443,8 @@ def run(stack: str, *arguments: str) -> int:
         code = _run(stack, arguments, {"PULUMI_SKIP_CHECKPOINTS": "true"})
     else:
         code = _run(stack, arguments, {})
+    if code == 0 and _sets_secret(arguments):
+        _take_over_secrets(stack)
     _settle(stack, arguments, code)
     return code
 

@@ -36,7 +36,7 @@ from slipway.commands.predict import example
 from slipway.commands.train import train
 from slipway.endpoints import Cluster, part
 from slipway.errors import BadInput, SlipwayError
-from slipway.publish import Remote, head, publish
+from slipway.publish import Remote, head, publish, published
 
 STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
@@ -45,10 +45,11 @@ KINDS = ("cold", "cached")
 # By it Argo CD is asked to look at an Application now.
 REFRESH = "argocd.argoproj.io/refresh"
 
+GIT = "git forge"
 LOCAL = "no login: reachable from this machine only"
 # What a person opens: namespace and service, the path that tells that it works, how to get in.
 CONSOLES = {
-    "git forge": ("forge", "gitea", "/api/healthz", "login: Secret forge/gitea-admin"),
+    GIT: ("forge", "gitea", "/api/healthz", "login: Secret forge/gitea-admin"),
     "Argo CD": (
         *("argocd", "argocd-server", "/healthz"),
         "login: admin, Secret argocd/argocd-initial-admin-secret",
@@ -240,7 +241,7 @@ def _answering(report: Report, platform: Cluster, seconds: float = 300) -> None:
     for a while what was true before it."""
     deadline = time.monotonic() + seconds
     with report.step("consoles") as say:
-        for what, (namespace, name, path, _) in CONSOLES.items():
+        for what, (namespace, name, path, _) in _consoles(platform).items():
             with platform.service(namespace, name) as url:
                 waiting = False
                 while not _answers(url + path):
@@ -255,6 +256,12 @@ def _answering(report: Report, platform: Cluster, seconds: float = 300) -> None:
                     time.sleep(0.5)
 
 
+def _consoles(platform: Cluster) -> dict[str, tuple[str, str, str, str]]:
+    """Those that the platform has; a forge that was there before is somebody else's."""
+    outside = platform.outside_forge()
+    return {what: at for what, at in CONSOLES.items() if what != GIT or not outside}
+
+
 def _answers(url: str) -> bool:
     with suppress(httpx.TransportError):
         return httpx.get(url, timeout=5, trust_env=False).is_success
@@ -263,6 +270,13 @@ def _answers(url: str) -> bool:
 
 def _publish(report: Report, platform: Cluster) -> str:
     with report.step("publish") as say:
+        if platform.outside_forge():
+            # Nobody pushes past the rules of a team's own forge.
+            with platform.forge(administrator=True) as forge:
+                commit = published(forge.remote)
+            _look_again(platform)
+            _wait_synced(platform, say, "workflows")
+            return commit
         username, password = platform.forge_login(administrator=True)
         repository = platform.config("pipelines", "platform")["FORGE_REPOSITORY"]
         with platform.service("forge", "gitea") as url:
@@ -321,6 +335,12 @@ def _first_release(report: Report, platform: Cluster, commit: str) -> None:
     path = release.path(env, model)
     with platform.forge(administrator=True) as forge:
         if str(path) not in forge.files(str(path.parent)):
+            if platform.outside_forge():
+                report.warn(
+                    f"{env} serves no {model} yet: within two minutes what is on main is trained "
+                    "by itself; merge the pull request that this ends in"
+                )
+                return
             with report.step("train") as say:
                 pull = train(platform, forge, model, commit=commit, environment=env, say=say)
             if pull:
@@ -340,7 +360,7 @@ def _inputs() -> str:
     files = [
         *(paths.REPOSITORY / "infra").rglob("*"),
         *(paths.REPOSITORY / "toolchain").rglob("*"),
-        paths.REPOSITORY / "environments" / f"Pulumi.{STACK}.yaml",
+        paths.stack_file(STACK),
         paths.images_file(),
     ]
     sums = [
@@ -448,7 +468,10 @@ def _is_ready(item: dict[str, Any]) -> bool:
 def summary(console: Console) -> None:
     """Addresses, where the credentials are, and what to try next."""
     platform = Cluster.connect()
-    for what, (namespace, name, _, credentials) in CONSOLES.items():
+    if outside := platform.outside_forge():
+        where = f"{outside.url}/{outside.repository}"
+        console.print(f"{GIT:<15} {where:<24} login: your own", soft_wrap=True)
+    for what, (namespace, name, _, credentials) in _consoles(platform).items():
         found = platform.find(f"/api/v1/namespaces/{namespace}/services/{name}") or {}
         port = part(found, "spec", "ports")[0].get("nodePort") if found else None
         address = f"http://127.0.0.1:{port}" if port else f"service {namespace}/{name}"

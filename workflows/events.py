@@ -6,7 +6,7 @@ look at the present state rather than at the event, and may run again at any tim
 
 Argo's server hears an event only if its signature is the forge's. Of those that Gitea signs as
 GitHub does, it can read the ones of pull requests: what changes without one (an approval, a push by
-`make up`) is the sweep's to find.
+`make up`) is the sweep's to find. GitHub's own have another word for a head that moved.
 """
 
 from __future__ import annotations
@@ -149,11 +149,12 @@ def binding(name: str, selector: str, workflow: str, **parameters: str) -> Workf
 PULL = "payload.pull_request"
 OF_MAIN = f'{PULL}.base.ref == "main"'
 # Gitea tells of a branch that has just been opened as of one that changed, too; it is judged once.
-CHANGE = f'(payload.action in ["opened", "synchronized"] ? "" : payload.action + {PULL}.updated_at)'
+MOVED = '"synchronized", "synchronize"'
+CHANGE = f'(payload.action in ["opened", {MOVED}] ? "" : payload.action + {PULL}.updated_at)'
 BINDINGS = (
     binding(
         "gates",
-        f'payload.action in ["opened", "reopened", "synchronized", "edited"] && {OF_MAIN}'
+        f'payload.action in ["opened", "reopened", "edited", {MOVED}] && {OF_MAIN}'
         # The plot of a verdict, which the bot attaches, is an edit too.
         f' && !(payload.action == "edited" && payload.sender?.login == "{BOT}")',
         '"gates-" + string(payload.number) + "-" + sprig.trunc(12, sprig.sha256sum('

@@ -42,6 +42,8 @@ from hera.workflows.models import (
     ValueFrom,
 )
 
+from slipway import github
+
 USER = 10001
 TMP = "/tmp"  # noqa: S108 -- a volume of the pod's own
 # EX_TEMPFAIL of slipway.steps, and what a killed container or a lost node leaves. Other failures
@@ -161,16 +163,21 @@ def source(revision: str) -> HTTPArtifact:
     """The repository at a revision of the forge's, as /src.
 
     As the forge packs it (.gitattributes): a clone by a commit's name brings all that was ever
-    committed.
+    committed. Where that is follows from parameters that no workflow can choose.
     """
     username, password = (
         SecretKeySelector(name=FORGE, key=f"FORGE_{name}") for name in ("USERNAME", "PASSWORD")
     )
-    where = f"{parameter('forge-url')}/{parameter('forge-repository')}"
+    url, repository = (f"workflow.parameters['forge-{name}']" for name in ("url", "repository"))
+    name = revision.strip("{}") if revision == COMMIT else f"'{revision}'"
     return HTTPArtifact(
         name="source",
         path="/src",
-        url=f"{where}/archive/{revision}.tar.gz",
+        url=(
+            f"{{{{={url} matches '{github.APIS}'"
+            f" ? {url} + '/repos/' + {repository} + '/tarball/' + {name}"
+            f" : {url} + '/' + {repository} + '/archive/' + {name} + '.tar.gz'}}}}"
+        ),
         auth=HTTPAuth(basic_auth=BasicAuth(username_secret=username, password_secret=password)),
     )
 

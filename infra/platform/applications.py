@@ -43,6 +43,8 @@ class ApplicationsArgs:
     """Environment to the namespace of its models."""
     pipelines: pulumi.Input[str]
     """Namespace where workflows run."""
+    look_seconds: int
+    """How often the ApplicationSets look for files that have come or gone."""
 
 
 class Applications(Component):
@@ -147,9 +149,9 @@ class Applications(Component):
                         "repoURL": self._args.repository_url,
                         "revision": "main",
                         "files": [{"path": f"environments/{environment}/models/*.yaml"}],
-                        # Gitea's webhook is none that this controller reads, so it looks often;
-                        # a change of a file that it has seen syncs by Argo CD's own webhook.
-                        "requeueAfterSeconds": 10,
+                        # No webhook leads to this controller, so it looks often; a change of a
+                        # file that it has seen syncs by Argo CD's own webhook.
+                        "requeueAfterSeconds": self._args.look_seconds,
                     }
                 }
             ],

@@ -12,6 +12,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.platform import pods, upstream
 from infra.platform.component import NO_WAIT, Component, Resources, fingerprint, secret_data
+from infra.platform.forge import SIGNED_AS
 from infra.platform.managed import inclusions, managed, seen
 from infra.platform.random_password import RandomPassword
 from infra.platform.rights import rights_in
@@ -48,6 +49,8 @@ class ArgoCdArgs:
     """By name of the workload."""
     poll_seconds: int
     webhook_secret: pulumi.Input[str]
+    webhooks_of: str
+    """The forge's kind, which says how it signs."""
     managed_namespaces: Mapping[str, pulumi.Input[str]]
     """Where Argo CD may change things."""
     url: str
@@ -124,7 +127,7 @@ class ArgoCd(Component):
         contents: dict[str, dict[str, pulumi.Input[str]]] = {
             "argocd-redis": {"auth": redis.result},
             "argocd-secret": {
-                "webhook.gogs.secret": args.webhook_secret,
+                f"webhook.{SIGNED_AS[args.webhooks_of]}.secret": args.webhook_secret,
                 "server.secretkey": sessions.result,
             },
         }

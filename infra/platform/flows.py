@@ -72,7 +72,7 @@ def flows(
     consoles: Sequence[str],
     provisioner: bool,
     queues: bool = False,
-    stores: Sequence[tuple[Peer, Sequence[Elsewhere]]] = (),
+    moved: Sequence[tuple[Peer, Sequence[Elsewhere]]] = (),
     sources: Sequence[Elsewhere] = (),
 ) -> NetworkArgs:
     """Every connection of a stack.
@@ -85,21 +85,24 @@ def flows(
         provisioner: the embedded cluster's storage class needs the API.
         queues: the API server asks Kueue about what names a queue.
         sources: where steps get data outside the cluster.
-        stores: MINIO or POSTGRES, and where it is, when it is no pod of ours.
+        moved: MINIO, POSTGRES or GITEA, and where it is, when it is no pod of ours.
     """
-    moved = {store.key: places for store, places in stores}
+    places = {peer.key: found for peer, found in moved}
     all_flows = [
         *FLOWS,
         *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments),
         # Which bento answers?
         *(Flow(STEPS, Peer(e, f"{e}-models"), (3000,)) for e in environments),
     ]
-    if MINIO.key in moved:
+    if MINIO.key in places:
         all_flows = [f for f in all_flows if f.source != MINIO_SETUP]
+    if GITEA.key in places:
+        # What it calls, it calls from outside, as whoever comes by a node port.
+        all_flows = [f for f in all_flows if f.source.namespace != GITEA.namespace]
     storage_class = [_pods("local-path-storage", "local-path")] if provisioner else []
     return NetworkArgs(
         namespaces=namespaces,
-        flows=[f for f in all_flows if f.target.key not in moved],
+        flows=[f for f in all_flows if f.target.key not in places],
         api=api,
         api_clients=[*API_CLIENTS, *storage_class, *([KUEUE] if queues else [])],
         from_outside=[
@@ -107,7 +110,7 @@ def flows(
             *([(KUEUE, kueue.WEBHOOKS)] if queues else []),
         ],
         elsewhere=[
-            *((f.source, place) for f in all_flows for place in moved.get(f.target.key, ())),
+            *((f.source, place) for f in all_flows for place in places.get(f.target.key, ())),
             *((STEPS, source) for source in sources),
         ],
     )

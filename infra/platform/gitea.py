@@ -1,9 +1,13 @@
-"""Gitea: the cluster's git forge, with the organisation, repository, bot and webhooks in it."""
+"""Gitea: the cluster's git forge, with the organisation, repository, bot and webhooks in it.
+
+Where a stack names a forge of its own, there is none: see `infra.platform.forge`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -11,6 +15,7 @@ import pulumi_kubernetes as k8s
 from infra.platform import pods, secrets
 from infra.platform.component import Component, Resources, fingerprint
 from infra.platform.random_password import RandomPassword
+from slipway import protection
 
 NAME = "gitea"
 PORT = 3000
@@ -47,6 +52,7 @@ class GiteaArgs:
 class Gitea(Component):
     """`url`, the bot's `username` and `password`, and the `webhook_secret` that signs pushes."""
 
+    kind: Literal["gitea", "github"] = NAME
     url: pulumi.Output[str]
     repository_url: pulumi.Output[str]
     username: str
@@ -96,8 +102,13 @@ class Gitea(Component):
             recreate=True,
         )
         service = pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
+        self._repository = args.repository
         self._setup(args, [server, service, credentials, setup])
         self.register_outputs({"url": self.url, "repository_url": self.repository_url})
+
+    @property
+    def settings(self) -> Mapping[str, pulumi.Input[str]]:
+        return {"FORGE_URL": self.url, "FORGE_REPOSITORY": self._repository}
 
     def _ini(self, args: GiteaArgs) -> pulumi.Output[str]:
         keys = {
@@ -158,7 +169,8 @@ class Gitea(Component):
                     "repository": args.repository,
                     "bot": BOT,
                     "webhooks": {url: list(events) for url, events in args.webhooks.items()},
-                    "protection": _protection(args.required_status),
+                    # `make up` mirrors a checkout as this user.
+                    "protection": protection.gitea(args.required_status, pushers=[ADMIN]),
                 },
                 env={
                     **admin,
@@ -188,23 +200,6 @@ class Gitea(Component):
             self.child(*after),
             self.child(),
         )
-
-
-def _protection(status: str) -> dict[str, object]:
-    """Of main: changes come by pull requests that have passed, whoever merges them."""
-    return {
-        "enable_status_check": True,
-        "status_check_contexts": [status],
-        "block_admin_merge_override": True,
-        "dismiss_stale_approvals": True,
-        "block_on_rejected_reviews": True,
-        # `make up` mirrors a checkout as this user.
-        "enable_push": True,
-        "enable_push_whitelist": True,
-        "push_whitelist_usernames": [ADMIN],
-        "push_whitelist_deploy_keys": False,
-        "enable_force_push": False,
-    }
 
 
 def _app_ini(known: dict[str, str], static_root: str | None, *, tls: bool) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.core.v1 import (
+    ContainerArgs,
+    EnvVarSourceArgs,
     ExecActionArgs,
     ProbeArgs,
 )
@@ -41,6 +43,8 @@ class PostgresArgs:
     databases: Sequence[str]
     storage: pulumi.Input[str]
     resources: Resources
+    former: Sequence[str] = ()
+    """Databases that are dropped, where there are such."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class DatabasesArgs:
     host: pulumi.Input[str]
     password: pulumi.Input[str]
     """Of the user `postgres`."""
+    former: Sequence[str] = ()
+    """Databases that are dropped, where there are such."""
 
 
 class Tables(Component):
@@ -69,6 +75,11 @@ class Tables(Component):
             self.passwords,
             self.child(),
         )
+        login: dict[str, pulumi.Input[str] | EnvVarSourceArgs] = {
+            "PGHOST": self.host,
+            "PGUSER": "postgres",
+            "PGPASSWORD": pods.from_secret(NAME, "password"),
+        }
         pods.setup_job(
             pods.Setup(
                 name=DATABASES,
@@ -77,13 +88,9 @@ class Tables(Component):
                 script="databases.sh",
                 command=["sh"],
                 settings={"databases": list(args.databases)},
-                env={
-                    "DATABASES": " ".join(args.databases),
-                    "PGHOST": self.host,
-                    "PGUSER": "postgres",
-                    "PGPASSWORD": pods.from_secret(NAME, "password"),
-                },
+                env={"DATABASES": " ".join(args.databases), **login},
                 secret=DATABASES,
+                init=[_dropping(args, login)] if args.former else (),
             ),
             self.child(*server, databases),
             self.child(),
@@ -104,6 +111,28 @@ class Tables(Component):
             {"password": password},
             self.child(),
         )
+
+
+def _dropping(
+    args: PostgresArgs | DatabasesArgs,
+    login: Mapping[str, pulumi.Input[str] | EnvVarSourceArgs],
+) -> ContainerArgs:
+    """Drops the former databases, whoever is still connected, and the roles of their names."""
+    statements = [
+        statement
+        for name in args.former
+        for statement in (
+            f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',
+            f'DROP ROLE IF EXISTS "{name}"',
+        )
+    ]
+    return pods.container(
+        "former",
+        args.image,
+        pods.SETUP,
+        command=["psql", "--set", "ON_ERROR_STOP=1", *(f"--command={s}" for s in statements)],
+        env=login,
+    )
 
 
 class Databases(Tables):

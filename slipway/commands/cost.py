@@ -68,7 +68,7 @@ def command(
 
 
 def _files(stack: str) -> dict[str, Path]:
-    folder = paths.REPOSITORY / cost.STACKS
+    folder = paths.stack_file("*").parent
     known = {f.name.split(".")[1]: f for f in sorted(folder.glob("Pulumi.*.yaml"))}
     if not stack:
         return known

@@ -72,7 +72,8 @@ def command(
     with _nothing_promoted():
         cluster = Cluster.connect()
         if break_glass is not None:
-            me = who or cluster.forge_login()[0]
+            with cluster.forge() as forge:
+                me = who or forge.login
             wanted = replace(
                 wanted, break_glass=_glass(me, break_glass, until, rule or [], wanted.path)
             )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slipway import doctor, images, up
+from slipway import doctor, images, paths, up
 from slipway.commands import err, say
 from slipway.errors import BadInput
 
@@ -39,7 +39,7 @@ def command(
         images.build(names, progress=up.news(tell, "cached"))
     with report.step("push") as tell:
         references = images.deliver(registry, names, progress=up.news(tell))
-    say(f"for environments/Pulumi.{up.STACK}.yaml, under config:")
+    say(f"for {paths.told(paths.stack_file(up.STACK))}, under config:")
     typer.echo("  slipway:images:")
     for name in names:
         typer.echo(f"    {name}: {references[name]}")

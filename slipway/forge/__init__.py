@@ -17,6 +17,7 @@ from slipway.forge.base import (
 )
 from slipway.forge.gitea import Gitea
 from slipway.forge.github import ACTIONS, GitHub
+from slipway.github import api_of
 
 __all__ = [
     "ACTIONS",
@@ -30,10 +31,39 @@ __all__ = [
     "Review",
     "Revision",
     "State",
+    "connect",
     "from_environment",
+    "own_login",
 ]
 
 _KINDS: dict[str, type[Gitea] | type[GitHub]] = {"gitea": Gitea, "github": GitHub}
+
+
+def connect(kind: str, url: str, repository: str, username: str, password: str) -> Gitea | GitHub:
+    """A forge by its address, as whoever these credentials are of."""
+    if kind == "github":
+        return GitHub(repository, password, api=api_of(url), server=url)
+    return Gitea(url, repository, username, password)
+
+
+def own_login() -> tuple[str, str] | None:
+    """FORGE_USERNAME and FORGE_PASSWORD, or FORGE_TOKEN in the place of either or both; None where
+    nothing is set.
+
+    Raises:
+        BadInput: half of it is set.
+    """
+    username, password, token = (
+        os.environ.get(f"FORGE_{name}", "") for name in ("USERNAME", "PASSWORD", "TOKEN")
+    )
+    if token:
+        return username, token
+    if not username and not password:
+        return None
+    for name, value in (("FORGE_USERNAME", username), ("FORGE_PASSWORD", password)):
+        if not value:
+            raise BadInput("not set", field=name, fix="set both of them, or neither")
+    return username, password
 
 
 def from_environment() -> Gitea | GitHub:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from slipway.errors import SlipwayError
 from slipway.publish import Remote
@@ -89,6 +89,11 @@ class Forge(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+    @property
+    def login(self) -> str:
+        """Who one is there."""
+        ...
 
     @property
     def remote(self) -> Remote:
@@ -211,5 +216,21 @@ class Forge(Protocol):
 
         It takes the place of an earlier one of that `name`. Empty where the forge's API has no
         attachments.
+        """
+        ...
+
+    # Protection
+
+    def protect(
+        self, status: str, *, by: str = "", dry_run: bool = False
+    ) -> dict[str, tuple[Any, Any]]:
+        """Brings main's protection to what `slipway.protection` says, and forbids a tag `main`.
+
+        Args:
+            status: context of the commit status without which nobody merges.
+            by: the only app whose report counts, where the forge can tell; "" for whosoever.
+
+        Returns:
+            Setting to what it was and what it is now, or is to be; empty where all was so.
         """
         ...

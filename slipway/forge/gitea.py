@@ -12,12 +12,15 @@ from urllib.parse import quote
 
 import httpx
 
-from slipway import digests
+from slipway import digests, protection
 from slipway.errors import BadInput
 from slipway.forge.base import ForgeError, NotFound, PullRequest
 from slipway.forge.rest import Rest, split
 from slipway.forge.shared import Shared
 from slipway.publish import Remote
+
+# Who is asked by a token alone: it says by itself whose it is.
+_ANYBODY = "token"
 
 
 class Gitea(Shared):
@@ -39,13 +42,16 @@ class Gitea(Shared):
         retries: int = 5,
         backoff_s: float = 0.5,
     ) -> None:
-        """`url` is the forge's root, `repository` is OWNER/NAME; for the last two see `Rest`."""
+        """`url` is the forge's root, `repository` is OWNER/NAME; for the last two see `Rest`.
+
+        `password` may be a token. Its `username` is asked for where it is not given.
+        """
         owner, name = split(repository, "FORGE_REPOSITORY")
         root = url.rstrip("/")
         api = Rest(
             root,
             f"{root}/api/v1/repos/{owner}/{name}/",
-            auth=(username, password),
+            auth=(username or _ANYBODY, password),
             page_size=("limit", 50),
             credentials="FORGE_USERNAME",
             transport=transport,
@@ -53,11 +59,14 @@ class Gitea(Shared):
             backoff_s=backoff_s,
         )
         super().__init__(root, repository, api)
-        self._username, self._password = username, password
+        self._login, self._password = username, password
 
     @classmethod
     def from_environment(cls) -> Self:
-        """From FORGE_URL, FORGE_REPOSITORY, FORGE_USERNAME, FORGE_PASSWORD; `BadInput` if unset."""
+        """From FORGE_URL, FORGE_REPOSITORY, FORGE_USERNAME, FORGE_PASSWORD; `BadInput` if unset.
+
+        Steps do so: a person's credentials are `Cluster.forge`'s to find.
+        """
         names = ("FORGE_URL", "FORGE_REPOSITORY", "FORGE_USERNAME", "FORGE_PASSWORD")
         if missing := [name for name in names if not os.environ.get(name)]:
             raise BadInput(f"not set: {', '.join(missing)}", fix="set them in the environment")
@@ -65,7 +74,8 @@ class Gitea(Shared):
 
     @property
     def remote(self) -> Remote:
-        return Remote(f"{self.url}/{self.repository}.git", self._username, self._password)
+        url = f"{self.url}/{self.repository}.git"
+        return Remote(url, self._login or _ANYBODY, self._password)
 
     # Commits and files
 
@@ -198,8 +208,15 @@ class Gitea(Shared):
         # Gitea gives all comments of an issue in one answer.
         return self._api.get(f"issues/{number}/comments", what=f"pull request {number}") or []
 
+    @property
+    def login(self) -> str:
+        if not self._login:
+            answer = self._api.get(f"{self.url}/api/v1/user", what="user of this token")
+            self._login = str(answer["login"])
+        return self._login
+
     def _is_mine(self, user: Any) -> bool:
-        return bool(user) and str(user["login"]).lower() == self._username.lower()
+        return bool(user) and str(user["login"]).lower() == self.login.lower()
 
     def attach(self, number: int, name: str, content: bytes) -> str:
         # Attachments cannot change, so a name gets its content's digest: what is there already is
@@ -219,6 +236,39 @@ class Gitea(Shared):
                 with suppress(NotFound):
                     self._api.send("DELETE", f"{assets}/{old['id']}", what=str(old["name"]))
         return f"attachments/{made['uuid']}"
+
+    # Protection
+
+    def protect(
+        self, status: str, *, by: str = "", dry_run: bool = False
+    ) -> dict[str, tuple[Any, Any]]:
+        if by:
+            raise ForgeError(f"Gitea cannot say that {status} counts from {by} alone")
+        rule = f"branch_protections/{protection.BRANCH}"
+        try:
+            present: dict[str, Any] | None = self._api.get(rule)
+        except NotFound:
+            present = None
+        wanted = protection.gitea(status, present=present)
+        changes = protection.differences(wanted, present)
+        if changes and not dry_run:
+            what = f"protection of {protection.BRANCH}"
+            if present is None:
+                new = {"rule_name": protection.BRANCH, **wanted}
+                self._api.send("POST", "branch_protections", json=new, what=what)
+            else:
+                self._api.send("PATCH", rule, json=wanted, what=what)
+        return changes | self._protect_tag(dry_run=dry_run)
+
+    def _protect_tag(self, *, dry_run: bool) -> dict[str, tuple[Any, Any]]:
+        """Only the repository's owner, who could take the rule away, may make such a tag."""
+        found = self._api.get("tag_protections", what="protected tags") or []
+        if any(tag["name_pattern"] == protection.TAG for tag in found):
+            return {}
+        wanted = {"name_pattern": protection.TAG, "whitelist_usernames": [self.login]}
+        if not dry_run:
+            self._api.send("POST", "tag_protections", json=wanted, what="protected tags")
+        return {f"tag {protection.TAG}": (None, wanted["whitelist_usernames"])}
 
 
 def _is_version(name: str, of: PurePosixPath) -> bool:

@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 import httpx
 
+from slipway import protection
 from slipway.errors import BadInput
 from slipway.forge.base import ForgeError, NotFound, PullRequest
 from slipway.forge.rest import Rest, split
 from slipway.forge.shared import Shared
+from slipway.github import API, SERVER, api_of
 from slipway.publish import Remote
 
-API, SERVER = "https://api.github.com", "https://github.com"
 # As whom Actions comments.
 ACTIONS = "github-actions[bot]"
 
@@ -55,7 +56,7 @@ class GitHub(Shared):
                 "User-Agent": "slipway",
             },
             page_size=("per_page", 100),
-            credentials="the token in GITHUB_TOKEN (in Actions: the workflow's `permissions`)",
+            credentials="the token in FORGE_TOKEN (in Actions GITHUB_TOKEN, and `permissions`)",
             transport=transport,
             retries=retries,
             backoff_s=backoff_s,
@@ -64,16 +65,19 @@ class GitHub(Shared):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """From GITHUB_REPOSITORY, GITHUB_TOKEN, and where they are set, as in Actions, also from
-        GITHUB_API_URL and GITHUB_SERVER_URL; `BadInput` if unset."""
-        names = ("GITHUB_REPOSITORY", "GITHUB_TOKEN")
-        if missing := [name for name in names if not os.environ.get(name)]:
-            raise BadInput(f"not set: {', '.join(missing)}", fix="set them in the environment")
-        return cls(
-            *(os.environ[name] for name in names),
-            api=os.environ.get("GITHUB_API_URL") or API,
-            server=os.environ.get("GITHUB_SERVER_URL") or SERVER,
-        )
+        """From FORGE_REPOSITORY, FORGE_TOKEN (or FORGE_PASSWORD) and, of an Enterprise,
+        FORGE_SERVER and FORGE_URL, its API; what is not set, as Actions calls it:
+        GITHUB_REPOSITORY, GITHUB_TOKEN, GITHUB_SERVER_URL, GITHUB_API_URL. `BadInput` if there is
+        no repository or no token."""
+        repository = _first("FORGE_REPOSITORY", "GITHUB_REPOSITORY")
+        token = _first("FORGE_TOKEN", "FORGE_PASSWORD", "GITHUB_TOKEN")
+        for name, value in (("REPOSITORY", repository), ("TOKEN", token)):
+            if not value:
+                fix = "set one of them in the environment"
+                raise BadInput(f"not set: FORGE_{name}, GITHUB_{name}", fix=fix)
+        server = _first("FORGE_SERVER", "GITHUB_SERVER_URL") or SERVER
+        api = _first("FORGE_URL", "GITHUB_API_URL") or api_of(server)
+        return cls(repository, token, api=api, server=server)
 
     @property
     def remote(self) -> Remote:
@@ -219,9 +223,8 @@ class GitHub(Shared):
     def _comments(self, number: int) -> Iterator[dict[str, Any]]:
         return self._api.pages(f"issues/{number}/comments", what=f"pull request {number}")
 
-    def _is_mine(self, user: Any) -> bool:
-        if not user:
-            return False
+    @property
+    def login(self) -> str:
         if self._login is None:
             try:
                 self._login = str(self._api.get(f"{self._api_url}/user")["login"])
@@ -229,10 +232,75 @@ class GitHub(Shared):
                 if error.status not in (401, 403):
                     raise
                 self._login = ACTIONS  # an Actions token may not ask who it is
-        return user["login"] == self._login
+        return self._login
+
+    def _is_mine(self, user: Any) -> bool:
+        return bool(user) and user["login"] == self.login
 
     def attach(self, number: int, name: str, content: bytes) -> str:
         return ""  # the API has no attachments
+
+    # Protection
+
+    def protect(
+        self, status: str, *, by: str = "", dry_run: bool = False
+    ) -> dict[str, tuple[Any, Any]]:
+        app = int(self._api.get(f"{self._api_url}/apps/{by}", what=f"app {by}")["id"]) if by else -1
+        where = f"branches/{protection.BRANCH}/protection"
+        try:
+            present = _as_told(self._api.get(where))
+        except NotFound:
+            present = {}
+        wanted = protection.github(status, app, present=present)
+        changes = protection.differences(wanted, present)
+        if changes and not dry_run:
+            self._api.send("PUT", where, json=wanted, what=f"protection of {protection.BRANCH}")
+        return changes | self._protect_tag(dry_run=dry_run)
+
+    def _protect_tag(self, *, dry_run: bool) -> dict[str, tuple[Any, Any]]:
+        wanted = protection.GITHUB_TAG
+        listed = self._api.pages("rulesets", includes_parents="false", targets="tag")
+        number = next((found["id"] for found in listed if found["name"] == wanted["name"]), None)
+        path = f"rulesets/{number}" if number else "rulesets"
+        present = self._api.get(path) if number else {}
+        changes = protection.differences(wanted, present, f"tag {protection.TAG}")
+        if changes and not dry_run:
+            method = "PUT" if number else "POST"
+            self._api.send(method, path, json=wanted, what=f"ruleset of tag {protection.TAG}")
+        return changes
+
+
+def _first(*names: str) -> str:
+    """The first of these variables that is set."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
+def _as_told(answer: dict[str, Any]) -> dict[str, Any]:
+    """A protection in the words in which GitHub is told of one; it answers in others."""
+    told: dict[str, Any] = {
+        key: value["enabled"] if isinstance(value, dict) and "enabled" in value else value
+        for key, value in answer.items()
+    }
+    if checks := told.get("required_status_checks"):
+        found = [{**check, "app_id": check["app_id"] or -1} for check in checks["checks"]]
+        told["required_status_checks"] = {**checks, "checks": found}
+    if reviews := told.get("required_pull_request_reviews"):
+        who = _names(reviews.get(protection.BYPASS))
+        told["required_pull_request_reviews"] = {
+            **reviews,
+            protection.BYPASS: who if any(who.values()) else None,
+        }
+    if told.get("restrictions"):
+        told["restrictions"] = _names(told["restrictions"])
+    return told
+
+
+def _names(people: dict[str, Any] | None) -> dict[str, list[str]]:
+    """Who is named in a protection: logins of users, and what teams and apps are called."""
+    return {
+        kind: [str(one.get("login") or one["slug"]) for one in (people or {}).get(kind) or ()]
+        for kind in ("users", "teams", "apps")
+    }
 
 
 class _Trees:

@@ -65,7 +65,8 @@ class Rest:
                 if not left or not (unsent or method == "GET"):
                     raise ForgeError(
                         f"no answer from the forge at {self.url}: {error or type(error).__name__}",
-                        fix="see whether it runs: slipway status, or kubectl -n forge get pods",
+                        fix="see whether it is reached from here; the platform's own is a pod: "
+                        "kubectl -n forge get pods",
                     ) from error
             else:
                 again = response.status_code in TRANSIENT and (

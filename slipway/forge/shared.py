@@ -66,6 +66,10 @@ class Shared:
     def _comments(self, number: int) -> Iterable[dict[str, Any]]:
         raise NotImplementedError
 
+    @property
+    def login(self) -> str:
+        raise NotImplementedError
+
     def _is_mine(self, user: Any) -> bool:
         """Whether a comment's user is this one."""
         raise NotImplementedError

@@ -19,6 +19,7 @@ import yaml
 from slipway import forge
 from slipway.errors import BadInput
 from slipway.forge import ForgeError, GitHub
+from slipway.publish import Remote
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "forge" / "github"
 VALID = sorted((FIXTURES / "valid").glob("*.yaml"))
@@ -80,6 +81,8 @@ def holds(found: Any, expected: Any) -> bool:
     """Whether `found` is as expected; an object may have more fields."""
     if isinstance(expected, dict) and dataclasses.is_dataclass(found):
         return all(holds(getattr(found, k), v) for k, v in expected.items())
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return found.keys() == expected.keys() and all(holds(found[k], expected[k]) for k in found)
     if isinstance(expected, list) and isinstance(found, list | tuple):
         return len(found) == len(expected) and all(map(holds, found, expected))
     return found == expected
@@ -152,6 +155,13 @@ def test_which_forge_is_said_by_the_environment(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, "http://forge" if name == "FORGE_URL" else "o/r")
     assert isinstance(forge.from_environment(), forge.Gitea)
     monkeypatch.setenv("FORGE_KIND", "github")
+    monkeypatch.setenv("FORGE_URL", "https://git.example.com/api/v3")
+    monkeypatch.setenv("FORGE_SERVER", "https://git.example.com")
+    found = forge.from_environment()
+    assert isinstance(found, GitHub)
+    assert found.remote == Remote("https://git.example.com/o/r.git", "x-access-token", "o/r")
+    for name in ("URL", "SERVER", "REPOSITORY", "USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"FORGE_{name}")
     monkeypatch.setenv("GITHUB_REPOSITORY", "o/r")
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
     monkeypatch.setenv("GITHUB_SERVER_URL", "https://git.example.org/")
@@ -160,7 +170,7 @@ def test_which_forge_is_said_by_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert found.remote.url == "https://git.example.org/o/r.git"
     assert found.compare_url("a", "b").startswith("https://git.example.org/o/r/compare/")
     monkeypatch.delenv("GITHUB_TOKEN")
-    with pytest.raises(BadInput, match="not set: GITHUB_TOKEN"):
+    with pytest.raises(BadInput, match="not set: FORGE_TOKEN, GITHUB_TOKEN"):
         forge.from_environment()
     monkeypatch.setenv("FORGE_KIND", "githup")
     with pytest.raises(BadInput, match="did you mean 'github'"):

@@ -4,12 +4,14 @@ than its step needs."""
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from slipway import github
 from slipway.steps.__main__ import FLAGS, TRANSIENT, TRUSTED
 from workflows.__main__ import render
 
@@ -32,6 +34,35 @@ def spec(name: str) -> dict[str, Any]:
 
 def steps(name: str) -> dict[str, dict[str, Any]]:
     return {t["name"]: t for t in spec(name)["templates"] if "container" in t}
+
+
+# Where a forge is asked, and where it has the archive of a revision.
+ARCHIVES = {
+    "http://gitea.forge.svc:3000": "http://gitea.forge.svc:3000/o/r/archive/{}.tar.gz",
+    "https://api.example.com/git": "https://api.example.com/git/o/r/archive/{}.tar.gz",
+    **{
+        api: api + "/repos/o/r/tarball/{}"
+        for api in map(
+            github.api_of,
+            ("https://github.com", "https://acme.ghe.com", "https://git.acme.com"),
+        )
+    },
+}
+
+
+def evaluated(expression: str, parameters: dict[str, str]) -> str:
+    """What the workflow controller makes of `{{=NAME matches PATTERN ? SUM : SUM}}`."""
+    found = re.fullmatch(r"\{\{=(.+) matches '(.+)' \? (.+) : (.+)\}\}", expression)
+    assert found
+
+    def value(term: str) -> str:
+        if term.startswith("'"):
+            return term.strip("'")
+        return parameters[term.removeprefix("workflow.parameters").strip(".[]'")]
+
+    name, pattern, yes, no = found.groups()
+    chosen = yes if re.search(pattern, value(name)) else no
+    return "".join(map(value, chosen.split(" + ")))
 
 
 EVERY = [(name, step) for name in NAMES for step in steps(name)]
@@ -75,8 +106,10 @@ def test_each_step_follows_the_one_before(name: str) -> None:
 def test_what_judges_is_mains(name: str, step: str) -> None:
     """Nobody's commit decides how it is judged."""
     (source,) = steps(name)[step]["inputs"]["artifacts"]
-    revision = source["http"]["url"].rpartition("/archive/")[2].removesuffix(".tar.gz")
-    assert revision == ("refs/heads/main" if step in TRUSTED else "{{workflow.parameters.commit}}")
+    revision = "refs/heads/main" if step in TRUSTED else "d4d4"
+    for forge, archive in ARCHIVES.items():
+        given = {"forge-url": forge, "forge-repository": "o/r", "commit": "d4d4"}
+        assert evaluated(source["http"]["url"], given) == archive.format(revision)
 
 
 @pytest.mark.parametrize(("name", "step"), EVERY)

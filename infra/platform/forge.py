@@ -1,0 +1,99 @@
+"""The git forge: what the platform needs of one, and one that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import pulumi
+
+from infra.platform.component import Component
+from infra.platform.random_password import RandomPassword
+from slipway import github
+
+# Under which key Argo CD looks for the secret that a forge's events are signed with: Gitea signs
+# as its ancestor does.
+SIGNED_AS = {"gitea": "gogs", "github": "github"}
+# Events, in the forge's words, of a push and of what happens to a pull request.
+PUSHED = {"gitea": ["push"], "github": ["push"]}
+PROPOSED = {"gitea": ["pull_request_only", "pull_request_sync"], "github": ["pull_request"]}
+
+
+class Forge(Protocol):
+    """What the platform needs of its own Gitea, or of another forge in its place."""
+
+    kind: Literal["gitea", "github"]
+    url: pulumi.Output[str]
+    repository_url: pulumi.Output[str]
+    """As git clones it."""
+    username: str
+    password: pulumi.Output[str]
+    """Or a token in its place."""
+    webhook_secret: pulumi.Output[str]
+    """Signs the forge's events."""
+
+    @property
+    def settings(self) -> Mapping[str, pulumi.Input[str]]:
+        """Where and what it is, as steps read it from their environment."""
+        ...
+
+
+@dataclass(frozen=True)
+class OutsideArgs:
+    kind: Literal["gitea", "github"]
+    url: str
+    repository: str
+    """OWNER/NAME"""
+    username: str
+    token: pulumi.Input[str]
+    gates: Literal["actions", "cluster"]
+    """Who judges pull requests."""
+
+
+class Outside(Component):
+    """`Forge` that the platform finds: it makes no more of it than the secret of its webhooks."""
+
+    kind: Literal["gitea", "github"]
+    url: pulumi.Output[str]
+    repository_url: pulumi.Output[str]
+    username: str
+    password: pulumi.Output[str]
+    webhook_secret: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, args: OutsideArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("Forge", name, opts)
+        self._args = args
+        self.kind, self.username = args.kind, args.username
+        self.url = pulumi.Output.from_input(args.url)
+        self.repository_url = pulumi.Output.from_input(f"{args.url}/{args.repository}.git")
+        self.password = pulumi.Output.secret(args.token)
+        self.webhook_secret = RandomPassword(f"{name}-webhook", opts=self.child()).result
+        self.register_outputs({"url": self.url, "repository_url": self.repository_url})
+
+    @property
+    def settings(self) -> Mapping[str, pulumi.Input[str]]:
+        args = self._args
+        return {
+            "FORGE_KIND": args.kind,
+            # Where it is asked: GitHub's API has an address of its own.
+            "FORGE_URL": github.api_of(args.url) if args.kind == "github" else args.url,
+            "FORGE_SERVER": args.url,
+            "FORGE_REPOSITORY": args.repository,
+            "FORGE_GATES": args.gates,
+        }
+
+
+def webhooks(kind: str, argo_cd: str, argo: str) -> dict[str, Sequence[str]]:
+    """Address to the events that a forge is to announce there.
+
+    Args:
+        argo_cd: where Argo CD's server is, for whoever is to call it.
+        argo: where Argo Workflows' is.
+    """
+    return {
+        f"{argo_cd}/api/webhook": PUSHED[kind],
+        f"{argo}/api/v1/events/pipelines/forge": PROPOSED[kind],
+    }
