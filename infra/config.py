@@ -177,6 +177,13 @@ class Forge(_Model):
             return {"gates": "actions", **cast(dict[str, Any], given)}
         return given
 
+    @field_validator("repository")
+    @classmethod
+    def _is_no_address(cls, value: str) -> str:
+        if value.endswith(".git"):
+            raise ValueError(f"write {value.removesuffix('.git')}: its address is made of it")
+        return value
+
     @field_validator("url")
     @classmethod
     def _keeps_the_token(cls, value: str) -> str:

@@ -64,12 +64,17 @@ def with_setting(text: str, key: str, value: Any, file: Path | str) -> str:
         raise BadInput("has all its keys on one line", file=file, field="config", fix=fix)
     for name, found in config.value:
         if name.value == key:
-            start, end = name.start_mark.index, found.end_mark.index
-            # A block ends where the next thing begins.
-            kept = text[start:end].rstrip()
-            return text[:start] + line + text[start + len(kept) :]
+            return text[: name.start_mark.index] + line + text[_end(found) :]
     start = config.start_mark
     return f"{text[: start.index]}{line}\n{' ' * start.column}{text[start.index :]}"
+
+
+def _end(node: Any) -> int:
+    """Where a value's text ends; a block's own mark is where the next thing begins."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last: Any = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    return cast("Any", node).end_mark.index
 
 
 def _plain(value: Any) -> Any:

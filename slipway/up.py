@@ -34,7 +34,7 @@ from slipway import (
 )
 from slipway.commands.predict import example
 from slipway.commands.train import train
-from slipway.endpoints import Cluster, part
+from slipway.endpoints import Cluster, Outside, part
 from slipway.errors import BadInput, SlipwayError
 from slipway.publish import Remote, head, publish, published
 
@@ -241,7 +241,7 @@ def _answering(report: Report, platform: Cluster, seconds: float = 300) -> None:
     for a while what was true before it."""
     deadline = time.monotonic() + seconds
     with report.step("consoles") as say:
-        for what, (namespace, name, path, _) in _consoles(platform).items():
+        for what, (namespace, name, path, _) in _consoles(platform.outside_forge()).items():
             with platform.service(namespace, name) as url:
                 waiting = False
                 while not _answers(url + path):
@@ -256,9 +256,8 @@ def _answering(report: Report, platform: Cluster, seconds: float = 300) -> None:
                     time.sleep(0.5)
 
 
-def _consoles(platform: Cluster) -> dict[str, tuple[str, str, str, str]]:
+def _consoles(outside: Outside | None) -> dict[str, tuple[str, str, str, str]]:
     """Those that the platform has; a forge that was there before is somebody else's."""
-    outside = platform.outside_forge()
     return {what: at for what, at in CONSOLES.items() if what != GIT or not outside}
 
 
@@ -471,7 +470,7 @@ def summary(console: Console) -> None:
     if outside := platform.outside_forge():
         where = f"{outside.url}/{outside.repository}"
         console.print(f"{GIT:<15} {where:<24} login: your own", soft_wrap=True)
-    for what, (namespace, name, _, credentials) in _consoles(platform).items():
+    for what, (namespace, name, _, credentials) in _consoles(outside).items():
         found = platform.find(f"/api/v1/namespaces/{namespace}/services/{name}") or {}
         port = part(found, "spec", "ports")[0].get("nodePort") if found else None
         address = f"http://127.0.0.1:{port}" if port else f"service {namespace}/{name}"

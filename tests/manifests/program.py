@@ -10,7 +10,7 @@ import json
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,18 @@ def of_stack(file: Path) -> Program:
     return run(settings(file), file.stem.removeprefix("Pulumi.").replace("_", "-"))
 
 
-def run(config: Mapping[str, str], stack: str = "local") -> Program:
-    """Runs infra/ as Pulumi does, with images that stand for built ones."""
+def run(
+    config: Mapping[str, str], stack: str = "local", *, encrypted: Sequence[str] = ()
+) -> Program:
+    """Runs infra/ as Pulumi does, with images that stand for built ones.
+
+    Args:
+        encrypted: keys whose values the engine has decrypted.
+    """
     program = Program()
     asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.set_mocks(program, project="slipway", stack=stack, preview=False)
-    pulumi.runtime.set_all_config(dict(config), [])
+    pulumi.runtime.set_all_config(dict(config), list(encrypted))
     # Pulumi keeps what failed in the same process before, and raises it again.
     SETTINGS.rpc_manager.clear()
     SETTINGS.outputs.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from slipway.endpoints import Cluster, ClusterError
 from slipway.errors import BadInput
-from slipway.forge import Gitea
+from slipway.forge import Gitea, GitHub
 
 Patch = pytest.MonkeyPatch
 SECRET = "/api/v1/namespaces/forge/secrets/gitea-admin"
@@ -18,7 +18,7 @@ SECRET = "/api/v1/namespaces/forge/secrets/gitea-admin"
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch: Patch) -> None:
-    for name in ("FORGE_KIND", "FORGE_USERNAME", "FORGE_PASSWORD"):
+    for name in ("FORGE_KIND", "FORGE_USERNAME", "FORGE_PASSWORD", "FORGE_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -73,3 +73,62 @@ def test_half_a_login_is_none(monkeypatch: Patch, missing: str) -> None:
     monkeypatch.setenv(missing, "")
     with pytest.raises(BadInput, match=f"^{missing}: not set"):
         login(platform(monkeypatch, readable=True))
+
+
+# --- a forge that was there before ------------------------------------------------------------
+
+
+def reading(kind: str, server: str) -> Cluster:
+    """A platform that reads another forge, whose bot's login only few may read."""
+    known = {
+        "FORGE_KIND": kind,
+        "FORGE_SERVER": server,
+        "FORGE_REPOSITORY": "acme/models",
+        "FORGE_GATES": "cluster",
+    }
+    bot = {"FORGE_USERNAME": "acme-bot", "FORGE_PASSWORD": "its"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/configmaps/platform"):
+            return httpx.Response(200, json={"data": known})
+        assert request.url.path == "/api/v1/namespaces/pipelines/secrets/forge"
+        data = {k: base64.b64encode(v.encode()).decode() for k, v in bot.items()}
+        return httpx.Response(200, json={"data": data})
+
+    return Cluster(
+        httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer)), embedded=False
+    )
+
+
+def test_on_a_forge_of_others_one_says_who_one_is(monkeypatch: Patch) -> None:
+    cluster = reading("gitea", "https://git.example.com")
+    with pytest.raises(
+        BadInput, match=r"^FORGE_TOKEN: the platform reads acme/models on https"
+    ) as e:
+        login(cluster)
+    assert "fix: set it to an access token of yours, or FORGE_USERNAME" in str(e.value)
+    assert login(cluster, administrator=True) == ("acme-bot", "its")
+    mine(monkeypatch)
+    assert login(cluster) == ("ada", "hers")
+    assert login(cluster, administrator=True) == ("acme-bot", "its")
+    monkeypatch.setenv("FORGE_PASSWORD", "")
+    monkeypatch.setenv("FORGE_TOKEN", "token")
+    assert login(cluster) == ("ada", "token")
+
+
+def test_github_is_asked_where_its_api_is(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("FORGE_TOKEN", "token")
+    for server, api in (
+        ("https://github.com", "https://api.github.com"),
+        ("https://acme.ghe.com", "https://api.acme.ghe.com"),
+        ("https://git.acme.com", "https://git.acme.com/api/v3"),
+    ):
+        with reading("github", server).forge() as forge:
+            assert isinstance(forge, GitHub)
+            assert str(forge._api._client.base_url) == f"{api}/repos/acme/models/"
+            assert forge.remote.url == f"{server}/acme/models.git"
+            assert forge.remote.password == "token"
+
+
+def test_the_platforms_own_forge_is_no_other(monkeypatch: Patch) -> None:
+    assert platform(monkeypatch, readable=True).outside_forge() is None

@@ -6,10 +6,12 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 
+from slipway import protection
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, Gitea, NotFound
 
@@ -322,3 +324,68 @@ def test_unset_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_repository_needs_an_owner() -> None:
     with pytest.raises(SlipwayError, match="not OWNER/NAME"):
         Gitea("http://forge", "slipway", "u", "p")
+
+
+# --- protection -------------------------------------------------------------------------------
+
+RULE = {"id": 1, "rule_name": "main", "push_whitelist_usernames": None}
+
+
+def asked(gitea_says: list[httpx.Response], **options: bool) -> tuple[list[Any], dict[str, Any]]:
+    """Requests that change something, and what is said to change."""
+    sent: list[Any] = []
+    answers = list(gitea_says)
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method != "GET":
+            path = request.url.path.removeprefix("/api/v1/repos/o/r/")
+            sent.append((request.method, path, json.loads(request.content)))
+        return answers.pop(0)
+
+    changes = gitea(handler).protect("slipway/check", **options)
+    assert not answers
+    return sent, changes
+
+
+def test_main_is_protected_where_it_was_not() -> None:
+    done = httpx.Response(201, json={})
+    sent, changes = asked([said(404), done, httpx.Response(200, json=[]), done])
+    assert sent == [
+        (
+            *("POST", "branch_protections"),
+            {"rule_name": "main", **protection.gitea("slipway/check")},
+        ),
+        ("POST", "tag_protections", {"name_pattern": "main", "whitelist_usernames": ["bot"]}),
+    ]
+    assert changes["status_check_contexts"] == (None, ["slipway/check"])
+    assert changes["tag main"] == (None, ["bot"])
+
+
+def test_what_is_protected_is_left_alone_and_other_statuses_stay_required() -> None:
+    tags = httpx.Response(200, json=[{"id": 3, "name_pattern": "main"}])
+    there = {**protection.gitea("slipway/check"), **RULE}
+    assert asked([httpx.Response(200, json=there), tags]) == ([], {})
+    there["status_check_contexts"] = ["lint"]
+    there["block_admin_merge_override"] = False
+    present = httpx.Response(200, json=there)
+    assert asked([present, tags], dry_run=True)[0] == []
+    sent, changes = asked([present, httpx.Response(200, json={}), tags])
+    [(method, path, body)] = sent
+    assert (method, path) == ("PATCH", "branch_protections/main")
+    assert body["status_check_contexts"] == ["lint", "slipway/check"]
+    assert changes == {
+        "status_check_contexts": (["lint"], ["lint", "slipway/check"]),
+        "block_admin_merge_override": (False, True),
+    }
+
+
+def test_a_token_alone_tells_whose_it_is() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == f"Basic {basic}"
+        assert request.url.path == "/api/v1/user"
+        return httpx.Response(200, json={"login": "ada"})
+
+    basic = base64.b64encode(b"token:secret").decode()
+    forge = Gitea("http://forge", "o/r", "", "secret", transport=httpx.MockTransport(handler))
+    assert forge.remote.username == "token"
+    assert forge.login == forge.login == "ada"

@@ -282,3 +282,41 @@ def test_a_wrong_password_is_an_error_and_no_question(
     monkeypatch.setattr(_Forge, "do_GET", lambda self: self.send_error(403))
     with pytest.raises(SlipwayError, match=r"git ls-remote failed: .*403"):
         publish.publish(Remote(server[0], "admin", "wrong"))
+
+
+# --- a forge that nobody here pushes to -------------------------------------------------------
+
+
+def test_what_is_on_the_forge_already_is_published(
+    checkout: Path, other: Path, remote: Remote
+) -> None:
+    assert publish.published(remote) == publish.head()
+    gained = merge_on_forge(other, release="a\n")
+    assert publish.published(remote) == gained
+
+
+def test_what_is_not_yet_there_is_to_be_pushed_and_merged_by_who_may(
+    checkout: Path, other: Path, forge: Path, remote: Remote
+) -> None:
+    there, mine = tip(forge), commit(checkout, model="2\n")
+    with pytest.raises(BadInput) as error:
+        publish.published(remote)
+    assert f"main of {remote.url} has not got commit {mine[:12]} of this checkout" in str(
+        error.value
+    )
+    assert (
+        f"push a branch there and merge its pull request, or check out what is there: git "
+        f"switch --detach {there[:12]}" in str(error.value)
+    )
+    assert tip(forge) == there
+
+
+def test_an_empty_forge_is_told_where_to_push(checkout: Path, remote: Remote) -> None:
+    with pytest.raises(BadInput, match=r"no branch main\n  fix: git push .* HEAD:refs/heads/main"):
+        publish.published(remote)
+
+
+def test_only_what_is_near_is_reached_without_the_users_proxy() -> None:
+    for url in ("http://127.0.0.1:30300/a/b.git", "http://gitea.forge.svc:3000/a/b.git"):
+        assert "http.proxy=" in Remote(url, "u", "p").settings
+    assert "http.proxy=" not in Remote("https://github.com/a/b.git", "u", "p").settings

@@ -595,6 +595,69 @@ def test_configuration_is_changed_in_the_file_itself(checkout: Path, word: str) 
     assert calls(checkout) == []
 
 
+ENCRYPTS = """#!/bin/sh
+echo "$*" >>"$ENGINE_LOG"
+while [ "$1" != --config-file ]; do shift; done
+grep -v forgeToken "$2" >"$2.new"
+printf '  slipway:forgeToken: {secure: v1:a:b}\\n' >>"$2.new"
+mv "$2.new" "$2"
+"""
+
+
+def test_a_secret_is_encrypted_by_the_engine_and_written_where_the_stack_is(
+    checkout: Path,
+) -> None:
+    merged()
+    (checkout.parent / "bin" / "pulumi").write_text(ENCRYPTS)
+    file = committed(checkout)
+    file.write_text(f"# ours\n{file.read_text()}  slipway:tags: {{}}  # none\n")
+    before = file.read_text()
+    line = "  slipway:forgeToken: {secure: 'v1:a:b'}\n"
+    assert pulumi.run("local", "config", "set", "--secret", "forgeToken") == 0
+    assert file.read_text().replace(line, "") == before
+    assert line in file.read_text()
+    changed = file.read_text()
+    assert pulumi.run("local", "config", "set", "--secret", "forgeToken") == 0
+    assert file.read_text() == changed
+
+
+def test_stacks_may_be_in_a_folder_of_ones_own(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "stacks"
+    own.mkdir()
+    monkeypatch.setenv("SLIPWAY_STACKS", str(own))
+    with pytest.raises(BadInput, match=rf"^{own}/Pulumi.local.yaml: no such stack"):
+        pulumi.is_embedded("local")
+    (own / "Pulumi.local.yaml").write_text("config: {'slipway:cluster': kubeconfig}\n")
+    assert pulumi.is_elsewhere("local")
+    assert merged()["config"]["slipway:cluster"] == "kubeconfig"
+
+
+def test_a_gitea_that_is_there_is_not_given_up_by_a_setting_alone(
+    checkout: Path, api: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declares(checkout)
+    state = json.loads(held({"type": "slipway:platform:Gitea", "urn": "urn:g"}))
+    kept = paths.data() / "pulumi" / "state" / ".pulumi" / "stacks" / "slipway" / "local.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps(state))
+    assert pulumi.run("local", "up") == 0
+    with committed(checkout).open("a") as file:
+        place = "places: [{cidr: 203.0.113.7/32}]"
+        file.write(f"  slipway:forge: {{kind: github, repository: a/b, username: c, {place}}}\n")
+        file.write("  slipway:forgeToken: {secure: v1:a:b}\n")
+    with pytest.raises(BadInput, match=r"slipway:forge: with this forge stack local gives up") as e:
+        pulumi.run("local", "up")
+    assert "SLIPWAY_GIVE_UP=gitea" in str(e.value)
+    assert pulumi.run("local", "preview") == 0
+    monkeypatch.setenv("SLIPWAY_GIVE_UP", "gitea")
+    assert pulumi.run("local", "up") == 0
+    monkeypatch.delenv("SLIPWAY_GIVE_UP")
+    kept.write_text(held())
+    assert pulumi.run("local", "up") == 0
+
+
 def test_what_the_program_takes_from_the_toolchain_is_fetched_on_any_cluster() -> None:
     sources = "".join(f.read_text() for f in INFRA.rglob("*.py"))
     taken = set(re.findall(r'toolchain\.(?:files|binary)\("([\w-]+)"', sources))

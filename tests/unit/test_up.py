@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -293,9 +294,47 @@ def test_the_checkout_is_published_by_the_administrator(
     monkeypatch.setattr(up, "_wait_synced", lambda *_: None)
     monkeypatch.setattr(Cluster, "service", lambda *_: nullcontext("http://forge"))
     monkeypatch.setattr(Cluster, "secret", lambda *_: {"username": "admin", "password": "theirs"})
-    platform = api(iter([{"data": {"FORGE_REPOSITORY": "slipway/slipway"}}]), [])
+    platform = api(iter([{"data": {"FORGE_REPOSITORY": "slipway/slipway"}}] * 2), [])
     up._publish(up.Report(console), platform)
     assert remotes == [up.Remote("http://forge/slipway/slipway.git", "admin", "theirs")]
+
+
+OUTSIDE = {
+    "data": {
+        "FORGE_KIND": "gitea",
+        "FORGE_SERVER": "https://git.example.com",
+        "FORGE_REPOSITORY": "acme/models",
+        "FORGE_GATES": "cluster",
+    }
+}
+
+
+def test_nothing_is_pushed_to_a_forge_that_was_there_before(
+    console: Console, monkeypatch: Patch
+) -> None:
+    monkeypatch.delenv("FORGE_KIND", raising=False)
+    bot = {"FORGE_USERNAME": "bot", "FORGE_PASSWORD": "token"}
+    monkeypatch.setattr(Cluster, "secret", lambda *_: bot)
+    looked: list[Any] = []
+    monkeypatch.setattr(up, "published", lambda remote: looked.append(remote) or "d4" * 20)
+    monkeypatch.setattr(up, "_look_again", looked.append)
+    monkeypatch.setattr(up, "_wait_synced", lambda *of: looked.append(of[2]))
+    platform = api(iter([OUTSIDE] * 2), [])
+    assert up._publish(up.Report(console), platform) == "d4" * 20
+    remote = up.Remote("https://git.example.com/acme/models.git", "bot", "token")
+    assert looked == [remote, platform, "workflows"]
+
+
+def test_a_model_that_a_team_has_not_merged_is_nobody_else_s_to_merge(
+    console: Console, monkeypatch: Patch
+) -> None:
+    class Forge:
+        def files(self, _: str) -> list[str]:
+            return []
+
+    monkeypatch.setattr(Cluster, "forge", lambda *_, **__: nullcontext(Forge()))
+    up._first_release(up.Report(console), api(iter([OUTSIDE]), []), "d4" * 20)
+    assert "dev serves no flight_delay yet" in heard(console)
 
 
 # --- waiting for Argo CD ----------------------------------------------------------------------
@@ -351,7 +390,8 @@ def services(**ports: int | None) -> Iterator[dict[str, Any] | None]:
 
 def test_the_summary(console: Console, monkeypatch: Patch) -> None:
     ports = services(gitea=30300, argocd=30080, mlflow=30500, argo=None, minio=30900)
-    monkeypatch.setattr(Cluster, "connect", lambda: api(ports, []))
+    answers = chain([{"data": {}}], ports)
+    monkeypatch.setattr(Cluster, "connect", lambda: api(answers, []))
     up.summary(console)
     said = heard(console)
     for words in (
@@ -363,9 +403,16 @@ def test_the_summary(console: Console, monkeypatch: Patch) -> None:
 
 
 def test_the_summary_of_a_platform_that_lacks_a_part(console: Console, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([None] * 5), []))
+    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([None] * 6), []))
     up.summary(console)
     assert "service mlflow/mlflow" in heard(console)
+
+
+def test_the_summary_names_a_forge_that_is_elsewhere(console: Console, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([OUTSIDE] + [None] * 4), []))
+    up.summary(console)
+    assert "git forge       https://git.example.com/acme/models login: your own" in heard(console)
+    assert "gitea-admin" not in heard(console)
 
 
 def test_steps_without_news_are_not_shown(console: Console) -> None:

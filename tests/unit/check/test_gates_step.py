@@ -319,3 +319,12 @@ def test_git_that_does_not_answer_is_worth_a_retry(
     assert mounted.statuses(sha)[CONTEXT] == "error"
     assert steps.is_transient(ForgeError("", status=0))
     assert steps.is_transient(Unreachable(""))
+
+
+def test_where_the_forges_actions_judge_the_cluster_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of two reports of one status the later would count."""
+    monkeypatch.setenv("FORGE_GATES", "actions")
+    monkeypatch.setattr(gates, "from_environment", lambda: pytest.fail("the forge was asked"))
+    assert "Actions judge" in gates.run(None)["judged"]

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from infra.platform import pods
+from slipway import protection
+from slipway.forge import Gitea
 
 HERE = "/api/v1/repos/slipway/slipway"
-PROTECTION = {"enable_status_check": True, "status_check_contexts": ["slipway/check"]}
+PROTECTION = protection.gitea("slipway/check", pushers=["slipway-admin"])
 
 
 class Forge:
@@ -116,3 +118,20 @@ def test_a_forge_is_set_up_once_and_brought_up_to_date_after(
     assert state.tags == [{"name_pattern": "main", "whitelist_usernames": ["admin_username"]}]
     set_up(tmp_path, url, protection={**PROTECTION, "block_admin_merge_override": True})
     assert state.made[f"{HERE}/branch_protections/main"]["block_admin_merge_override"] is True
+
+
+def test_it_protects_as_slipway_protect_does(forge: tuple[Forge, str], tmp_path: Path) -> None:
+    """The script runs by itself, without this package: so both are held to each other here."""
+    state, url = forge
+    set_up(tmp_path, url, protection=protection.gitea("slipway/check"))
+    made, tags = dict(state.made), list(state.tags)
+    rule = f"{HERE}/branch_protections/main"
+    with Gitea(url, "slipway/slipway", "admin_username", "admin_password") as client:
+        assert client.protect("slipway/check", dry_run=True).keys() == made[rule].keys() - {
+            "rule_name",
+            *(k for k, v in made[rule].items() if not v),
+        }
+        state.made.pop(rule)
+        state.tags.clear()
+        client.protect("slipway/check")
+    assert (state.made, state.tags) == (made, tags)
