@@ -598,7 +598,7 @@ def test_configuration_is_changed_in_the_file_itself(checkout: Path, word: str) 
 ENCRYPTS = """#!/bin/sh
 echo "$*" >>"$ENGINE_LOG"
 while [ "$1" != --config-file ]; do shift; done
-grep -v forgeToken "$2" >"$2.new"
+grep -v -e forgeToken -e secure: "$2" >"$2.new"
 printf '  slipway:forgeToken: {secure: v1:a:b}\\n' >>"$2.new"
 mv "$2.new" "$2"
 """
