@@ -23,7 +23,7 @@ import yaml
 
 from slipway import cluster, merging, paths, release, serving, toolchain, training, up
 from slipway.endpoints import Cluster, part
-from slipway.forge import Gitea, PullRequest
+from slipway.forge import Gitea, NotFound, PullRequest
 from slipway.steps import dispatch
 
 from .conftest import ENV, MODEL, document, git, released, run, sweep, until, verdict
@@ -232,8 +232,8 @@ def back(stacks: Path) -> None:
         platform.patch(dispatch.MEMO, {"data": dict.fromkeys(memo)})
         until(up.all_ready, 180, "not every pod is ready")
         assert platform.outside_forge() is None
-        with platform.forge() as own:
-            assert list(own.pulls("all")) == []
+        with platform.forge() as own, pytest.raises(NotFound):
+            own.commit()
 
 
 # --- in this order ----------------------------------------------------------------------------

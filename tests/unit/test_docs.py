@@ -49,6 +49,8 @@ EXECUTED = {
     "slipway experiments": ("tests/e2e/test_5_gpus.py", 'document("experiments"'),
     "slipway new": ("tests/e2e/test_2_gitops.py", 'slipway("new"'),
     "slipway push": ("tests/unit/images/test_push.py", 'run("push", '),
+    "slipway protect": ("tests/e2e/test_zz_forge.py", 'run("protect")'),
+    "slipway pulumi config": ("tests/e2e/test_zz_forge.py", 'run("pulumi", "config", "set"'),
     "slipway fetch": ("tests/unit/test_weights.py", 'run("fetch", "toy"'),
     "slipway pulumi preview": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "preview"'),
     "slipway pulumi up": ("tests/e2e/test_3_pulumi.py", 'slipway("pulumi", "up"'),

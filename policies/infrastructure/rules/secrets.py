@@ -32,6 +32,9 @@ _PASSWORDS = {
     "rds/Cluster": ("masterPassword", "manageMasterUserPassword: true"),
     "secretsmanager/SecretVersion": ("secretString", "what a resource makes, such as a password"),
 }
+# Where a stack's slipway:forgeToken goes: it is somebody's, encrypted in the stack file, so that no
+# resource makes it.
+_GIVEN = {"argocd-repository", "pipelines-forge"}
 
 
 def secrets_not_in_the_open(resource: Resource, limits: Limits) -> Iterator[str]:
@@ -63,10 +66,11 @@ def secrets_referred_to(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def passwords_made(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """A password is AWS's to keep, or what another resource made."""
+    """A password is AWS's to keep, or what another resource made, or given by the stack file."""
     for what, (field, instead) in _PASSWORDS.items():
         for holder in stack.on_aws(what):
-            if isinstance(holder.get(field), str) and not holder.refers.get(field):
+            given = what == "secretsmanager/SecretVersion" and holder.name in _GIVEN
+            if isinstance(holder.get(field), str) and not holder.refers.get(field) and not given:
                 yield holder, f"{field} is written down; use {instead}"
 
 

@@ -13,8 +13,8 @@ from tests.manifests import program
 from tests.manifests.program import Program, Registered
 
 STACKS = ("dev", "staging", "prod")
-# What none of those is: stores in pods, and no GPUs.
-OTHERS = ("eks_own_stores",)
+# What none of those is: stores in pods and no GPUs, and a forge that is there already.
+OTHERS = ("eks_own_stores", "eks_with_a_forge")
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,14 @@ def test_without_a_mistake_nothing_is_refused(stack: str) -> None:
     assert [said for resource in resources for said in by_models(resource)] == []
 
 
+def test_a_token_that_the_stack_file_has_encrypted_is_no_mistake() -> None:
+    resources = judged("eks_with_a_forge")
+    kept = {r.name for r in resources if r.aws == "secretsmanager/SecretVersion"}
+    assert {"argocd-repository", "pipelines-forge"} <= kept
+    assert list(by_policy(resources, limits.load(["dev"], frozenset(RULES)))) == []
+    assert [said for resource in resources for said in by_models(resource)] == []
+
+
 def test_the_mistakes_are_refused(cloud: list[Resource]) -> None:
     missed = [m.mistake for m in MUTATIONS if not caught(m, cloud)]
     assert len(MUTATIONS) >= 40
