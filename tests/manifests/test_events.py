@@ -215,6 +215,15 @@ def test_a_pull_request_is_judged_whenever_it_changes_and_once_a_change(
     assert len(started(api, "gates")) == 5
 
 
+def test_github_has_another_word_for_a_head_that_moved(api: Api, server: str) -> None:
+    moved = pull_request("synchronize")
+    moved["pull_request"]["head"]["sha"] = "e" * 40
+    before = started(api, "gates")
+    assert deliver(server, moved).status_code == 200
+    assert len(started(api, "gates")) == len(before) + 1
+    assert "already exists" in deliver(server, {**moved, "action": "synchronized"}).text
+
+
 @pytest.mark.parametrize(
     ("branch", "pause"), [("release/staging-m-2-1a2b3c4d", "12s"), ("more-trees", "0s")]
 )

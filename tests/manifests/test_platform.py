@@ -15,8 +15,9 @@ pytestmark = pytest.mark.apiserver
 
 def stack_files() -> list[Path]:
     """Those of this repository, and what none of them is on AWS."""
-    own_stores = program.ROOT / "tests" / "unit" / "infra" / "valid" / "eks_own_stores.yaml"
-    return [*sorted(program.ROOT.glob("environments/Pulumi.*.yaml")), own_stores]
+    valid = program.ROOT / "tests" / "unit" / "infra" / "valid"
+    others = [valid / f"{name}.yaml" for name in ("eks_own_stores", "forge_gitea_inside")]
+    return [*sorted(program.ROOT.glob("environments/Pulumi.*.yaml")), *others]
 
 
 @pytest.mark.parametrize("stack", stack_files(), ids=lambda f: f.stem)
