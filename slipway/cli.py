@@ -8,6 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 from slipway.commands import (
+    backup,
+    backups,
     bench,
     check,
     clean,
@@ -27,6 +29,7 @@ from slipway.commands import (
     pulumi,
     push,
     reproduce,
+    restore,
     rollback,
     status,
     trace,
@@ -73,6 +76,9 @@ for module in (
     reproduce,
     new,
     fetch,
+    backup,
+    backups,
+    restore,
     cost,
     protect,
     env,

@@ -52,11 +52,16 @@ def kubeconfig() -> Path:
     return state() / "kubeconfig"
 
 
-def secret(file: Path) -> str:
-    """A secret of this machine's: made at first use, all of it or nothing, for its owner only."""
+def secret(file: Path, value: str = "") -> str:
+    """A secret of this machine's: made at first use, all of it or nothing, for its owner only.
+
+    Args:
+        value: what it is made of; by default, random.
+    """
     if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.partial")
         partial.touch(mode=0o600)
-        partial.write_text(secrets.token_hex(32))
+        partial.write_text(value or secrets.token_hex(32))
         partial.rename(file)
     return file.read_text()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ def named_images(stack: str) -> dict[str, str]:
     return given if isinstance(given, dict) else {}
 
 
-def _is_on_aws(stack: str) -> bool:
+def is_on_aws(stack: str) -> bool:
     """Whether Slipway makes the stack's cluster, on AWS."""
     return _cluster_of(stack) == "eks"
 
@@ -108,7 +108,7 @@ def _provide_simulation() -> None:
 def on_aws() -> list[str]:
     """Names of the stacks that are on AWS."""
     files = paths.stack_file("*").parent.glob("Pulumi.*.yaml")
-    return [name for name in sorted(f.name.split(".")[1] for f in files) if _is_on_aws(name)]
+    return [name for name in sorted(f.name.split(".")[1] for f in files) if is_on_aws(name)]
 
 
 def _committed(stack: str) -> dict[str, Any]:
@@ -124,13 +124,18 @@ def _home() -> Path:
     return paths.data() / "pulumi"
 
 
+def _states() -> Path:
+    """Where this machine's backend keeps a file for each stack."""
+    return _home() / "state" / ".pulumi" / "stacks" / PROJECT
+
+
 def _shared(stack: str) -> Backend | None:
     """The backend that the stack file names, for all who work on it; None: this machine's.
 
     Raises:
         BadInput: it cannot be one, or PULUMI_BACKEND_URL names another.
     """
-    if not _is_on_aws(stack):
+    if not is_on_aws(stack):
         return None
     from infra.aws.config import Backend
 
@@ -207,7 +212,7 @@ def _document(stack: str) -> dict[str, Any]:
 
 def _is_given(stack: str) -> bool:
     """Whether the stack runs on a cluster that Slipway did not make."""
-    return not (is_embedded(stack) or _is_on_aws(stack) or _is_simulated(stack))
+    return not (is_embedded(stack) or is_on_aws(stack) or _is_simulated(stack))
 
 
 def _encryption(stack: str) -> dict[str, str]:
@@ -238,7 +243,7 @@ def _state(stack: str) -> dict[str, Any] | None:
                 return None
             raise
         return json.loads(said)["deployment"]
-    file = _home() / "state" / ".pulumi" / "stacks" / PROJECT / f"{stack}.json"
+    file = _states() / f"{stack}.json"
     return json.loads(file.read_text())["checkpoint"]["latest"] if file.exists() else None
 
 
@@ -252,6 +257,60 @@ def _engine(stack: str, *arguments: str) -> str:
     if done.returncode:
         raise SlipwayError(f"pulumi {' '.join(arguments[:2])} {stack}: {done.stderr.strip()}")
     return done.stdout
+
+
+def keeps_state_here(stack: str) -> bool:
+    """Whether the stack's state is this machine's, and not in a backend that all share."""
+    return _shared(stack) is None
+
+
+def passphrase_file() -> Path:
+    """What secrets in the states on this machine are encrypted by."""
+    return _home() / "passphrase"
+
+
+def exported(stack: str) -> bytes:
+    """A stack's state as Pulumi exports it: what is secret in it stays encrypted.
+
+    Raises:
+        SlipwayError: an update is changing it.
+    """
+    if any(alive for _, alive in _locks(stack)):
+        raise SlipwayError(f"pulumi is changing stack {stack}", fix="wait until it has ended")
+    return _engine(stack, "stack", "export", "--stack", stack, "--non-interactive").encode()
+
+
+def check_passphrase(stack: str, passphrase: str) -> None:
+    """Asks whether a state under this passphrase may become the stack's.
+
+    Raises:
+        BadInput: this machine has another one, which other stacks need.
+    """
+    if not passphrase_file().exists() or passphrase_file().read_text().strip() == passphrase:
+        return
+    states = {file.stem: json.loads(file.read_text()) for file in _states().glob("*.json")}
+    made = {n for n, s in states.items() if part(s, "checkpoint", "latest", "resources")}
+    if others := sorted(made - {stack}):
+        raise BadInput(
+            f"another passphrase than the backup's, and by it the state of {', '.join(others)} is "
+            "encrypted",
+            file=passphrase_file(),
+            fix=f"slipway pulumi destroy --stack {others[0]}",
+        )
+
+
+def adopt(stack: str, state: Path, passphrase: str) -> None:
+    """Makes an exported state the stack's, in place of the present one. What of it is on no cluster
+    any more, the next `up` finds out and makes anew; what is generated once stays the same."""
+    file = _states() / f"{stack}.json"
+    if passphrase_file().exists() and passphrase_file().read_text().strip() != passphrase:
+        file.unlink(missing_ok=True)  # nobody can read it once the passphrase is another
+        passphrase_file().unlink()
+    paths.secret(passphrase_file(), passphrase)
+    if _state(stack) is None:
+        _engine(stack, "stack", "init", stack, "--non-interactive")
+    _engine(stack, "stack", "import", "--stack", stack, "--file", str(state), "--non-interactive")
+    _interrupted(stack).touch()
 
 
 @dataclass(frozen=True)
@@ -336,14 +395,20 @@ def _previewed(stack: str) -> list[Object]:
     return [one for one in declared if one]
 
 
-def _unlock(stack: str) -> None:
-    """Drops locks whose process is gone (a killed update leaves one); a living one stays."""
+def _locks(stack: str) -> Iterator[tuple[Path, bool]]:
+    """Locks of a stack on this machine, and whether the process lives that holds it."""
     for lock in (_home() / "state" / ".pulumi" / "locks").glob(f"**/{stack}/*.json"):
         try:
             process = psutil.Process(json.loads(lock.read_text())["pid"])
-            alive = "pulumi" in process.name()  # the number may be another process's by now
+            # The number may be another process's by now.
+            yield lock, "pulumi" in process.name()
         except (ValueError, KeyError, psutil.NoSuchProcess):
-            alive = False
+            yield lock, False
+
+
+def _unlock(stack: str) -> None:
+    """Drops locks whose process is gone (a killed update leaves one); a living one stays."""
+    for lock, alive in _locks(stack):
         if not alive:
             lock.unlink(missing_ok=True)
 
@@ -370,7 +435,7 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
     _mend()
     added = ["--stack", stack] if command in WITH_STACK else []
     if command in WITH_CONFIG:
-        if _is_on_aws(stack):
+        if is_on_aws(stack):
             toolchain.fetch(MANIFESTS_ON_AWS)
         if command in RUNS_PROGRAM and _is_simulated(stack):
             _provide_simulation()
@@ -383,8 +448,14 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
 
 
 def _interrupted(stack: str) -> Path:
-    """Exists while a stack is destroyed, and after that was killed: the state is out of date."""
+    """Exists while a stack is destroyed, and after that was killed, or another state was brought:
+    what the state says is not what the cluster has."""
     return _home() / f"destroying-{stack}"
+
+
+def restoring(stack: str) -> Path:
+    """Exists while a backup is restored to a stack: which one, and how far that is."""
+    return _home() / f"restoring-{stack}"
 
 
 def _look_first(stack: str, arguments: tuple[str, ...]) -> None:
@@ -392,7 +463,7 @@ def _look_first(stack: str, arguments: tuple[str, ...]) -> None:
         return
     _keep_the_forge(stack)
     # On AWS the stack makes the cluster, too.
-    if not _is_on_aws(stack):
+    if not is_on_aws(stack):
         take_nothing_over(stack, Cluster.connect(stack))
 
 
@@ -432,17 +503,21 @@ def _take_over_secrets(stack: str) -> None:
     file.write_text(text)
 
 
+def _begin(stack: str, arguments: tuple[str, ...]) -> dict[str, str]:
+    """What comes before a command; variables that it wants besides."""
+    _look_first(stack, arguments)
+    if arguments[:1] != ("destroy",) or is_on_aws(stack):
+        return {}
+    _interrupted(stack).parent.mkdir(parents=True, exist_ok=True)
+    _interrupted(stack).touch()
+    # Writing the state after each of some hundred objects would take longer than removing them. One
+    # that is gone already is removed without an error, so nothing hangs on it.
+    return {"PULUMI_SKIP_CHECKPOINTS": "true"}
+
+
 def run(stack: str, *arguments: str) -> int:
     """Runs `pulumi ARGUMENTS --stack STACK` on this terminal; returns its exit code."""
-    _look_first(stack, arguments)
-    if arguments[:1] == ("destroy",) and not _is_on_aws(stack):
-        _interrupted(stack).parent.mkdir(parents=True, exist_ok=True)
-        _interrupted(stack).touch()
-        # Writing the state after each of some hundred objects would take longer than removing
-        # them. One that is gone already is removed without an error, so nothing hangs on it.
-        code = _run(stack, arguments, {"PULUMI_SKIP_CHECKPOINTS": "true"})
-    else:
-        code = _run(stack, arguments, {})
+    code = _run(stack, arguments, _begin(stack, arguments))
     if code == 0 and _sets_secret(arguments):
         _take_over_secrets(stack)
     _settle(stack, arguments, code)
@@ -459,7 +534,7 @@ def _settle(stack: str, arguments: tuple[str, ...], code: int) -> None:
 def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
     merged = {**os.environ, **environment(stack), **more}
     command = _command(stack, arguments)
-    if "--stack" in command and _is_on_aws(stack):
+    if "--stack" in command and is_on_aws(stack):
         # Only Pulumi itself has AWS's plugin.
         merged["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "false"
     return subprocess.run(command, cwd=paths.REPOSITORY, env=merged).returncode
@@ -467,8 +542,8 @@ def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
 
 def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None]) -> int:
     """Runs the engine, hands its lines on as they come and keeps them in `log`."""
-    _look_first(stack, arguments)
-    merged = {**os.environ, **environment(stack)}
+    more = _begin(stack, arguments)
+    merged = {**os.environ, **environment(stack), **more}
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w") as out,

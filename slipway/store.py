@@ -76,7 +76,7 @@ class Store:
         is at hand.
         """
         digest = digests.of(data)
-        with _answering(uri(bucket, digest)):
+        with answering(uri(bucket, digest)):
             if not self._intact(bucket, digest, len(data)):
                 self._s3.put_object(
                     Bucket=self._bucket(bucket),
@@ -96,12 +96,12 @@ class Store:
 
     def has(self, bucket: Bucket, digest: Digest) -> bool:
         """Whether there is an object of this digest. Its content is not read."""
-        with _answering(uri(bucket, digest)):
+        with answering(uri(bucket, digest)):
             return self._head(bucket, digest) is not None
 
     def get(self, bucket: Bucket, digest: Digest) -> bytes:
         """The object's content, verified. Raises `Missing`, `Corrupt` or `Unreachable`."""
-        with _answering(uri(bucket, digest)):
+        with answering(uri(bucket, digest)):
             data: bytes = self._object(bucket, _key(digest))
         if (found := digests.of(data)) != digest:
             raise Corrupt(
@@ -113,7 +113,7 @@ class Store:
 
     def verify(self, bucket: Bucket, digest: Digest) -> None:
         """As `get`, but content is read only where the checksum that the store took is another."""
-        with _answering(uri(bucket, digest)):
+        with answering(uri(bucket, digest)):
             head = self._head(bucket, digest)
         if _recorded(head) != digest:
             self.get(bucket, digest)
@@ -124,7 +124,7 @@ class Store:
 
     def names(self, bucket: Bucket, prefix: str) -> list[str]:
         """Keys that begin with `prefix`, in their order: of objects that no digest names."""
-        with _answering(f"s3://{bucket}/{prefix}"):
+        with answering(f"s3://{bucket}/{prefix}"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket(bucket), Prefix=prefix
             )
@@ -132,12 +132,12 @@ class Store:
 
     def read(self, bucket: Bucket, key: str) -> bytes:
         """The content of such an object."""
-        with _answering(f"s3://{bucket}/{key}"):
+        with answering(f"s3://{bucket}/{key}"):
             return self._object(bucket, key)
 
     def write(self, bucket: Bucket, key: str, data: bytes) -> None:
         """Stores such an object, in place of one that was there."""
-        with _answering(f"s3://{bucket}/{key}"):
+        with answering(f"s3://{bucket}/{key}"):
             self._s3.put_object(Bucket=self._bucket(bucket), Key=key, Body=data)
 
     def _object(self, bucket: Bucket, key: str) -> bytes:
@@ -169,7 +169,7 @@ def _recorded(head: Any) -> Digest:
 
 
 @contextmanager
-def _answering(where: str) -> Generator[None]:
+def answering(where: str) -> Generator[None]:
     """Turns boto's errors into ours."""
     from botocore.exceptions import BotoCoreError, ClientError
 

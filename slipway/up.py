@@ -104,6 +104,12 @@ def up(console: Console) -> None:
     """
     report = Report(console)
     embedded = pulumi.is_embedded(STACK)
+    if pulumi.restoring(STACK).exists():
+        raise BadInput(
+            "a restore was begun and has not ended",
+            file=pulumi.restoring(STACK),
+            fix="`slipway restore` once more; or remove this file, and begin with what is there",
+        )
     started = time.monotonic()
     if embedded and nothing_to_do():
         console.print(f"[green]✓[/] nothing to do: it runs ({time.monotonic() - started:.1f} s)")
@@ -112,12 +118,12 @@ def up(console: Console) -> None:
     kind = _kind() if embedded else None
     examine(console, embedded=embedded)
     with _disk_peak() as peak:
-        _machine(report, embedded=embedded)
+        prepare(report, embedded=embedded)
         if embedded:
-            _cluster(report)
-        _platform(report)
+            start_cluster(report)
+        apply(report)
         platform = Cluster.connect()
-        _answering(report, platform)
+        await_consoles(report, platform)
         commit = _publish(report, platform)
         _first_release(report, platform, commit)
     _remember()
@@ -143,7 +149,7 @@ def examine(console: Console, *, embedded: bool) -> None:
 # --- the machine, the cluster -----------------------------------------------------------------
 
 
-def _machine(report: Report, *, embedded: bool) -> None:
+def prepare(report: Report, *, embedded: bool) -> None:
     if embedded:
         packages(report)
     with report.step("toolchain") as say:
@@ -183,7 +189,7 @@ def _apt(packages: list[str]) -> None:
             raise SlipwayError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[-1000:]}")
 
 
-def _cluster(report: Report) -> None:
+def start_cluster(report: Report) -> None:
     with report.step("cluster") as say:
         if not cluster.running():
             say("clearing what an earlier run left")
@@ -198,7 +204,17 @@ def _cluster(report: Report) -> None:
 # --- the platform -----------------------------------------------------------------------------
 
 
-def _platform(report: Report) -> None:
+def apply(report: Report) -> None:
+    """Makes what the program declares."""
+    _engine(report, "platform", "up")
+
+
+def destroy(report: Report) -> None:
+    """Removes all of it, data included."""
+    _engine(report, "destroy", "destroy")
+
+
+def _engine(report: Report, step: str, command: str) -> None:
     log = paths.state() / "logs" / "pulumi.log"
     changes: list[str] = []
 
@@ -209,14 +225,14 @@ def _platform(report: Report) -> None:
             if not re.search(r"ing(?: \([0-3]s\))?$", change[1]):
                 say(" ".join(change))
 
-    with report.step("platform") as say:
-        say("pulumi up")
-        code = pulumi.follow(
-            *(STACK, "up", "--yes", "--skip-preview", "--non-interactive"), log=log, on_line=hear
-        )
+    with report.step(step) as say:
+        say(f"pulumi {command}")
+        options = ("--yes", "--skip-preview", "--non-interactive")
+        code = pulumi.follow(STACK, command, *options, log=log, on_line=hear)
         if code:
             why = diagnostics(log.read_text())
-            raise SlipwayError(f"pulumi up failed\n{why}", fix=f"see {log}, then `make up` again")
+            fix = f"see {log}, then do the same again"
+            raise SlipwayError(f"pulumi {command} failed\n{why}", fix=fix)
         say(f"{len(set(changes))} resources changed" if changes else "nothing to change")
 
 
@@ -236,7 +252,7 @@ def diagnostics(said: str) -> str:
     return "\n".join(lines[:30] if heading else lines[-15:])
 
 
-def _answering(report: Report, platform: Cluster, seconds: float = 300) -> None:
+def await_consoles(report: Report, platform: Cluster, seconds: float = 300) -> None:
     """Waits until every console answers: after a restart, what the API server says of the pods is
     for a while what was true before it."""
     deadline = time.monotonic() + seconds
@@ -283,12 +299,12 @@ def _publish(report: Report, platform: Cluster) -> str:
             commit, moved = publish(remote)
         if moved:
             say(f"{commit[:12]} is on the forge's main")
-            _look_again(platform)
-        _wait_synced(platform, say, "workflows")
+            look_again(platform)
+        wait_synced(platform, say, "workflows")
         return commit
 
 
-def _look_again(platform: Cluster) -> None:
+def look_again(platform: Cluster) -> None:
     """Has the ApplicationSets read git now: after an error, such as a repository that was still
     empty, they wait for minutes."""
     where = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applicationsets"
@@ -297,7 +313,7 @@ def _look_again(platform: Cluster) -> None:
         platform.annotate(f"{where}/{found['metadata']['name']}", refresh)
 
 
-def _wait_synced(
+def wait_synced(
     platform: Cluster, say: Callable[[str], None], application: str, seconds: float = 180
 ) -> None:
     """Waits until Argo CD has synced an application; asks it to look now, not at its next poll."""
@@ -346,7 +362,7 @@ def _first_release(report: Report, platform: Cluster, commit: str) -> None:
                 with report.step("release") as say:
                     merging.merge(forge, pull.number, say=say)
                     say(f"merged {pull.url}")
-                    _look_again(platform)
+                    look_again(platform)
         digest = release.parse(forge.read(str(path)), path).bento.digest
     with report.step("serve") as say:
         serving.wait_until_answering(platform, env, model, digest, say=say)
@@ -371,7 +387,17 @@ def _inputs() -> str:
 
 
 def _remember() -> None:
-    (paths.state() / "up").write_text(_inputs())
+    _mark().write_text(_inputs())
+
+
+def forget() -> None:
+    """What runs is not what the last `make up` left: the next one looks at all of it."""
+    _mark().unlink(missing_ok=True)
+
+
+def _mark() -> Path:
+    """Of which inputs the last `make up` ended well."""
+    return paths.state() / "up"
 
 
 def _disk_used() -> int:
@@ -441,8 +467,7 @@ def record(kind: str, seconds: float, **more: int) -> None:
 
 def nothing_to_do() -> bool:
     """True when the last `make up` ended well on these inputs and everything still answers."""
-    mark = paths.state() / "up"
-    if not mark.exists() or mark.read_text() != _inputs() or not all_ready():
+    if not _mark().exists() or _mark().read_text() != _inputs() or not all_ready():
         return False
     return serving.answering(Cluster.connect(), FIRST_ENVIRONMENT, FIRST_MODEL) is not None
 

@@ -106,7 +106,7 @@ def platform_step(monkeypatch: Patch, console: Console, lines: list[str], code: 
         return code
 
     monkeypatch.setattr(pulumi, "follow", follow)
-    up._platform(up.Report(console))
+    up.apply(up.Report(console))
 
 
 def test_a_resource_counts_once(monkeypatch: Patch, console: Console) -> None:
@@ -124,7 +124,7 @@ def test_nothing_to_change(monkeypatch: Patch, console: Console) -> None:
 def test_a_failing_engine_is_quoted(monkeypatch: Patch, console: Console) -> None:
     with pytest.raises(SlipwayError, match=r"pulumi up failed\n.*no such image") as error:
         platform_step(monkeypatch, console, ["Diagnostics:", "  error: no such image"], 1)
-    assert "then `make up` again" in str(error.value)
+    assert "then do the same again" in str(error.value)
     assert "✗ platform" in heard(console)
 
 
@@ -212,7 +212,14 @@ def way(monkeypatch: Patch) -> list[str]:
     monkeypatch.setattr(doctor, "examine", lambda *, embedded: [])
     monkeypatch.setattr(doctor, "missing_packages", list)
     monkeypatch.setattr(Cluster, "connect", lambda: None)
-    for name in ("_cluster", "_platform", "_answering", "_publish", "_first_release", "summary"):
+    for name in (
+        "start_cluster",
+        "apply",
+        "await_consoles",
+        "_publish",
+        "_first_release",
+        "summary",
+    ):
         monkeypatch.setattr(up, name, lambda *_, name=name: gone.append(name))
     for part in (toolchain, images):
 
@@ -225,13 +232,13 @@ def way(monkeypatch: Patch) -> list[str]:
     return gone
 
 
-ALWAYS = ["_platform", "_answering", "_publish", "_first_release", "summary"]
+ALWAYS = ["apply", "await_consoles", "_publish", "_first_release", "summary"]
 
 
 def test_from_nothing(way: list[str], console: Console) -> None:
     up.up(console)
     built = ["slipway.toolchain all", *pulumi.MANIFESTS, "slipway.images all"]
-    assert way == [*built, "_cluster", *ALWAYS]
+    assert way == [*built, "start_cluster", *ALWAYS]
     assert (paths.state() / "up").read_text() == up._inputs()
 
 
@@ -291,7 +298,7 @@ def test_the_checkout_is_published_by_the_administrator(
     monkeypatch.setenv("FORGE_PASSWORD", "hers")
     remotes: list[up.Remote] = []
     monkeypatch.setattr(up, "publish", lambda remote: remotes.append(remote) or ("d4" * 20, False))
-    monkeypatch.setattr(up, "_wait_synced", lambda *_: None)
+    monkeypatch.setattr(up, "wait_synced", lambda *_: None)
     monkeypatch.setattr(Cluster, "service", lambda *_: nullcontext("http://forge"))
     monkeypatch.setattr(Cluster, "secret", lambda *_: {"username": "admin", "password": "theirs"})
     platform = api(iter([{"data": {"FORGE_REPOSITORY": "slipway/slipway"}}] * 2), [])
@@ -368,7 +375,7 @@ def test_a_sync_is_asked_for_once_and_waited_for(monkeypatch: Patch) -> None:
     states = [None, {}, before, asked, application("OutOfSync", "Missing"), before]
     patches: list[Any] = []
     news: list[str] = []
-    up._wait_synced(api(iter(states), patches), news.append, "workflows")
+    up.wait_synced(api(iter(states), patches), news.append, "workflows")
     assert len(patches) == 1
     assert news[-1] == "Argo CD: workflows OutOfSync Missing"
 
@@ -377,7 +384,7 @@ def test_a_sync_that_does_not_come_says_why(monkeypatch: Patch) -> None:
     stuck = application("Unknown", "Healthy", "repository not found")
     platform = api(iter([stuck, stuck]), [])
     with pytest.raises(SlipwayError, match=r"Unknown Healthy repository not found\n  fix: kubectl"):
-        up._wait_synced(platform, lambda _: None, "workflows", seconds=-1)
+        up.wait_synced(platform, lambda _: None, "workflows", seconds=-1)
 
 
 # --- what is said -----------------------------------------------------------------------------

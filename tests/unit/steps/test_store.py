@@ -93,7 +93,7 @@ def test_what_the_store_refuses_is_said(
     code: str, status: int, kind: type[StoreError], said: str
 ) -> None:
     about: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    with pytest.raises(kind, match=said) as refused, stores._answering("s3://data/x"):
+    with pytest.raises(kind, match=said) as refused, stores.answering("s3://data/x"):
         raise ClientError(about, "GetObject")
     assert type(refused.value) is kind
 

@@ -1,0 +1,1 @@
+"""Copies of a platform's data in another place, and the way back from them."""
