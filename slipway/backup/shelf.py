@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def put(place: Place, name: str, content: bytes) -> None:
 
 
 @contextmanager
-def written(content: bytes) -> Iterator[Path]:
+def written(content: bytes) -> Generator[Path]:
     """A file with some content, for a while."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)

@@ -113,6 +113,10 @@ class _Backup:
         self._salt = token_hex(16)
         self._seal = Seal(passphrase, self._salt)
         self._parts: list[Part] = []
+        self._counts: dict[str, int | None] = {
+            **dict.fromkeys(("pull_requests", "runs", "model_versions")),
+            **dict.fromkeys(("releases", "objects", "object_bytes"), 0),
+        }
 
     def take(self) -> Manifest:
         known = {(e.bucket, e.key, e.etag, e.bytes): e for e in self._former()}
@@ -128,28 +132,32 @@ class _Backup:
                 with self._report.step("secrets") as say:
                     self._keep(manifest.STATE, self._written(pulumi.exported(self._stack)), say)
             with self._report.step("forge") as say:
-                counted = self._forge("postgres" in here, say)
+                self._forge("postgres" in here, say)
             if "postgres" in here:
                 with self._report.step("databases") as say:
-                    counted |= self._databases(say)
+                    self._databases(say)
             entries: list[Entry] = []
             if "minio" in here:
                 with self._report.step("objects") as say:
                     entries = self._objects(known, say)
-        counts = Counts(**counted, objects=len(entries), object_bytes=sum(_sizes(entries).values()))
+        self._whole(entries)
+        left = [elsewhere[component] for component in sorted(elsewhere.keys() - here)]
+        return self._finished(found, left)
+
+    def _finished(self, found: Versions, elsewhere: list[str]) -> Manifest:
+        """Writes the manifest, by which all that is there becomes a backup."""
         read = Manifest(
             taken=self._taken.strftime("%Y-%m-%dT%H:%M:%SZ"),
             stack=self._stack,
             commit=publish.head(),
             versions=found,
             parts=self._parts,
-            counts=counts,
-            elsewhere=[elsewhere[component] for component in sorted(elsewhere.keys() - here)],
+            counts=Counts.model_validate(self._counts),
+            elsewhere=elsewhere,
             salt=self._salt,
             seal="0" * 64,
         )
         sealed = read.model_copy(update={"seal": self._seal.of(read.sealed())})
-        self._whole(entries)
         document = digests.canonical_json(sealed.model_dump(mode="json"))
         shelf.put(self._place, f"{self._name}/{manifest.FILE}", document)
         return sealed
@@ -187,7 +195,7 @@ class _Backup:
             done.unlink()
         say(f"{name}: {size / 1e6:.1f} MB")
 
-    def _forge(self, with_database: bool, say: Say) -> dict[str, int | None]:
+    def _forge(self, with_database: bool, say: Say) -> None:
         """Its database and its files, of one moment: no repository moved while they were read."""
         gitea = Pod.of(self._cluster, self._stack, "forge", "gitea")
         dump, files = self._folder / "dump", self._folder / "files"
@@ -199,8 +207,10 @@ class _Backup:
             before = gitea.say(REFS)
             time.sleep(SETTLED_S)
             with self._cluster.forge(administrator=True) as forge:
-                releases = len(board.files_from_forge(forge))
-            pulls = self._dump("gitea", dump, "pull_request") if with_database else None
+                self._counts["releases"] = len(board.files_from_forge(forge))
+            if with_database:
+                self._counts["pull_requests"] = self._count("gitea", "pull_request")
+                self._dump("gitea", dump)
             try:
                 gitea.read(FILES, files)
             except SlipwayError as error:  # tar, too, notices what changes while it reads
@@ -215,26 +225,23 @@ class _Backup:
         if with_database:
             self._keep(manifest.FORGE_DATABASE, dump, say)
         self._keep(manifest.FORGE_FILES, files, say)
-        return {
-            **{"releases": releases, "pull_requests": pulls},
-            **{"runs": None, "model_versions": None},
-        }
 
-    def _databases(self, say: Say) -> dict[str, int | None]:
+    def _databases(self, say: Say) -> None:
+        """MLflow's and Argo Workflows'."""
         file = self._folder / "dump"
-        runs = self._dump("mlflow", file, "runs")
-        versions = self._count("mlflow", "model_versions")
-        self._keep(manifest.MLFLOW_DATABASE, file, say)
-        self._dump("argo", file)
-        self._keep(manifest.ARGO_DATABASE, file, say)
-        return {"runs": runs, "model_versions": versions}
+        for table in ("runs", "model_versions"):
+            self._counts[table] = self._count("mlflow", table)
+        for database, part in {
+            "mlflow": manifest.MLFLOW_DATABASE,
+            "argo": manifest.ARGO_DATABASE,
+        }.items():
+            self._dump(database, file)
+            self._keep(part, file, say)
 
-    def _dump(self, database: str, file: Path, counted: str = "") -> int | None:
-        """A database as of one moment; how many rows the counted table has then, or about then."""
-        count = self._count(database, counted) if counted else None
+    def _dump(self, database: str, file: Path) -> None:
+        """A database as of one moment."""
         postgres = Pod.of(self._cluster, self._stack, "storage", "postgres")
         postgres.read(f"pg_dump -U postgres -Fc -d {database}", file)
-        return count
 
     def _count(self, database: str, table: str) -> int:
         postgres = Pod.of(self._cluster, self._stack, "storage", "postgres")
@@ -243,6 +250,7 @@ class _Backup:
     def _objects(self, known: objects.Known, say: Say) -> list[Entry]:
         with objects.store(self._cluster) as client:
             entries, copied = objects.copy_out(client, self._place, known, say)
+        self._counts |= {"objects": len(entries), "object_bytes": sum(_sizes(entries).values())}
         for name in objects.corrupt(entries):
             self._report.warn(f"{name}: its content is not what its name says; kept as it is")
         self._keep(
