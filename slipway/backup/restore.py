@@ -32,6 +32,8 @@ USERS = (
 )
 # How many replicas one had that is stopped.
 REPLICAS = "slipway.dev/replicas"
+# Where in the forge's volume its files are until all of them are there.
+NEW = ".restored"
 DATABASES = {
     "gitea": manifest.FORGE_DATABASE,
     "mlflow": manifest.MLFLOW_DATABASE,
@@ -39,6 +41,8 @@ DATABASES = {
 }
 # What a platform is for; what MLflow and workflows store besides comes with it.
 OF_VALUE = ("bentos", "data", "evidence", "labels", "predictions")
+# How far a restore is: its platform may be destroyed, has the secrets, is given the data.
+BEGUN, ADOPTED, FILLING = "begun", "adopted", "filling"
 REPLACE = "--replace destroys it, with all its data"
 
 
@@ -61,16 +65,20 @@ def restore(
     seal, entries = verify(place, backup, passphrase, report)
     if pulumi.is_on_aws(backup.stack):
         _refuse_data(backup.stack, replace)
+        pulumi.restoring(backup.stack).write_text(f"{backup.seal} {ADOPTED}")
     else:
         _bring_up(place, backup, seal, passphrase, report, replace=replace)
-    platform = Cluster.connect(backup.stack)
-    up.await_consoles(report, platform)
-    # The stack may name images of its own.
-    check.fits(backup, take.versions(platform, backup.stack))
+    platform, marker = Cluster.connect(backup.stack), pulumi.restoring(backup.stack)
+    if marker.read_text() != f"{backup.seal} {FILLING}":
+        up.await_consoles(report, platform)
+        # The stack may name images of its own.
+        check.fits(backup, take.versions(platform, backup.stack))
+        # From here on, who reads the data may be stopped.
+        marker.write_text(f"{backup.seal} {FILLING}")
     _Restore(place, backup, seal, platform, report).fill(entries)
     up.await_consoles(report, platform)
     answering = _answering(platform, report)
-    pulumi.restoring(backup.stack).unlink(missing_ok=True)
+    marker.unlink()
     return answering
 
 
@@ -185,25 +193,25 @@ def _bring_up(
     if stack != up.STACK:
         raise BadInput(f"a backup of stack {stack}, and only {up.STACK} can be restored")
     pulumi.check_passphrase(stack, passphrase)
-    begun, adopted = f"{backup.seal} begun", f"{backup.seal} adopted"
     was = marker.read_text() if marker.exists() else ""
+    adopted = was in (f"{backup.seal} {stage}" for stage in (ADOPTED, FILLING))
     # What an interrupted restore has brought is nobody's only copy.
-    there = was != adopted and _look(stack, replace or bool(was))
+    there = not adopted and _look(stack, replace or bool(was))
     embedded = pulumi.is_embedded(stack)
     up.examine(report.console, embedded=embedded)
     up.forget()
     up.prepare(report, embedded=embedded)
     if embedded:
         up.start_cluster(report)
-    if was != adopted:
+    if not adopted:
         marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(begun)
+        marker.write_text(f"{backup.seal} {BEGUN}")
         if there:
             up.destroy(report)
         with report.step("secrets") as say, opened(place, backup, seal, manifest.STATE) as state:
             say("the state of the stack, with what was generated once")
             pulumi.adopt(stack, state, passphrase)
-        marker.write_text(adopted)
+        marker.write_text(f"{backup.seal} {ADOPTED}")
     up.apply(report)
 
 
@@ -299,9 +307,12 @@ class _Restore:
 
     def _files(self) -> None:
         """In place of what the forge has made for itself, which is stopped."""
-        old = " ".join(f"! -name {name}" for name in ("lost+found", *take.LEFT_OUT))
+        kept = " ".join(f"! -name {name}" for name in ("lost+found", NEW, *take.LEFT_OUT))
         script = (
-            f"find /data -mindepth 1 -maxdepth 1 {old} -exec rm -rf {{}} + && tar -C /data -xf -"
+            # First into a folder of their own: the volume's root is not the forge's to change.
+            f"cd /data && rm -rf {NEW} && mkdir {NEW} && tar -C {NEW} -xf - && "
+            f"find . -mindepth 1 -maxdepth 1 {kept} -exec rm -rf {{}} + && "
+            f"find {NEW} -mindepth 1 -maxdepth 1 -exec mv {{}} . ';' && rmdir {NEW}"
         )
         with (
             opened(self._place, self._backup, self._seal, manifest.FORGE_FILES) as archive,
