@@ -241,7 +241,8 @@ def change_in(line: str) -> tuple[str, str] | None:
 
     `+  kubernetes:apps/v1:Deployment mlflow created (12s)` is `("mlflow", "created (12s)")`.
     """
-    found = re.match(r"\s*(?:[-+~]+|\+-) +\S+ (\S+) (\w+(?: \(\d+s\))?)", line)
+    # To look at a resource once more is no change of it.
+    found = re.match(r"\s*(?:[-+~]+|\+-) +\S+ (\S+) (?!refresh)(\w+(?: \(\d+s\))?)", line)
     return (found[1], found[2]) if found else None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from slipway.errors import BadInput, SlipwayError
 from slipway.forge import NotFound
 from slipway.up import Report
 
+FORGE = ("forge", "gitea")
 # Who has a database or a volume open, and reads it anew when it starts.
 USERS = (
-    *(("forge", "gitea"), ("mlflow", "mlflow")),
+    *(FORGE, ("mlflow", "mlflow")),
     *(("argo", "workflow-controller"), ("argo", "argo-server")),
 )
 # How many replicas one had that is stopped.
@@ -65,20 +66,20 @@ def restore(
     seal, entries = verify(place, backup, passphrase, report)
     if pulumi.is_on_aws(backup.stack):
         _refuse_data(backup.stack, replace)
-        pulumi.restoring(backup.stack).write_text(f"{backup.seal} {ADOPTED}")
+        _mark(backup, ADOPTED)
     else:
         _bring_up(place, backup, seal, passphrase, report, replace=replace)
-    platform, marker = Cluster.connect(backup.stack), pulumi.restoring(backup.stack)
-    if marker.read_text() != f"{backup.seal} {FILLING}":
+    platform = Cluster.connect(backup.stack)
+    if _stage(backup) != FILLING:
         up.await_consoles(report, platform)
         # The stack may name images of its own.
         check.fits(backup, take.versions(platform, backup.stack))
         # From here on, who reads the data may be stopped.
-        marker.write_text(f"{backup.seal} {FILLING}")
+        _mark(backup, FILLING)
     _Restore(place, backup, seal, platform, report).fill(entries)
     up.await_consoles(report, platform)
     answering = _answering(platform, report)
-    marker.unlink()
+    pulumi.restoring(backup.stack).unlink()
     return answering
 
 
@@ -99,6 +100,20 @@ def verify(
 
 
 # --- what is here -----------------------------------------------------------------------------
+
+
+def _mark(backup: Manifest, stage: str) -> None:
+    """Remembers how far the restore of a backup is."""
+    file = pulumi.restoring(backup.stack)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{backup.seal} {stage}")
+
+
+def _stage(backup: Manifest) -> str:
+    """How far the restore of this backup is; "" where none, or another's, was begun."""
+    file = pulumi.restoring(backup.stack)
+    seal, _, stage = (file.read_text() if file.exists() else "").partition(" ")
+    return stage if seal == backup.seal else ""
 
 
 def _refuse_data(stack: str, replace: bool) -> None:
@@ -166,9 +181,9 @@ def _look(stack: str, replace: bool) -> bool:
         return False
     try:
         _refuse_data(stack, replace)
-    except (BadInput, httpx.HTTPError, SlipwayError) as error:
-        if isinstance(error, BadInput):
-            raise
+    except BadInput:
+        raise
+    except (httpx.HTTPError, SlipwayError) as error:
         raise BadInput(
             f"a platform is here that does not say what data it has: {error}",
             fix=f"`make up` mends it; {REPLACE}",
@@ -189,14 +204,14 @@ def _bring_up(
     replace: bool,
 ) -> None:
     """The platform, with the secrets that it had; its stores are as yet empty."""
-    stack, marker = backup.stack, pulumi.restoring(backup.stack)
+    stack = backup.stack
     if stack != up.STACK:
         raise BadInput(f"a backup of stack {stack}, and only {up.STACK} can be restored")
     pulumi.check_passphrase(stack, passphrase)
-    was = marker.read_text() if marker.exists() else ""
-    adopted = was in (f"{backup.seal} {stage}" for stage in (ADOPTED, FILLING))
+    adopted = _stage(backup) in (ADOPTED, FILLING)
     # What an interrupted restore has brought is nobody's only copy.
-    there = not adopted and _look(stack, replace or bool(was))
+    begun = pulumi.restoring(stack).exists()
+    there = not adopted and _look(stack, replace or begun)
     embedded = pulumi.is_embedded(stack)
     up.examine(report.console, embedded=embedded)
     up.forget()
@@ -204,14 +219,13 @@ def _bring_up(
     if embedded:
         up.start_cluster(report)
     if not adopted:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.write_text(f"{backup.seal} {BEGUN}")
+        _mark(backup, BEGUN)
         if there:
             up.destroy(report)
         with report.step("secrets") as say, opened(place, backup, seal, manifest.STATE) as state:
             say("the state of the stack, with what was generated once")
             pulumi.adopt(stack, state, passphrase)
-        marker.write_text(f"{backup.seal} {ADOPTED}")
+        _mark(backup, ADOPTED)
     up.apply(report)
 
 
@@ -244,9 +258,8 @@ class _Restore:
                 objects.copy_in(client, self._place, entries, say)
                 say(f"{len(entries):,} objects")
         with self._report.step("databases") as say:
-            for namespace, name in self._users():
-                say(f"stopping {name}")
-                self._scale(namespace, name, 0)
+            say("stopping who has them open")
+            self._scale(stopped=True)
             for database, dump in DATABASES.items():
                 if self._backup.part(dump):
                     say(database)
@@ -254,43 +267,46 @@ class _Restore:
         with self._report.step("forge") as say:
             say("repositories and attachments")
             self._files()
-            for namespace, name in self._users():
-                say(f"starting {name}")
-                self._scale(namespace, name, None)
+            say("starting who reads all this")
+            self._scale(stopped=False)
             say("its hooks")
             self._hooks()
 
-    def _users(self) -> Iterator[tuple[str, str]]:
-        """Those whose data is in the backup."""
-        return (user for user in USERS if user[1] == "gitea" or self._backup.part("mlflow.dump"))
-
-    def _scale(self, namespace: str, name: str, replicas: int | None, seconds: float = 180) -> None:
-        """Waits until a Deployment has so many pods; None: as many as before it was stopped."""
-        where = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
-        found = self._platform.find(where)
-        kept = part(found, "metadata", "annotations", REPLICAS)
-        if replicas is None:
-            replicas, kept = int(kept or 1), None
-        elif kept is None:
-            kept = str(part(found, "spec", "replicas") or 1)
-        annotated = {"metadata": {"annotations": {REPLICAS: kept}}}
-        self._platform.patch(where, {**annotated, "spec": {"replicas": replicas}})
+    def _scale(self, *, stopped: bool, seconds: float = 300) -> None:
+        """Stops who has the data open, or starts them as they were; waits until that is so."""
+        # On AWS nobody's database is in the backup, and the forge's files are.
+        users = [u for u in USERS if u == FORGE or self._backup.part(manifest.MLFLOW_DATABASE)]
+        wanted = {user: self._ask(*user, stopped=stopped) for user in users}
         deadline = time.monotonic() + seconds
-        while not self._has(where, namespace, name, replicas):
+        while waiting := [user for user in users if self._pods(*user) != wanted[user]]:
             if time.monotonic() > deadline:
+                namespace, name = waiting[0]
                 raise SlipwayError(
-                    f"{name} has not {replicas} pods after {seconds:.0f} s",
+                    f"{name} has not {wanted[waiting[0]]} pods after {seconds:.0f} s",
                     fix=f"kubectl -n {namespace} get pods,events",
                 )
             time.sleep(0.5)
 
-    def _has(self, where: str, namespace: str, name: str, replicas: int) -> bool:
-        if replicas:
-            return part(self._platform.find(where), "status", "readyReplicas") == replicas
-        labels = part(self._platform.find(where), "spec", "selector", "matchLabels") or {}
+    def _ask(self, namespace: str, name: str, *, stopped: bool) -> int:
+        """How many pods a Deployment is to have: none, or as many as before it was stopped."""
+        where = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+        found = self._platform.find(where)
+        present = part(found, "spec", "replicas") or 0
+        before = int(part(found, "metadata", "annotations", REPLICAS) or present or 1)
+        replicas, kept = (0, str(before)) if stopped else (before, None)
+        change = {"metadata": {"annotations": {REPLICAS: kept}}, "spec": {"replicas": replicas}}
+        self._platform.patch(where, change)
+        return replicas
+
+    def _pods(self, namespace: str, name: str) -> int:
+        """How many there are, once each of them is ready and none is going; -1 until then."""
+        where = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+        found = self._platform.find(where)
+        labels = part(found, "spec", "selector", "matchLabels") or {}
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        pods = f"/api/v1/namespaces/{namespace}/pods"
-        return not self._platform.items(pods, labelSelector=selector)
+        pods = self._platform.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        ready = part(found, "status", "readyReplicas") or 0
+        return ready if ready == len(pods) else -1
 
     def _database(self, name: str, dump: str) -> None:
         postgres = Pod.of(self._platform, self._backup.stack, "storage", "postgres")

@@ -74,6 +74,8 @@ def console() -> Console:
         (" ++ kubernetes:batch/v1:Job buckets created replacement (3s)", ("buckets", "created")),
         (" +- kubernetes:batch/v1:Job buckets replaced (0.00s)", ("buckets", "replaced")),
         (" -- kubernetes:batch/v1:Job buckets deleted original", ("buckets", "deleted")),
+        (" ~  kubernetes:core/v1:Namespace forge refresh", None),
+        (" ~  kubernetes:core/v1:Namespace forge refreshing (5s)", None),
         ("@ updating......", None),
         ("    pulumi:pulumi:Stack slipway-local running ", None),
         ("Resources:", None),

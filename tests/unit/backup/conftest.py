@@ -228,6 +228,7 @@ def platform(
     answers = {
         "http://gitea/api/v1/version": '{"version": "1.25.2"}',
         "http://mlflow/version": "3.17.2",
+        "http://mlflow/api/2.0/mlflow/registered-models/search": '{"registered_models": [{}]}',
     }
 
     def get(url: str, **_: Any) -> httpx.Response:
