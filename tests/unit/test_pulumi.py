@@ -776,3 +776,79 @@ def test_a_living_update_keeps_its_lock(checkout: Path) -> None:
         update.kill()
     assert held.exists()
     assert other.exists(), "another stack's lock is not this one's affair"
+
+
+# --- a state of another machine ---------------------------------------------------------------
+
+
+@pytest.fixture
+def obliging(checkout: Path) -> Path:
+    """The engine exports and imports, too; where what it imports is then."""
+    more = """
+case $2 in
+    export) echo "$ENGINE_STATE"; exit ;;
+    import) cat "$6" "$PULUMI_CONFIG_PASSPHRASE_FILE" >"$ENGINE_LOG.imported"; exit ;;
+esac
+"""
+    engine = checkout.parent / "bin" / "pulumi"
+    engine.write_text(ENGINE.replace('echo "to $1"\n', f'{more}echo "to $1"\n'))
+    return checkout.parent / "engine.log.imported"
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    file = tmp_path / "pulumi.json"
+    file.write_text('{"version": 3}')
+    return file
+
+
+def test_a_state_is_exported_as_it_is_encrypted(checkout: Path, obliging: Path) -> None:
+    assert json.loads(pulumi.exported("local")) == {"checkpoint": {"latest": STATE}}
+    assert calls(checkout) == ["stack export --stack local --non-interactive"]
+
+
+def test_a_state_that_is_changing_is_not_exported(checkout: Path, obliging: Path) -> None:
+    program = checkout.parent / "pulumi"
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as update:
+        lock("held", json.dumps({"pid": update.pid}))
+        with pytest.raises(SlipwayError, match="pulumi is changing stack local"):
+            pulumi.exported("local")
+        update.kill()
+    assert pulumi.exported("local")
+
+
+def test_a_machine_that_has_none_gets_state_and_passphrase(
+    obliging: Path, exported: Path, checkout: Path
+) -> None:
+    pulumi.check_passphrase("local", "of another machine")
+    pulumi.adopt("local", exported, "of another machine")
+    assert obliging.read_text() == '{"version": 3}of another machine'
+    assert pulumi.passphrase_file().stat().st_mode & 0o777 == 0o600
+    # The next update finds out what of it is on no cluster any more.
+    assert "--refresh" in pulumi._command("local", ("up",))
+    pulumi.adopt("local", exported, "of another machine")
+    assert sum(call.startswith("stack init") for call in calls(checkout)) == 1
+
+
+def test_another_passphrase_takes_the_place_of_one_that_nothing_needs(
+    obliging: Path, exported: Path, checkout: Path
+) -> None:
+    merged()
+    pulumi.check_passphrase("local", "of another machine")
+    pulumi.adopt("local", exported, "of another machine")
+    assert pulumi.passphrase_file().read_text() == "of another machine"
+    assert sum(call.startswith("stack init") for call in calls(checkout)) == 2
+
+
+def test_a_passphrase_that_another_stack_needs_stays(checkout: Path) -> None:
+    pulumi.environment()
+    states = paths.data() / "pulumi/state/.pulumi/stacks/slipway"
+    states.mkdir(parents=True)
+    made = {"checkpoint": {"latest": {**STATE, "resources": [{"type": "pulumi:pulumi:Stack"}]}}}
+    (states / "simulated.json").write_text(json.dumps(made))
+    with pytest.raises(BadInput, match="destroy --stack simulated"):
+        pulumi.check_passphrase("local", "of another machine")
+    pulumi.check_passphrase("local", pulumi.passphrase_file().read_text().strip())
+    (states / "simulated.json").write_text(json.dumps({"checkpoint": {"latest": STATE}}))
+    pulumi.check_passphrase("local", "of another machine")
