@@ -79,7 +79,7 @@ def is_on_aws(stack: str) -> bool:
     return _cluster_of(stack) == "eks"
 
 
-def _is_simulated(stack: str) -> bool:
+def is_simulated(stack: str) -> bool:
     """Whether the stack is GPU nodes beside the platform on the cluster that Slipway starts.
 
     Raises:
@@ -212,7 +212,7 @@ def _document(stack: str) -> dict[str, Any]:
 
 def _is_given(stack: str) -> bool:
     """Whether the stack runs on a cluster that Slipway did not make."""
-    return not (is_embedded(stack) or is_on_aws(stack) or _is_simulated(stack))
+    return not (is_embedded(stack) or is_on_aws(stack) or is_simulated(stack))
 
 
 def _encryption(stack: str) -> dict[str, str]:
@@ -437,7 +437,7 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
     if command in WITH_CONFIG:
         if is_on_aws(stack):
             toolchain.fetch(MANIFESTS_ON_AWS)
-        if command in RUNS_PROGRAM and _is_simulated(stack):
+        if command in RUNS_PROGRAM and is_simulated(stack):
             _provide_simulation()
         added += ["--config-file", str(_stack_file(stack))]
     if command in ("up", "preview") and _interrupted(stack).exists():

@@ -12,8 +12,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from slipway import board, cluster, paths, pulumi, release, serving, up
 from slipway.backup import check, manifest, objects, pods, take
 from slipway.backup.manifest import Entry, Manifest
@@ -22,7 +20,6 @@ from slipway.backup.pods import Pod
 from slipway.backup.seal import Seal
 from slipway.endpoints import Cluster, part, parts
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import NotFound
 from slipway.up import Report
 
 FORGE = ("forge", "gitea")
@@ -137,26 +134,17 @@ def holds(platform: Cluster) -> list[str]:
         return []
     found: list[str] = []
     with platform.forge(administrator=True) as forge:
-        if releases := len(board.files_from_forge(forge)) if _has_main(forge) else 0:
+        if releases := len(take.releases(forge)):
             found.append(f"{releases} releases")
     with platform.mlflow() as url:
-        where = f"{url}/api/2.0/mlflow/registered-models/search"
-        answer = httpx.get(where, trust_env=False, timeout=30)
-        if models := len(parts(answer.raise_for_status().json(), "registered_models")):
+        answer = take.ask(f"{url}/api/2.0/mlflow/registered-models/search").json()
+        if models := len(parts(answer, "registered_models")):
             found.append(f"{models} models")
     if take.running(platform, "minio"):
         with objects.store(platform) as client:
             if stored := sum(bucket in OF_VALUE for bucket, _ in objects.listed(client)):
                 found.append(f"{stored:,} objects")
     return found
-
-
-def _has_main(forge: board.Forge) -> bool:
-    try:
-        forge.commit()
-    except NotFound:
-        return False
-    return True
 
 
 def _look(stack: str, replace: bool) -> bool:
@@ -183,7 +171,7 @@ def _look(stack: str, replace: bool) -> bool:
         _refuse_data(stack, replace)
     except BadInput:
         raise
-    except (httpx.HTTPError, SlipwayError) as error:
+    except SlipwayError as error:
         raise BadInput(
             f"a platform is here that does not say what data it has: {error}",
             fix=f"`make up` mends it; {REPLACE}",
@@ -347,7 +335,7 @@ def _answering(platform: Cluster, report: Report) -> list[str]:
     lines: list[str] = []
     with report.step("serve") as say:
         with platform.forge(administrator=True) as forge:
-            files = board.files_from_forge(forge) if _has_main(forge) else {}
+            files = take.releases(forge)
         if not files:
             return lines
         up.look_again(platform)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import httpx
 
@@ -26,6 +27,7 @@ from slipway.backup.pods import Pod
 from slipway.backup.seal import Seal
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError
+from slipway.forge import Forge, NotFound
 from slipway.up import Report
 
 # What Gitea makes anew by itself.
@@ -50,8 +52,11 @@ def take(place: Place, stack: str, report: Report) -> Manifest:
     """Puts a backup of a stack's platform into a place, its manifest last.
 
     Raises:
+        BadInput: the stack has no platform.
         SlipwayError: a part cannot be had; what is in the place by then is no backup.
     """
+    if pulumi.is_simulated(stack):
+        raise BadInput("nodes beside a platform, and no platform", field=f"--stack {stack}")
     cluster = Cluster.connect(stack)
     passphrase = machine_passphrase()
     return _Backup(place, stack, cluster, report, passphrase).take()
@@ -69,13 +74,16 @@ def running(cluster: Cluster, component: str) -> bool:
 
 
 def versions(cluster: Cluster, stack: str) -> Versions:
-    """Of what runs."""
+    """Of what runs.
+
+    Raises:
+        SlipwayError: it does not answer.
+    """
     with cluster.service("forge", "gitea") as url:
         login = cluster.forge_login(administrator=True)
-        answer = httpx.get(f"{url}/api/v1/version", auth=login, trust_env=False)
-        gitea = answer.raise_for_status().json()["version"]
+        gitea = ask(f"{url}/api/v1/version", auth=login).json()["version"]
     with cluster.mlflow() as url:
-        mlflow = httpx.get(f"{url}/version", trust_env=False).raise_for_status().text
+        mlflow = ask(f"{url}/version").text
     postgres = None
     if running(cluster, "postgres"):
         postgres = sql(
@@ -84,6 +92,30 @@ def versions(cluster: Cluster, stack: str) -> Versions:
     return Versions(
         gitea=_numbers(gitea), mlflow=_numbers(mlflow), postgres=postgres and _numbers(postgres)
     )
+
+
+def ask(url: str, **options: Any) -> httpx.Response:
+    """What a part of the platform answers.
+
+    Raises:
+        SlipwayError: nothing, or an error.
+    """
+    try:
+        return httpx.get(url, trust_env=False, timeout=30, **options).raise_for_status()
+    except httpx.HTTPError as error:
+        raise SlipwayError(
+            f"{url}: {error or type(error).__name__}",
+            fix="see `slipway status`; `make up` mends it",
+        ) from error
+
+
+def releases(forge: Forge) -> board.Files:
+    """Every release file on the forge's main; none where there is no main yet."""
+    try:
+        forge.commit()
+    except NotFound:
+        return {}
+    return board.files_from_forge(forge)
 
 
 def _numbers(version: str) -> str:
@@ -124,6 +156,8 @@ class _Backup:
             "postgres": "PostgreSQL's databases (RDS keeps backups)",
             "minio": "the store's objects (S3 keeps versions)",
         }
+        if self._place.sizes(self._name):
+            raise SlipwayError(f"{self._place} has a backup of this second", fix="run it again")
         here = {component for component in elsewhere if running(self._cluster, component)}
         found = versions(self._cluster, self._stack)
         with tempfile.TemporaryDirectory() as folder:
@@ -207,7 +241,7 @@ class _Backup:
             before = gitea.say(REFS)
             time.sleep(SETTLED_S)
             with self._cluster.forge(administrator=True) as forge:
-                self._counts["releases"] = len(board.files_from_forge(forge))
+                self._counts["releases"] = len(releases(forge))
             if with_database:
                 self._counts["pull_requests"] = self._count("gitea", "pull_request")
                 self._dump("gitea", dump)

@@ -26,6 +26,11 @@ from tests.apiserver import binary, free_ports
 
 ROOT = ("slipway-root", "root-password")
 BUCKETS = ("bentos", "data", "evidence", "labels", "mlflow", "predictions", "workflows")
+ANSWERS = {
+    "http://gitea/api/v1/version": '{"version": "1.25.2"}',
+    "http://mlflow/version": "3.17.2",
+    "http://mlflow/api/2.0/mlflow/registered-models/search": '{"registered_models": [{}]}',
+}
 # Runs here what is meant for a pod: its volume is a folder.
 KUBECTL = """#!/bin/bash
 echo "$*" | tr '\\n' ' ' >>"$PLAYED/asked"; echo >>"$PLAYED/asked"
@@ -124,6 +129,7 @@ class Platform:
     forge: Forge = field(default_factory=Forge)
     scaled: dict[str, Any] = field(default_factory=dict[str, Any])
     stores: tuple[str, ...] = ("minio", "postgres")
+    answers: dict[str, str] = field(default_factory=lambda: dict(ANSWERS))
 
     @property
     def data(self) -> Path:
@@ -225,14 +231,10 @@ def platform(
     monkeypatch.setattr(take, "SETTLED_S", 0)
     monkeypatch.setattr(pulumi, "exported", lambda _: b'{"version": 3, "deployment": {}}')
     monkeypatch.setattr(Cluster, "connect", lambda *_: made.cluster)
-    answers = {
-        "http://gitea/api/v1/version": '{"version": "1.25.2"}',
-        "http://mlflow/version": "3.17.2",
-        "http://mlflow/api/2.0/mlflow/registered-models/search": '{"registered_models": [{}]}',
-    }
 
     def get(url: str, **_: Any) -> httpx.Response:
-        return httpx.Response(200, text=answers[url], request=httpx.Request("GET", url))
+        text = made.answers[url]
+        return httpx.Response(200 if text else 503, text=text, request=httpx.Request("GET", url))
 
     monkeypatch.setattr(httpx, "get", get)
     return made

@@ -212,6 +212,32 @@ def test_while_pulumi_changes_the_stack_there_is_none(
         taken(target)
 
 
+@pytest.mark.parametrize(
+    ("stack", "said"), [("simulated", "no platform"), ("locla", "did you mean 'local'")]
+)
+def test_a_stack_that_has_no_platform(
+    stack: str, said: str, target: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    refused = run("backup", str(target), "--stack", stack)
+    assert refused.exit_code == 2
+    assert said in refused.output
+
+
+def test_a_platform_that_does_not_answer(platform: Platform, target: Place) -> None:
+    platform.answers["http://mlflow/version"] = ""
+    with pytest.raises(SlipwayError, match=r"http://mlflow/version: .*503"):
+        taken(target)
+    assert target.sizes("") == {}
+
+
+def test_two_in_the_same_second(platform: Platform, target: Place, clock: list[datetime]) -> None:
+    taken(target)
+    clock[0] -= timedelta(minutes=1)
+    with pytest.raises(SlipwayError, match="has a backup of this second"):
+        taken(target)
+
+
 # --- several in one place ---------------------------------------------------------------------
 
 
