@@ -111,6 +111,11 @@ def on_aws() -> list[str]:
     return [name for name in sorted(f.name.split(".")[1] for f in files) if is_on_aws(name)]
 
 
+def names_a_forge(stack: str) -> bool:
+    """Whether a stack reads a forge that is there already, and makes none."""
+    return bool(_committed(stack)["config"].get("slipway:forge"))
+
+
 def _committed(stack: str) -> dict[str, Any]:
     """The stack file as it is written. What its values may be is the program's to say."""
     file = paths.stack_file(stack)
@@ -474,7 +479,7 @@ def _keep_the_forge(stack: str) -> None:
         BadInput: with the forge that the stack file names it would.
     """
     consent = os.environ.get(GIVE_UP, "") == "gitea"
-    if consent or not _committed(stack)["config"].get("slipway:forge"):
+    if consent or not names_a_forge(stack):
         return
     if "slipway:platform:Gitea" in known(stack).types:
         raise BadInput(

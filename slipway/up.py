@@ -290,8 +290,8 @@ def _publish(report: Report, platform: Cluster) -> str:
             # Nobody pushes past the rules of a team's own forge.
             with platform.forge(administrator=True) as forge:
                 commit = published(forge.remote)
-            _look_again(platform)
-            _wait_synced(platform, say, "workflows")
+            look_again(platform)
+            wait_synced(platform, say, "workflows")
             return commit
         username, password = platform.forge_login(administrator=True)
         repository = platform.config("pipelines", "platform")["FORGE_REPOSITORY"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from slipway import images, paths, toolchain
+from slipway import images, paths, pulumi, toolchain
 from slipway.backup import manifest, objects, shelf
 from slipway.backup.manifest import Entry, Manifest, Versions
 from slipway.backup.place import Place, pass_on
@@ -61,13 +61,15 @@ def _damaged(place: Place, names: list[str]) -> BadInput:
     )
 
 
-def pinned() -> Versions:
+def pinned(stack: str) -> Versions:
     """What this checkout brings up."""
     postgres = images.official_references()["postgres"].rpartition(":")[2]
     locked = (paths.REPOSITORY / "requirements" / "mlflow.txt").read_text()
     mlflow = re.search(r"^mlflow==(\d+\.\d+\.\d+)", locked, re.M)
     return Versions(
-        gitea=toolchain.tool("gitea").version.removeprefix("v"),
+        gitea=None
+        if pulumi.names_a_forge(stack)
+        else toolchain.tool("gitea").version.removeprefix("v"),
         mlflow=mlflow[1] if mlflow else "0.0",
         postgres=postgres.partition("-")[0],
     )
@@ -77,7 +79,8 @@ def fits(backup: Manifest, present: Versions) -> None:
     """Whether these versions read what the backup has.
 
     Raises:
-        BadInput: PostgreSQL is of another major version, or a database of a newer schema.
+        BadInput: PostgreSQL is of another major version, a database of a newer schema, or the forge
+            not the platform's own in one of the two.
     """
     fix = f"git checkout {backup.commit}, restore there, and upgrade afterwards"
     taken = backup.versions
@@ -87,9 +90,18 @@ def fits(backup: Manifest, present: Versions) -> None:
             field="versions.postgres",
             fix=fix,
         )
+    if (taken.gitea is None) != (present.gitea is None):
+        raise BadInput(
+            "the backup has the platform's own forge, and the stack names another"
+            if taken.gitea
+            else "the backup is of a platform whose forge was another's, and the stack names none",
+            file=paths.told(paths.stack_file(backup.stack)),
+            field="slipway:forge",
+            fix="for the restore, write it as it was when the backup was taken",
+        )
     for program in ("gitea", "mlflow"):
         theirs, ours = getattr(taken, program), getattr(present, program)
-        if _numbers(theirs) > _numbers(ours):
+        if theirs and _numbers(theirs) > _numbers(ours):
             raise BadInput(
                 f"the backup is of {program} {theirs}, which {ours} cannot read",
                 field=f"versions.{program}",

@@ -42,7 +42,7 @@ class Part(Strict):
 class Versions(Strict):
     """What ran when the backup was taken; null where none ran in the cluster."""
 
-    gitea: Version
+    gitea: Version | None
     mlflow: Version
     postgres: Version | None
 
@@ -68,7 +68,7 @@ class Manifest(Strict):
     versions: Versions
     parts: Annotated[list[Part], Field(min_length=1)]
     counts: Counts
-    elsewhere: list[str] = Field(description="stores that AWS keeps, and this backup has not")
+    elsewhere: list[str] = Field(description="what others keep, and this backup has not")
     salt: Salt
     seal: Hex
 
@@ -149,8 +149,15 @@ def _check(read: Manifest, file: str) -> None:
     names = [part.name for part in read.parts]
     if names != [name for name in PARTS if name in names]:
         raise BadInput("each part once, in their order", file=file, field="parts")
-    needed = (FORGE_FILES,) if read.elsewhere else PARTS
-    for missing in sorted(set(needed) - set(names)):
+    forge, databases = read.versions.gitea, read.versions.postgres
+    needed = {
+        FORGE_FILES: forge,
+        FORGE_DATABASE: forge and databases,
+        MLFLOW_DATABASE: databases,
+        ARGO_DATABASE: databases,
+        **({} if read.elsewhere else dict.fromkeys(PARTS, True)),
+    }
+    for missing in [name for name, is_needed in needed.items() if is_needed and name not in names]:
         raise BadInput(f"{missing} is missing", file=file, field="parts", fix="take another backup")
     if not read.elsewhere and not read.versions.postgres:
         raise BadInput("is missing", file=file, field="versions.postgres")

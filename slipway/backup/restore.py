@@ -89,7 +89,7 @@ def verify(
         BadInput: it is not.
     """
     seal = check.unseal(place, backup, passphrase)
-    check.fits(backup, check.pinned())
+    check.fits(backup, check.pinned(backup.stack))
     with report.step("verify") as say:
         entries = check.whole(place, backup, say)
         say(f"{len(backup.parts)} parts and {len(entries):,} objects are whole")
@@ -130,12 +130,14 @@ def holds(platform: Cluster) -> list[str]:
     Raises:
         SlipwayError: it cannot be asked.
     """
-    if not platform.items("/api/v1/namespaces/forge/persistentvolumeclaims"):
-        return []
     found: list[str] = []
-    with platform.forge(administrator=True) as forge:
-        if releases := len(take.releases(forge)):
-            found.append(f"{releases} releases")
+    # Those on another's forge are not lost.
+    if not platform.outside_forge():
+        if not platform.items("/api/v1/namespaces/forge/persistentvolumeclaims"):
+            return []
+        with platform.forge(administrator=True) as forge:
+            if releases := len(take.releases(forge)):
+                found.append(f"{releases} releases")
     with platform.mlflow() as url:
         answer = take.ask(f"{url}/api/2.0/mlflow/registered-models/search").json()
         if models := len(parts(answer, "registered_models")):
@@ -253,17 +255,26 @@ class _Restore:
                     say(database)
                     self._database(database, dump)
         with self._report.step("forge") as say:
-            say("repositories and attachments")
-            self._files()
+            has_forge = self._backup.part(manifest.FORGE_FILES)
+            if has_forge:
+                say("repositories and attachments")
+                self._files()
             say("starting who reads all this")
             self._scale(stopped=False)
-            say("its hooks")
-            self._hooks()
+            if has_forge:
+                say("its hooks")
+                self._hooks()
 
     def _scale(self, *, stopped: bool, seconds: float = 300) -> None:
         """Stops who has the data open, or starts them as they were; waits until that is so."""
-        # On AWS nobody's database is in the backup, and the forge's files are.
-        users = [u for u in USERS if u == FORGE or self._backup.part(manifest.MLFLOW_DATABASE)]
+        # On AWS nobody's database is in the backup; of another's forge nothing is.
+        users = [
+            user
+            for user in USERS
+            if self._backup.part(
+                manifest.FORGE_FILES if user == FORGE else manifest.MLFLOW_DATABASE
+            )
+        ]
         wanted = {user: self._ask(*user, stopped=stopped) for user in users}
         deadline = time.monotonic() + seconds
         while waiting := [user for user in users if self._pods(*user) != wanted[user]]:

@@ -79,9 +79,11 @@ def versions(cluster: Cluster, stack: str) -> Versions:
     Raises:
         SlipwayError: it does not answer.
     """
-    with cluster.service("forge", "gitea") as url:
-        login = cluster.forge_login(administrator=True)
-        gitea = ask(f"{url}/api/v1/version", auth=login).json()["version"]
+    gitea = None
+    if not cluster.outside_forge():
+        with cluster.service("forge", "gitea") as url:
+            login = cluster.forge_login(administrator=True)
+            gitea = ask(f"{url}/api/v1/version", auth=login).json()["version"]
     with cluster.mlflow() as url:
         mlflow = ask(f"{url}/version").text
     postgres = None
@@ -90,7 +92,9 @@ def versions(cluster: Cluster, stack: str) -> Versions:
             Pod.of(cluster, stack, "storage", "postgres"), "postgres", "SHOW server_version"
         )
     return Versions(
-        gitea=_numbers(gitea), mlflow=_numbers(mlflow), postgres=postgres and _numbers(postgres)
+        gitea=gitea and _numbers(gitea),
+        mlflow=_numbers(mlflow),
+        postgres=postgres and _numbers(postgres),
     )
 
 
@@ -160,13 +164,19 @@ class _Backup:
             raise SlipwayError(f"{self._place} has a backup of this second", fix="run it again")
         here = {component for component in elsewhere if running(self._cluster, component)}
         found = versions(self._cluster, self._stack)
+        if outside := self._cluster.outside_forge():
+            elsewhere["gitea"] = f"the forge ({outside.url} is another's to keep)"
+        else:
+            here.add("gitea")
         with tempfile.TemporaryDirectory() as folder:
             self._folder = Path(folder)
             if pulumi.keeps_state_here(self._stack):
                 with self._report.step("secrets") as say:
                     self._keep(manifest.STATE, self._written(pulumi.exported(self._stack)), say)
             with self._report.step("forge") as say:
-                self._forge("postgres" in here, say)
+                self._count_releases()
+                if "gitea" in here:
+                    self._forge("postgres" in here, say)
             if "postgres" in here:
                 with self._report.step("databases") as say:
                     self._databases(say)
@@ -180,6 +190,11 @@ class _Backup:
 
     def _finished(self, found: Versions, elsewhere: list[str]) -> Manifest:
         """Writes the manifest, by which all that is there becomes a backup."""
+        if not self._parts:
+            raise BadInput(
+                f"stack {self._stack} has nothing to back up in its cluster",
+                fix=f"see to the backups of {', '.join(elsewhere)}",
+            )
         read = Manifest(
             taken=self._taken.strftime("%Y-%m-%dT%H:%M:%SZ"),
             stack=self._stack,
@@ -240,8 +255,7 @@ class _Backup:
             trouble = "a repository has changed meanwhile"
             before = gitea.say(REFS)
             time.sleep(SETTLED_S)
-            with self._cluster.forge(administrator=True) as forge:
-                self._counts["releases"] = len(releases(forge))
+            self._count_releases()
             if with_database:
                 self._counts["pull_requests"] = self._count("gitea", "pull_request")
                 self._dump("gitea", dump)
@@ -259,6 +273,10 @@ class _Backup:
         if with_database:
             self._keep(manifest.FORGE_DATABASE, dump, say)
         self._keep(manifest.FORGE_FILES, files, say)
+
+    def _count_releases(self) -> None:
+        with self._cluster.forge(administrator=True) as forge:
+            self._counts["releases"] = len(releases(forge))
 
     def _databases(self, say: Say) -> None:
         """MLflow's and Argo Workflows'."""

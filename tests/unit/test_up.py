@@ -326,8 +326,8 @@ def test_nothing_is_pushed_to_a_forge_that_was_there_before(
     monkeypatch.setattr(Cluster, "secret", lambda *_: bot)
     looked: list[Any] = []
     monkeypatch.setattr(up, "published", lambda remote: looked.append(remote) or "d4" * 20)
-    monkeypatch.setattr(up, "_look_again", looked.append)
-    monkeypatch.setattr(up, "_wait_synced", lambda *of: looked.append(of[2]))
+    monkeypatch.setattr(up, "look_again", looked.append)
+    monkeypatch.setattr(up, "wait_synced", lambda *of: looked.append(of[2]))
     platform = api(iter([OUTSIDE] * 2), [])
     assert up._publish(up.Report(console), platform) == "d4" * 20
     remote = up.Remote("https://git.example.com/acme/models.git", "bot", "token")

@@ -31,6 +31,12 @@ ANSWERS = {
     "http://mlflow/version": "3.17.2",
     "http://mlflow/api/2.0/mlflow/registered-models/search": '{"registered_models": [{}]}',
 }
+ELSEWHERE = {
+    "FORGE_KIND": "gitea",
+    "FORGE_SERVER": "https://git.example.com",
+    "FORGE_REPOSITORY": "acme/models",
+    "FORGE_GATES": "cluster",
+}
 # Runs here what is meant for a pod: its volume is a folder.
 KUBECTL = """#!/bin/bash
 echo "$*" | tr '\\n' ' ' >>"$PLAYED/asked"; echo >>"$PLAYED/asked"
@@ -130,6 +136,8 @@ class Platform:
     scaled: dict[str, Any] = field(default_factory=dict[str, Any])
     stores: tuple[str, ...] = ("minio", "postgres")
     answers: dict[str, str] = field(default_factory=lambda: dict(ANSWERS))
+    steps: dict[str, str] = field(default_factory=dict[str, str])
+    """What the steps of workflows are told, of a forge that is another's for instance."""
 
     @property
     def data(self) -> Path:
@@ -153,6 +161,8 @@ class Platform:
         kind, name = path.split("/")[-2:]
         if kind == "statefulsets":
             return httpx.Response(200 if name in self.stores else 404, json={"message": "none"})
+        if (kind, name) == ("configmaps", "platform"):
+            return httpx.Response(200, json={"data": self.steps})
         if kind == "secrets":
             held = dict(zip(("username", "password"), ROOT, strict=True))
             data = {key: base64.b64encode(value.encode()).decode() for key, value in held.items()}

@@ -21,7 +21,7 @@ from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError
 from slipway.up import Report
 
-from .conftest import BUCKETS, Platform, empty, git
+from .conftest import BUCKETS, ELSEWHERE, Platform, empty, git
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.usefixtures("objects")]
 Objects = dict[tuple[str, str], bytes]
@@ -194,6 +194,31 @@ def test_on_aws_the_forges_files_alone(
     assert (platform.data / "attachments" / "plot.png").exists()
 
 
+def test_of_a_forge_that_is_anothers_nothing_is_touched(
+    platform: Platform,
+    target: Place,
+    client: Any,
+    objects: Objects,
+    way: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    platform.steps = ELSEWHERE
+    monkeypatch.setattr(pulumi, "names_a_forge", lambda _: True)
+    made = take.take(target, "local", report())
+    platform.forge.releases = {}
+    assert restore.holds(platform.cluster) == ["1 models", "3 objects"]
+    for bucket in BUCKETS:
+        empty(client, bucket)
+    for database in ("mlflow", "argo"):
+        (platform.folder / database).write_text("")
+    restore.restore(target, made, take.machine_passphrase(), report())
+    assert touched(way) == NEW
+    assert "gitea" not in platform.scaled
+    assert not (platform.folder / "hooks").exists()
+    assert (platform.folder / "mlflow").read_text() == "row\n" * 3
+    assert len(list(client.list_objects_v2(Bucket="bentos")["Contents"])) == 1
+
+
 # --- what is refused, before anything is touched ----------------------------------------------
 
 
@@ -360,8 +385,26 @@ def test_other_versions_are_refused(
     assert f"git checkout {backup.commit}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("taken", "present", "said"),
+    [
+        ("1.25.2", None, "the backup has the platform's own forge, and the stack names another"),
+        (None, "1.25.2", "the backup is of a platform whose forge was another's"),
+    ],
+)
+def test_the_forge_was_and_is_the_platforms_or_neither(
+    backup: Manifest, taken: str | None, present: str | None, said: str
+) -> None:
+    was = backup.model_copy(update={"versions": TAKEN.model_copy(update={"gitea": taken})})
+    with pytest.raises(BadInput) as error:
+        check.fits(was, TAKEN.model_copy(update={"gitea": present}))
+    assert said in str(error.value)
+    assert "slipway:forge" in str(error.value)
+
+
 def test_what_this_checkout_brings_up_is_known() -> None:
-    pinned = check.pinned()
+    pinned = check.pinned("local")
+    assert pinned.gitea
     assert pinned.postgres
     containerfile = paths.REPOSITORY / "toolchain" / "images" / "postgres" / "Containerfile"
     assert f"postgresql-{pinned.postgres.partition('.')[0]}" in containerfile.read_text()

@@ -23,7 +23,7 @@ from slipway.cli import app
 from slipway.errors import BadInput, SlipwayError
 from slipway.up import Report
 
-from .conftest import Platform, git, push
+from .conftest import ELSEWHERE, Platform, git, push
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.usefixtures("objects")]
 Objects = dict[tuple[str, str], bytes]
@@ -199,6 +199,25 @@ def test_on_aws_only_what_is_in_the_cluster(platform: Platform, target: Place) -
     assert len(made.elsewhere) == 2
     assert made.counts.runs is None
     assert shelf.find(target, None) == made
+
+
+def test_of_a_forge_that_is_anothers_there_is_no_copy(platform: Platform, target: Place) -> None:
+    platform.steps = ELSEWHERE
+    made, _ = taken(target)
+    assert not {"forge.tar", "gitea.dump"} & {part.name for part in made.parts}
+    assert made.versions.gitea is None
+    assert made.counts.releases == 1
+    assert made.elsewhere == ["the forge (https://git.example.com is another's to keep)"]
+
+
+def test_what_has_nothing_in_its_cluster_has_no_backup(
+    platform: Platform, target: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.stores, platform.steps = (), ELSEWHERE
+    monkeypatch.setattr(pulumi, "keeps_state_here", lambda _: False)
+    with pytest.raises(BadInput, match="nothing to back up in its cluster"):
+        taken(target)
+    assert target.sizes("") == {}
 
 
 def test_while_pulumi_changes_the_stack_there_is_none(
