@@ -61,20 +61,22 @@ def restore(
         SlipwayError: a step failed; the same again goes on from there.
     """
     seal, entries = verify(place, backup, passphrase, report)
-    if pulumi.is_on_aws(backup.stack):
-        _refuse_data(backup.stack, replace)
-        _mark(backup, ADOPTED)
-    else:
+    on_aws = pulumi.is_on_aws(backup.stack)
+    if not on_aws:
         _bring_up(place, backup, seal, passphrase, report, replace=replace)
+    elif not _stage(backup):
+        _refuse_data(backup.stack, replace)
     platform = Cluster.connect(backup.stack)
+    # From when they may be stopped, nobody asks them anything before they are started again.
     if _stage(backup) != FILLING:
-        up.await_consoles(report, platform)
+        if not on_aws:
+            up.await_consoles(report, platform)
         # The stack may name images of its own.
         check.fits(backup, take.versions(platform, backup.stack))
-        # From here on, who reads the data may be stopped.
         _mark(backup, FILLING)
     _Restore(place, backup, seal, platform, report).fill(entries)
-    up.await_consoles(report, platform)
+    if not on_aws:
+        up.await_consoles(report, platform)
     answering = _answering(platform, report)
     pulumi.restoring(backup.stack).unlink()
     return answering

@@ -177,19 +177,25 @@ def test_make_up_does_not_go_on_with_half_a_restore(way: list[str]) -> None:
 
 
 def test_on_aws_the_forges_files_alone(
-    platform: Platform,
-    target: Place,
-    client: Any,
-    way: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    platform: Platform, way: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform.stores = ()
+    target = place.at(str(tmp_path / "of-aws"), new=True)
     made = take.take(target, "local", report())
     shutil.rmtree(platform.data / "attachments")
     monkeypatch.setattr(pulumi, "is_on_aws", lambda _: True)
-    monkeypatch.setattr(restore, "holds", lambda _: [])
-    restore.restore(target, made, take.machine_passphrase(), report())
-    assert touched(way) == ["await_consoles", "await_consoles"]
+    held = ["1 releases"]
+    monkeypatch.setattr(restore, "holds", lambda _: held)
+    passphrase = take.machine_passphrase()
+    with pytest.raises(BadInput, match="has data of its own: 1 releases"):
+        restore.restore(target, made, passphrase, report())
+    assert platform.scaled == {}
+    with monkeypatch.context() as patch:
+        patch.setattr(pods, "stand_in", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            restore.restore(target, made, passphrase, report(), replace=True)
+    restore.restore(target, made, passphrase, report())
+    assert way == []
     assert platform.scaled.keys() == {"gitea"}
     assert (platform.data / "attachments" / "plot.png").exists()
 
