@@ -7,7 +7,7 @@ of what judges or serves releases has no release in it, and approvals alone are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 from pydantic import ValidationError, create_model
 
-from slipway import gates, release
+from slipway import gates, publish, release, sources
 from slipway.errors import (
     BAD_INPUT,
     FAILED,
@@ -35,6 +35,7 @@ from slipway.sources import Source
 
 if TYPE_CHECKING:
     from slipway.cost import Estimate, Line, Prices
+    from slipway.endpoints import Cluster
 
 FOLDER = "environments"
 # What judges a release, or decides how it is served, does not change together with it, nor without
@@ -245,6 +246,17 @@ def default_base(repository: Repository) -> str:
     )
 
 
+def newest_main(repository: Repository, connect: Callable[[], Cluster]) -> tuple[str, str]:
+    """The forge's main, or else what this clone has of it and why; `SlipwayError` for neither."""
+    try:
+        with connect().forge() as forge:
+            return publish.fetched(forge.remote, repository.path), ""
+    except SlipwayError as error:
+        found = default_base(repository)
+        first = str(error).partition("\n")[0]
+        return found, f"as {found} of this clone has it, not the forge: {first}"
+
+
 def check(
     repository: Repository,
     base: str,
@@ -444,21 +456,11 @@ class _Judge:
         """The verified evidence about a release there, or why there is none."""
         if self.source is None:
             return None, "cannot be evaluated without the platform's store"
-        from slipway import attestation
-
-        digest = proposed.evidence.digest
         try:
-            envelope = self.source.get(digest)
-            try:
-                found = attestation.verify(envelope, self.source.keys(), digest)
-            except attestation.Unverified:
-                # Keys are rotated; the ones remembered may be older than the signature.
-                found = attestation.verify(envelope, self.source.keys(fresh=True), digest)
-            attestation.check_about(found, proposed, environment)
+            return sources.verified(self.source, proposed, environment), ""
         except SlipwayError as error:
             self._note(error)
             return None, str(error)
-        return found, ""
 
     def _bento(self, proposed: Release) -> str:
         """What is wrong with the bento; without a source the evidence says that there is none."""

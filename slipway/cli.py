@@ -34,6 +34,7 @@ from slipway.commands import (
     status,
     trace,
     train,
+    try_,
     up,
 )
 from slipway.errors import SlipwayError
@@ -75,6 +76,7 @@ for module in (
     trace,
     reproduce,
     new,
+    try_,
     fetch,
     backup,
     backups,
@@ -85,7 +87,7 @@ for module in (
     bench,
     clean,
 ):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
+    app.command(module.__name__.rpartition(".")[2].rstrip("_"))(module.command)
 app.command("pulumi", context_settings=pulumi.SETTINGS)(pulumi.command)
 
 if __name__ == "__main__":

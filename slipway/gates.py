@@ -12,7 +12,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -35,7 +35,8 @@ SCHEMA = paths.REPOSITORY / FOLDER / "schema.json"
 # Clocks of machines that trust each other differ by seconds; by minutes, one of them is wrong.
 CLOCK_SKEW = timedelta(minutes=5)
 
-State = Literal["pass", "fail", "waived", "not applicable"]
+# `unknown`: cannot be judged where it is asked (`NotKnown`), which on the platform nothing is.
+State = Literal["pass", "fail", "waived", "not applicable", "unknown"]
 # `release`: other pins; `rollback`: exactly an earlier release of the environment; `rollout`: the
 # same pins, run otherwise; `removal`: the model leaves the environment.
 Kind = Literal["release", "rollback", "rollout", "removal"]
@@ -49,6 +50,10 @@ class NotEvaluated(Exception):
     def __init__(self, reason: str, *, fix: str = "") -> None:
         super().__init__(reason)
         self.fix = fix
+
+
+class NotKnown(NotEvaluated):
+    """A rule is asked where what it judges by cannot be had: neither a pass nor a failure."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,9 @@ class Subject:
     previous environment's, and this environment's earlier ones, newest first. `evidence` has been
     verified; where there is none `evidence_problem` says why. `bento_problem`: why the bento cannot
     be served, "" where it can. `merged`: whether the base contains the commit that trained it; None
-    where that cannot be told. A removal proposes what it removes.
+    where that cannot be told. A removal proposes what it removes. `unknown`: rules that cannot be
+    judged where they are asked, and why; `comparison_unknown`: why nothing compares with the
+    champion there.
     """
 
     environment: str
@@ -244,6 +251,8 @@ class Subject:
     soak_problem: str = ""
     break_glass: BreakGlass | None = None
     removal: bool = False
+    unknown: Mapping[str, str] = field(default_factory=dict[str, str])
+    comparison_unknown: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -269,6 +278,8 @@ class Subject:
     def compared(self) -> Comparison | None:
         """The comparison with the champion, or None where there is no champion to compare with."""
         found = self.found()
+        if self.comparison_unknown:
+            raise NotKnown(self.comparison_unknown)
         if self.champion is None:
             return None
         if found.comparison is None:
@@ -553,8 +564,16 @@ def _apply(rule: Rule, subject: Subject, limits: Strict) -> Iterator[Finding]:
     if subject.kind not in rule.applies_to:
         yield Finding(rule.name, "not applicable", f"not asked of a {_KINDS[subject.kind]}")
         return
+    if why := subject.unknown.get(rule.name):
+        yield Finding(rule.name, "unknown", why)
+        return
+    findings = list[Finding]()
     try:
-        findings = list(rule.check(subject, limits))
+        # Not as a list at once: what was found before it raises counts.
+        for finding in rule.check(subject, limits):
+            findings.append(finding)
+    except NotKnown as reason:
+        findings.append(Finding("", "unknown", str(reason)))
     except NotEvaluated as reason:
         yield Finding(rule.name, "fail", f"not evaluated: {reason}", reason.fix)
         return

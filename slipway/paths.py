@@ -52,6 +52,14 @@ def kubeconfig() -> Path:
     return state() / "kubeconfig"
 
 
+def write(file: Path, data: bytes) -> None:
+    """Writes a file, all of it or nothing, and the folders that it is to be in."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(file)
+
+
 def secret(file: Path, value: str = "") -> str:
     """A secret of this machine's: made at first use, all of it or nothing, for its owner only.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from slipway.check import Amounts, Difference, MoneyLine, ReleaseVerdict, StackCost, Verdict
-from slipway.evidence import Bin, Estimate, Evaluation, Evidence, Slice, Test
+from slipway.evidence import Bin, Estimate, Evaluation, Evidence, Serving, Slice, Test
 from slipway.gates import Finding
 from slipway.tasks import LARGER_IS_BETTER, TASKS
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAXIMUM = 60_000
 SHOWN_SLICES = 5
 
-_MARKS = {"pass": "✅", "fail": "❌", "waived": "⚠️", "not applicable": "➖"}
+MARKS = {"pass": "✅", "fail": "❌", "waived": "⚠️", "not applicable": "➖", "unknown": "❔"}
 
 # The page that shows what two commits differ in.
 CompareUrl = Callable[[str, str], str]
@@ -90,17 +90,18 @@ def _problems(verdict: Verdict) -> list[str]:
     lines: list[str] = []
     for problem in verdict.problems:
         said, _, fix = problem.message.partition("\n  fix: ")
-        lines.append(f"- {code(problem.path)}: {plain(said)}{_fix(fix)}")
+        lines.append(f"- {code(problem.path)}: {plain(said)}{then(fix)}")
     return ["\n".join(lines)] if lines else []
 
 
-def _fix(fix: str) -> str:
+def then(fix: str) -> str:
+    """What to do about it, in a cell of a table."""
     return f"<br>→ {plain(fix)}" if fix else ""
 
 
 def _failures(verdict: Verdict) -> list[str]:
     lines = [
-        f"- **{plain(_named(about, f))}**: {plain(f.message)}{_fix(f.fix)}"
+        f"- **{plain(_named(about, f))}**: {plain(f.message)}{then(f.fix)}"
         for about, f in verdict.of("fail", "waived")
         if f.state == "fail" or f.rule == "break_glass"
     ]
@@ -131,8 +132,8 @@ def _release(
     evidence = found.evidence
     if evidence:
         yield _metrics(found, evidence)
-        yield _slices(evidence)
-        yield _fairness(evidence)
+        yield slices(_tests(evidence), evidence.evaluation)
+        yield fairness(evidence.evaluation)
     elif found.evidence_problem:
         yield f"No evidence to show: {plain(found.evidence_problem)}"
     if plot:
@@ -143,11 +144,13 @@ def _release(
     yield _lineage(found)
 
 
-def _estimate(estimate: Estimate | None) -> str:
+def estimated(estimate: Estimate | None) -> str:
+    """A number with its interval."""
     return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]" if estimate else "–"
 
 
-def _gain(estimate: Estimate) -> str:
+def gained(estimate: Estimate) -> str:
+    """A difference with its interval."""
     return f"{estimate.value:+.4f} [{estimate.low:+.4f}, {estimate.high:+.4f}]"
 
 
@@ -157,7 +160,6 @@ def _tests(evidence: Evidence) -> list[Test]:
 
 def _metrics(found: ReleaseVerdict, evidence: Evidence) -> str:
     evaluation, champion = evidence.evaluation, evidence.champion
-    holdout = evaluation.holdout
     whole = [t for t in _tests(evidence) if not t.column]
     names = f"champion (version {champion.version})" if champion else "champion"
     lines = [
@@ -168,24 +170,29 @@ def _metrics(found: ReleaseVerdict, evidence: Evidence) -> str:
         tests = [t for t in whole if t.metric == name]
         before = champion.metrics.get(name) if champion else None
         better = "more" if name in LARGER_IS_BETTER else "less"
-        gain = _gain(tests[0].difference) if tests else "–"
+        gain = gained(tests[0].difference) if tests else "–"
         lines.append(
-            f"| {plain(name)} ({better} is better) | {_estimate(before)} | {_estimate(estimate)} "
-            f"| {gain} | {'<br>'.join(map(_test, tests)) or '–'} |"
+            f"| {plain(name)} ({better} is better) | {estimated(before)} | {estimated(estimate)} "
+            f"| {gain} | {'<br>'.join(map(tested, tests)) or '–'} |"
         )
     lines += [
         f"| skill over {plain(name)} | – | {e.value:.1%} [{e.low:.1%}, {e.high:.1%}] | | |"
         for name, e in evaluation.gain.items()
     ]
+    lines += ["", f"{plain(judged_on(evaluation))}; a gain above 0 is the challenger's."]
+    return "\n".join(lines)
+
+
+def judged_on(evaluation: Evaluation) -> str:
+    """The holdout, and of what the intervals are, in words."""
+    holdout = evaluation.holdout
     partitions = holdout.partitions
     span = partitions[0] if len(partitions) == 1 else f"{partitions[0]} to {partitions[-1]}"
-    lines += [
-        "",
-        f"On {holdout.rows:,} rows of {plain(span)}, {_outcomes(evaluation)}"
-        f"{f', {holdout.unknown:,} without an outcome left out' if holdout.unknown else ''}. "
-        f"Intervals are of {evaluation.confidence:.0%}; a gain above 0 is the challenger's.",
-    ]
-    return "\n".join(lines)
+    left_out = f", {holdout.unknown:,} without an outcome left out" if holdout.unknown else ""
+    return (
+        f"On {holdout.rows:,} rows of {span}, {_outcomes(evaluation)}{left_out}. "
+        f"Intervals are of {evaluation.confidence:.0%}"
+    )
 
 
 def _outcomes(evaluation: Evaluation) -> str:
@@ -196,7 +203,8 @@ def _outcomes(evaluation: Evaluation) -> str:
     return f"outcomes {mean:.4g} ± {evaluation.holdout.deviation:.4g} (mean, standard deviation)"
 
 
-def _test(test: Test) -> str:
+def tested(test: Test) -> str:
+    """What a test shows, in a cell of a table."""
     what = "non-inferior" if test.kind == "non_inferiority" else "superior"
     margin = f", margin {test.margin:g}" if test.margin else ""
     # That a challenger is no better is no fault; whether it matters is a gate's to say.
@@ -205,36 +213,43 @@ def _test(test: Test) -> str:
     return f"{mark} {shown}{what}{margin} (p {test.p_adjusted:.2g}, α {test.alpha:g})"
 
 
-def _slices(evidence: Evidence) -> str:
-    """Who is worse off than before, and who is worst off at all."""
-    tests = [t for t in _tests(evidence) if t.column]
-    worse = sorted((t for t in tests if t.difference.value < 0), key=lambda t: t.difference.value)
+def worse(tests: Iterable[Test]) -> list[Test]:
+    """Those of slices that lost, the greatest loss first."""
+    lost = (t for t in tests if t.column and t.difference.value < 0)
+    return sorted(lost, key=lambda t: t.difference.value)
+
+
+def slices(tests: Sequence[Test], evaluation: Evaluation) -> str:
+    """Who is worse off than before by the tests, and who is worst off at all."""
+    tests = [t for t in tests if t.column]
+    lost = worse(tests)
     lines: list[str] = []
-    if worse:
-        first = worse[0]
+    if lost:
+        most = lost[0]
         lines += [
-            f"**{len(worse)} of {len(tests)} slices got worse**, most of all {plain(_of(first))}.",
+            f"**{len(lost)} of {len(tests)} slices got worse**, most of all {plain(sliced(most))}.",
             "",
-            f"| slice | rows | gain in {plain(first.metric)} | test |",
+            f"| slice | rows | gain in {plain(most.metric)} | test |",
             "|---|---|---|---|",
         ]
         lines += [
-            f"| {plain(_of(t))} | {t.rows:,} | {_gain(t.difference)} | {_test(t)} |"
-            for t in worse[:SHOWN_SLICES]
+            f"| {plain(sliced(t))} | {t.rows:,} | {gained(t.difference)} | {tested(t)} |"
+            for t in lost[:SHOWN_SLICES]
         ]
-        if len(worse) > SHOWN_SLICES:
-            lines.append(f"| and {len(worse) - SHOWN_SLICES} more | | | |")
+        if len(lost) > SHOWN_SLICES:
+            lines.append(f"| and {len(lost) - SHOWN_SLICES} more | | | |")
     elif tests:
         lines.append(f"None of {len(tests)} slices got worse.")
     least = min((t.rows for t in tests), default=0)
-    judged = [s for s in evidence.evaluation.slices if s.rows >= least]
+    judged = [s for s in evaluation.slices if s.rows >= least]
     worst = [f"{name} {plain(text)}" for name, text in _worst(judged)]
     if worst:
         lines += ["", f"Worst slices of all: {'; '.join(worst)}."]
     return "\n".join(lines)
 
 
-def _of(test: Test) -> str:
+def sliced(test: Test) -> str:
+    """Which slice a test is of."""
     return f"{test.column} {test.value}"
 
 
@@ -250,8 +265,9 @@ def _worst(slices: Sequence[Slice]) -> Iterable[tuple[str, str]]:
         )
 
 
-def _fairness(evidence: Evidence) -> str:
-    found = evidence.evaluation.fairness
+def fairness(evaluation: Evaluation) -> str:
+    """The differences between groups, a row a column."""
+    found = evaluation.fairness
     if not found:
         return ""
     names = list(found[0].differences)
@@ -318,7 +334,11 @@ def parameters(found: ReleaseVerdict) -> list[Difference]:
     evidence = found.evidence
     if evidence is None or evidence.champion is None:
         return []
-    old, new = evidence.champion.parameters, evidence.evaluation.parameters
+    return changed(evidence.champion.parameters, evidence.evaluation.parameters)
+
+
+def changed(old: Mapping[str, object], new: Mapping[str, object]) -> list[Difference]:
+    """Settings of which one side has others."""
     return [
         Difference(what=n, before=str(old.get(n, "")), after=str(new.get(n, "")))
         for n in dict.fromkeys([*old, *new])
@@ -326,14 +346,20 @@ def parameters(found: ReleaseVerdict) -> list[Difference]:
     ]
 
 
-def _served(found: ReleaseVerdict, evidence: Evidence) -> str:
-    serving = evidence.serving
-    cost = next((f.message for f in found.findings if f.rule == "cost"), "")
+def served(serving: Serving) -> str:
+    """What the bento costs to run, and whether it answered as was evaluated."""
     compared = f"as evaluated ({serving.compared})" if serving.compared else "not compared"
+    return (
+        f"{serving.latency_p50_ms:.1f} ms median, {serving.latency_p99_ms:.1f} ms p99, "
+        f"{serving.memory_mib:.0f} MiB, ready in {serving.start_seconds:.1f} s, bento "
+        f"{serving.bento_bytes / 2**20:.1f} MiB, answers {compared}"
+    )
+
+
+def _served(found: ReleaseVerdict, evidence: Evidence) -> str:
+    cost = next((f.message for f in found.findings if f.rule == "cost"), "")
     lines = [
-        f"**Serving**: {serving.latency_p50_ms:.1f} ms median, {serving.latency_p99_ms:.1f} ms "
-        f"p99, {serving.memory_mib:.0f} MiB, ready in {serving.start_seconds:.1f} s, bento "
-        f"{serving.bento_bytes / 2**20:.1f} MiB, answers {compared}",
+        f"**Serving**: {served(evidence.serving)}",
         f"**Cost**: {plain(cost)}" if cost else "",
     ]
     return "<br>".join(line for line in lines if line)
@@ -413,7 +439,7 @@ def _folded(summary: str, text: str) -> str:
 
 def _gates(verdict: Verdict) -> list[str]:
     rows = [
-        f"| {_MARKS[f.state]} | {plain(_named(about, f))} | {plain(f.message)}{_fix(f.fix)} |"
+        f"| {MARKS[f.state]} | {plain(_named(about, f))} | {plain(f.message)}{then(f.fix)} |"
         for about, f in verdict.findings
     ]
     if not rows:
@@ -468,7 +494,7 @@ def text(verdict: Verdict) -> RenderableType:
     for about, f in verdict.findings:
         style = {"fail": "red", "waived": "yellow", "pass": ""}.get(f.state, "dim")
         said = f"{f.message}\n→ {f.fix}" if f.fix else f.message
-        gates.add_row(_MARKS[f.state], Text(_named(about, f)), Text(said, style=style))
+        gates.add_row(MARKS[f.state], Text(_named(about, f)), Text(said, style=style))
     if verdict.findings:
         parts += [Text(), gates]
     parts += [Text(f"note: {note}", style="dim") for note in verdict.notes]
@@ -500,7 +526,7 @@ def _compared(found: ReleaseVerdict) -> list[RenderableType]:
     gains = {t.metric: t.difference for t in _tests(evidence) if not t.column}
     before = evidence.champion.metrics if evidence.champion else {}
     for name, estimate in evidence.evaluation.metrics.items():
-        gain = _gain(gains[name]) if name in gains else "–"
+        gain = gained(gains[name]) if name in gains else "–"
         made.add_row(Text(name), _bracketed(before.get(name)), _bracketed(estimate), Text(gain))
     return [made]
 
@@ -508,7 +534,7 @@ def _compared(found: ReleaseVerdict) -> list[RenderableType]:
 def _bracketed(estimate: Estimate | None) -> RenderableType:
     from rich.text import Text
 
-    return Text(_estimate(estimate))
+    return Text(estimated(estimate))
 
 
 # Plot

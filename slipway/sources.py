@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from slipway.endpoints import Cluster
+    from slipway.evidence import Evidence
     from slipway.gates import Soak
+    from slipway.release import Release
     from slipway.store import Store
 
 KEYS = "SLIPWAY_EVIDENCE_KEYS"
@@ -105,7 +107,7 @@ class Platform:
         if found is None:
             with self._connected().store() as store:
                 found = store.get("evidence", digest)
-            _remember(self._cache / digest.removeprefix("sha256:"), found)
+            paths.write(self._cache / digest.removeprefix("sha256:"), found)
         return found
 
     def keys(self, *, fresh: bool = False) -> Keys:
@@ -118,7 +120,7 @@ class Platform:
 
         pem = self._connected().config("pipelines", "evidence-keys").get("public.pem", "")
         found = attestation.load_keys(pem, "ConfigMap pipelines/evidence-keys")
-        _remember(file, pem.encode())
+        paths.write(file, pem.encode())
         return found
 
     def bento(self, digest: Digest) -> None:
@@ -127,7 +129,7 @@ class Platform:
             return
         with self._connected().store() as store:
             store.verify("bentos", digest)
-        _remember(seen, b"")
+        paths.write(seen, b"")
 
     def soak(self, environment: str, model: str, bento: Digest) -> Soak:
         from slipway import soak
@@ -139,6 +141,25 @@ class Platform:
         if self._cluster is None:
             self._cluster = self._connect()
         return self._cluster
+
+
+def verified(source: Source, pins: Release, environment: str) -> Evidence:
+    """The verified evidence about a release there.
+
+    Raises:
+        SlipwayError: it is not to be had, not signed by a known key, or about another release.
+    """
+    from slipway import attestation
+
+    digest = pins.evidence.digest
+    envelope = source.get(digest)
+    try:
+        found = attestation.verify(envelope, source.keys(), digest)
+    except attestation.Unverified:
+        # Keys are rotated; the ones remembered may be older than the signature.
+        found = attestation.verify(envelope, source.keys(fresh=True), digest)
+    attestation.check_about(found, pins, environment)
+    return found
 
 
 def read_keys(file: Path) -> Keys:
@@ -163,10 +184,3 @@ def _file(folder: Path, digest: Digest) -> bytes | None:
                 )
             return data
     return None
-
-
-def _remember(file: Path, data: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(file)

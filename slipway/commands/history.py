@@ -9,11 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from slipway import paths, publish, release
-from slipway.check import default_base
+from slipway import paths, release
+from slipway.check import default_base, newest_main
 from slipway.commands import Environment, Model, Output, say, short, show, show_json
 from slipway.endpoints import Cluster
-from slipway.errors import SlipwayError
 from slipway.history import Entry, entries
 from slipway.repository import Repository
 
@@ -44,14 +43,10 @@ def command(
 
 def _main(repository: Repository) -> str:
     """The forge's main where there is a platform, else what this clone has of it."""
-    try:
-        with Cluster.connect().forge() as forge:
-            return publish.fetched(forge.remote, repository.path)
-    except SlipwayError as error:
-        found = default_base(repository)
-        first = str(error).partition("\n")[0]
-        say(f"as {found} of this clone has it, not the forge: {first}")
-        return found
+    found, why = newest_main(repository, Cluster.connect)
+    if why:
+        say(why)
+    return found
 
 
 def table(found: list[Entry]) -> Table:

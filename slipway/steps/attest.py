@@ -6,13 +6,21 @@ can be verified here, and writes down whose word the rest is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from slipway import attestation, comparison, digests, evidence, gates, interface, paths, store
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
-from slipway.evidence import Dependencies, Evaluation, Evidence, PolicyPin, Serving
+from slipway.evidence import (
+    Comparison,
+    Dependencies,
+    Evaluation,
+    Evidence,
+    PolicyPin,
+    Serving,
+)
 from slipway.gates import Policy
 from slipway.release import Bento
 from slipway.steps import predictions, tracking
@@ -109,31 +117,8 @@ def write(
     offered = interface.read(content, store.uri("bentos", bento.digest))
     compared, against = None, None
     if champion:
-        theirs, before = champion.evidence.evaluation, champion.release.bento.digest
-        table = predictions.get(objects, champion_predictions, challenger.task)
-        compared = comparison.compare(
-            challenger,
-            predictions.get(objects, challenger.predictions, challenger.task),
-            theirs,
-            table,
-            policy.evidence,
-            signature=interface.changes(
-                interface.read(objects.get("bentos", before), store.uri("bentos", before)), offered
-            ),
-            drift=comparison.drift(objects, challenger.data, theirs.data),
-            locks=(dependencies, champion.evidence.dependencies),
-        )
-        answered = predictions.scores(table, challenger.task)
-        against = evidence.Champion(
-            version=champion.release.version,
-            bento=before,
-            evidence=champion.release.evidence.digest,
-            commit=theirs.code,
-            data=theirs.data.digest,
-            predictions=champion_predictions,
-            metrics=comparison.metrics(answered, policy.evidence),
-            parameters=theirs.parameters,
-            **comparison.curves(answered, table["period"].to_numpy()),
+        compared, against = compare(
+            objects, policy, challenger, offered, dependencies, champion, champion_predictions
         )
     return Evidence(
         created=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -146,6 +131,48 @@ def write(
         champion=against,
         comparison=compared,
     )
+
+
+def compare(
+    objects: Store,
+    policy: Policy,
+    challenger: Evaluation,
+    offered: Mapping[str, interface.Field],
+    dependencies: Dependencies,
+    champion: Champion,
+    champion_predictions: Digest,
+) -> tuple[Comparison, evidence.Champion]:
+    """The comparison with the champion, and what it answers on the challenger's holdout.
+
+    `offered`: what the challenger's callers send and get. Raises as `write` does.
+    """
+    theirs, before = champion.evidence.evaluation, champion.release.bento.digest
+    table = predictions.get(objects, champion_predictions, challenger.task)
+    compared = comparison.compare(
+        challenger,
+        predictions.get(objects, challenger.predictions, challenger.task),
+        theirs,
+        table,
+        policy.evidence,
+        signature=interface.changes(
+            interface.read(objects.get("bentos", before), store.uri("bentos", before)), offered
+        ),
+        drift=comparison.drift(objects, challenger.data, theirs.data),
+        locks=(dependencies, champion.evidence.dependencies),
+    )
+    answered = predictions.scores(table, challenger.task)
+    against = evidence.Champion(
+        version=champion.release.version,
+        bento=before,
+        evidence=champion.release.evidence.digest,
+        commit=theirs.code,
+        data=theirs.data.digest,
+        predictions=champion_predictions,
+        metrics=comparison.metrics(answered, policy.evidence),
+        parameters=theirs.parameters,
+        **comparison.curves(answered, table["period"].to_numpy()),
+    )
+    return compared, against
 
 
 def check_bento(content: bytes, bento: Bento, evaluation: Evaluation) -> None:

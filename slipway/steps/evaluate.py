@@ -13,12 +13,13 @@ from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Column, Data, Evaluation, Holdout, Signature, Slice, Validation
 from slipway.steps import dataset, predictions, tracking
-from slipway.steps.train import known
+from slipway.steps.train import examples, known
 from slipway.store import Store, uri
 from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.models import ModelSignature
 
     from slipway.bento import Array
     from slipway.statistics import Scores
@@ -33,11 +34,43 @@ def run(
     folder: Folder, data: Digest, commit: str, model_digest: Digest, run: str, validation: Digest
 ) -> dict[str, str]:
     """Outputs `evaluation`, a digest in bucket evidence; metrics also go to the MLflow run."""
-    config, training, store = folder.config, folder.training(), Store()
+    store = Store()
     checked = store.get("evidence", validation)
     report = evidence.loads(Validation, checked, uri("evidence", validation))
+    evaluation = evaluated(
+        folder,
+        store,
+        data=data,
+        commit=commit,
+        model_digest=model_digest,
+        run=run,
+        validation=report,
+        signature=signature(run),
+    )
+    _report(evaluation)
+    _log(run, evaluation)
+    return {"evaluation": store.put("evidence", evidence.dumps(evaluation))}
+
+
+def evaluated(
+    folder: Folder,
+    store: Store,
+    *,
+    data: Digest,
+    commit: str,
+    model_digest: Digest,
+    run: str,
+    validation: Validation,
+    signature: Signature,
+) -> Evaluation:
+    """What the model's files answer on the holdout, which goes to the store, and what it is worth.
+
+    Raises:
+        BadInput: nothing can be told from such a holdout.
+    """
+    config, training = folder.config, folder.training()
     manifest = dataset.manifest(store, data)
-    x, y, _ = known(training, dataset.read(store, manifest, config.split.train), config.task)
+    x, y = examples(folder, store, data)
     names = config.split.holdout
     rows = dataset.read(store, manifest, names)
     sizes = {part.name: part.rows for part in manifest.partitions}
@@ -62,7 +95,7 @@ def run(
         count=RESAMPLES,
         confidence=CONFIDENCE,
     )
-    evaluation = Evaluation(
+    return Evaluation(
         model=config.name,
         task=config.task,
         model_digest=model_digest,
@@ -90,15 +123,12 @@ def run(
         },
         gain=gain,
         calibration_chance=found.chance(),
-        validation=report,
-        signature=signature(run),
+        validation=validation,
+        signature=signature,
         slice_columns=config.slices,
         decision_threshold=config.decision_threshold if config.task == "classification" else None,
         **by_part(found, table, config.decision_threshold),
     )
-    _report(evaluation)
-    _log(run, evaluation)
-    return {"evaluation": store.put("evidence", evidence.dumps(evaluation))}
 
 
 def holdout_digest(
@@ -166,6 +196,11 @@ def signature(run: str) -> Signature:
             f"MLflow's run {run} has no model with a signature",
             fix="run the train step again, which logs one",
         )
+    return described(found)
+
+
+def described(found: ModelSignature) -> Signature:
+    """MLflow's signature as evidence has it."""
     inputs, outputs = _columns(found.inputs), _columns(found.outputs)
     listed = [[c.model_dump() for c in side] for side in (inputs, outputs)]
     return Signature(digest=digests.of_json(listed), inputs=inputs, outputs=outputs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from slipway import contract
 from slipway.bento import Folder
 from slipway.steps.dataset import Manifest, Partition, decode, encode
@@ -10,10 +12,20 @@ from slipway.store import Store
 
 def run(folder: Folder) -> dict[str, str]:
     """Outputs `data`, the manifest's digest. A partition that is in the store is not sent again."""
+    store, partitions = Store(), list[Partition]()
+    for part in parts(folder, store):
+        partitions.append(part)
+        print(f"{part.name}  {part.rows:>7,} rows  {part.size:>9,} bytes  {part.digest}")
+    manifest = Manifest(model=folder.config.name, partitions=partitions)
+    print(f"{manifest.rows:,} rows in {len(partitions)} partitions")
+    return {"data": store.put_json("data", manifest.model_dump(mode="json"))}
+
+
+def parts(folder: Folder, store: Store) -> Iterator[Partition]:
+    """Each partition of the source, as soon as it is in the store."""
     import pyarrow as pa
 
-    store, training = Store(), folder.training()
-    partitions: list[Partition] = []
+    training = folder.training()
     for name, rows in contract.ingest(training):
         try:
             data = encode(rows)
@@ -21,8 +33,4 @@ def run(folder: Folder) -> dict[str, str]:
             raise contract.not_stored(training, name, error) from None
         contract.stored(training, name, rows, decode(data))
         digest = store.put("data", data)
-        partitions.append(Partition(name=name, digest=digest, rows=len(rows), size=len(data)))
-        print(f"{name}  {len(rows):>7,} rows  {len(data):>9,} bytes  {digest}")
-    manifest = Manifest(model=folder.config.name, partitions=partitions)
-    print(f"{manifest.rows:,} rows in {len(partitions)} partitions")
-    return {"data": store.put_json("data", manifest.model_dump(mode="json"))}
+        yield Partition(name=name, digest=digest, rows=len(rows), size=len(data))

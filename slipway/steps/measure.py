@@ -65,10 +65,7 @@ def measure(
             otherwise than was evaluated.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        for name, content in store.untar(bundle).items():
-            file = Path(scratch, "bento", name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        unpack(bundle, Path(scratch, "bento"))
         with _serve(Path(scratch)) as (process, port, start), _client(port) as post:
             took = _ask(post, example, scratch)
             memory = _resident(process.pid)
@@ -83,6 +80,14 @@ def measure(
         bento_bytes=len(bundle),
         compared=len(questions),
     )
+
+
+def unpack(bundle: bytes, folder: Path) -> None:
+    """Writes the files of a bento tar."""
+    for name, content in store.untar(bundle).items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
 
 def compare(post: Post, questions: Sequence[Question], tolerance: float) -> None:
@@ -126,7 +131,7 @@ def _serve(scratch: Path) -> Generator[tuple[subprocess.Popen[bytes], int, float
             command, env=environment, cwd=scratch, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        while not _ready(port):
+        while not is_ready(port):
             waited = time.monotonic() - began
             if process.poll() is not None or waited > START_SECONDS:
                 raise serving_only.missing(_tail(scratch)) or SlipwayError(
@@ -145,7 +150,8 @@ def _serve(scratch: Path) -> Generator[tuple[subprocess.Popen[bytes], int, float
             process.wait()
 
 
-def _ready(port: int) -> bool:
+def is_ready(port: int) -> bool:
+    """Whether a bento on this machine is ready to answer."""
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
             connection.request("GET", "/readyz")

@@ -21,7 +21,7 @@ from slipway import contract, dependencies, digests, evidence, store
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
-from slipway.evidence import Dependencies, Evaluation
+from slipway.evidence import Dependencies, Evaluation, Serving
 from slipway.steps import dataset, measure, predictions, serving_only, tracking
 from slipway.steps.measure import Question
 from slipway.store import Store
@@ -55,18 +55,12 @@ def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
         )
     mlflow.set_model_version_tag(name, str(version), tracking.BENTO, digest)
     print(f"bento of {len(bundle):,} bytes at {store.uri('bentos', digest)}")
-    asked = questions(folder, objects, found)
-    served = measure.measure(
-        bundle,
-        (folder.path / "example.json").read_bytes(),
-        asked,
-        TOLERANCE * max(1, found.holdout.deviation),
-    )
+    served = measured(folder, objects, found, bundle)
     print(
         f"ready in {served.start_seconds:.1f} s, p50 {served.latency_p50_ms:.1f} ms, "
         f"p99 {served.latency_p99_ms:.1f} ms, {served.memory_mib:.0f} MiB"
     )
-    if asked:
+    if served.compared:
         print(f"{served.compared} answers are those that were evaluated")
     else:
         print("answers not compared with those evaluated: training.py has no requests()")
@@ -79,6 +73,16 @@ def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
         "dependencies": objects.put("evidence", evidence.dumps(locked)),
         "version": str(version),
     }
+
+
+def measured(folder: Folder, objects: Store, found: Evaluation, bundle: bytes) -> Serving:
+    """What the bento costs to run, once its answers are found to be those evaluated."""
+    return measure.measure(
+        bundle,
+        (folder.path / "example.json").read_bytes(),
+        questions(folder, objects, found),
+        TOLERANCE * max(1, found.holdout.deviation),
+    )
 
 
 def questions(folder: Folder, objects: Store, found: Evaluation) -> list[Question]:

@@ -5,21 +5,16 @@ It asks MLflow nothing and registers nothing: what it makes is not another versi
 
 from __future__ import annotations
 
-from slipway import contract
 from slipway.bento import Folder
 from slipway.digests import Digest
-from slipway.steps import dataset, package
-from slipway.steps.train import known
+from slipway.steps import package, train
 from slipway.store import Store
 
 
 def run(folder: Folder, data: Digest) -> dict[str, str]:
     """Outputs `code`, `model-digest` and `bento`: digests, the latter two in bucket bentos."""
-    objects, config, training = Store(), folder.config, folder.training()
-    manifest = dataset.manifest(objects, data)
-    x, y, _ = known(training, dataset.read(objects, manifest, config.split.train), config.task)
-    estimator = contract.fit(training, config.task, x, y, config.parameters)
-    files = contract.export(training, estimator)
+    objects = Store()
+    _, files = train.fitted(folder, *train.examples(folder, objects, data))
     return {
         "code": folder.code(),
         "model-digest": objects.put_files("bentos", files),

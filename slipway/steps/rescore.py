@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,19 @@ def run(model: str, environment: str, evaluation: Digest) -> dict[str, str]:
     return {"champion": found.release.evidence.digest, "champion-predictions": answers}
 
 
-def predicted(objects: Store, champion: Evidence, evaluation: Digest) -> Digest:
+# A model and a commit to the files of its bento folder there.
+CodeAt = Callable[[str, str], dict[str, bytes]]
+
+
+def from_forge(model: str, commit: str) -> dict[str, bytes]:
+    """The bento folder at a commit, by the forge of the environment's variables."""
+    with from_environment() as forge:
+        return source(forge.archive(commit), model, commit)
+
+
+def predicted(
+    objects: Store, champion: Evidence, evaluation: Digest, code_at: CodeAt = from_forge
+) -> Digest:
     """The champion's predictions for the rows that an evaluation is of."""
     ours = evidence.loads(
         Evaluation, objects.get("evidence", evaluation), store.uri("evidence", evaluation)
@@ -82,9 +94,7 @@ def predicted(objects: Store, champion: Evidence, evaluation: Digest) -> Digest:
     rows = dataset.read(objects, manifest, ours.holdout.partitions).iloc[table["row"]]
     bento = store.untar(objects.get("bentos", champion.bento.digest))
     files = {n.removeprefix(MODEL): data for n, data in bento.items() if n.startswith(MODEL)}
-    with from_environment() as forge:
-        code = source(forge.archive(theirs.code), model, theirs.code)
-    found = predict(code, files, model, rows, ours.task)
+    found = predict(code_at(model, theirs.code), files, model, rows, ours.task)
     print(f"the champion's code of {theirs.code[:12]} answered for {len(found):,} rows")
     return predictions.put(objects, table.assign(prediction=found))
 

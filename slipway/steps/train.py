@@ -16,6 +16,7 @@ from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.models import ModelSignature
 
     from slipway.bento import Array
 
@@ -44,14 +45,27 @@ def known(
     return contract.features(training, rows).loc[mask], target[mask], mask
 
 
+def examples(folder: Folder, store: Store, data: Digest) -> tuple[pd.DataFrame, Array]:
+    """What the model learns from: features and outcomes of the split's partitions."""
+    manifest = dataset.manifest(store, data)
+    rows = dataset.read(store, manifest, folder.config.split.train)
+    x, y, _ = known(folder.training(), rows, folder.config.task)
+    return x, y
+
+
+def fitted(folder: Folder, x: pd.DataFrame, y: Array) -> tuple[Any, dict[str, bytes]]:
+    """The model that has learned from these, and its exported files."""
+    config, training = folder.config, folder.training()
+    estimator = contract.fit(training, config.task, x, y, config.parameters)
+    return estimator, contract.export(training, estimator)
+
+
 def _train(
     folder: Folder, store: Store, mlflow: Any, data: Digest, commit: str, inputs: Digest
 ) -> tuple[Digest, str, str]:
-    config, training = folder.config, folder.training()
-    manifest = dataset.manifest(store, data)
-    x, y, _ = known(training, dataset.read(store, manifest, config.split.train), config.task)
-    estimator = contract.fit(training, config.task, x, y, config.parameters)
-    files = contract.export(training, estimator)
+    config, manifest = folder.config, dataset.manifest(store, data)
+    x, y = examples(folder, store, data)
+    estimator, files = fitted(folder, x, y)
     model = store.put_files("bentos", files)
 
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -99,11 +113,10 @@ def _train(
 def _log_model(run_id: str, task: TaskName, estimator: Any, x: pd.DataFrame) -> str:
     """Logs the scikit-learn model, with its signature, to the run; returns its id.
 
-    It answers there as it is asked here. An input is optional that is missing in some row of `x`.
+    It answers there as it is asked here.
     """
     import mlflow
     from mlflow import sklearn as flavor
-    from mlflow.models import infer_signature
 
     wanted = ("scikit-learn", "pandas", "numpy", "cloudpickle")
     pins = [
@@ -111,14 +124,20 @@ def _log_model(run_id: str, task: TaskName, estimator: Any, x: pd.DataFrame) -> 
         for line in LOCK.read_text().splitlines()
         if line.split("==")[0] in wanted
     ]
-    answer = contract.answering(task)
     with mlflow.start_run(run_id=run_id):
         info = flavor.log_model(
             estimator,
             name="model",
-            signature=infer_signature(x, getattr(estimator, answer)(x.head(5))),
-            pyfunc_predict_fn=answer,
+            signature=signature(task, estimator, x),
+            pyfunc_predict_fn=contract.answering(task),
             pip_requirements=pins,  # or MLflow loads the model in a subprocess to find out
             serialization_format="cloudpickle",
         )
     return str(info.model_id)
+
+
+def signature(task: TaskName, estimator: Any, x: pd.DataFrame) -> ModelSignature:
+    """What the model takes and gives. An input is optional that is missing in some row of `x`."""
+    from mlflow.models import infer_signature
+
+    return infer_signature(x, getattr(estimator, contract.answering(task))(x.head(5)))

@@ -27,7 +27,15 @@ class InvalidData(SlipwayError):
 
 def run(folder: Folder, data: Digest) -> dict[str, str]:
     """Outputs `data` again, the digest that was found valid, and `validation`, what was checked."""
-    store, training = Store(), folder.training()
+    store = Store()
+    report = checked(folder, store, data)
+    print(f"{report.rows:,} rows of {report.columns} columns valid")
+    return {"data": data, "validation": store.put("evidence", evidence.dumps(report))}
+
+
+def checked(folder: Folder, store: Store, data: Digest) -> evidence.Validation:
+    """What was checked of the data and held; `InvalidData` where something did not."""
+    training = folder.training()
     manifest = dataset.manifest(store, data)
     names = [partition.name for partition in manifest.partitions]
     rows = dataset.read(store, manifest, names)
@@ -44,11 +52,9 @@ def run(folder: Folder, data: Digest) -> dict[str, str]:
             fix=f"correct the source, or {folder.path.name}/schema.py and model.yaml where the "
             "data is right and they are not",
         )
-    print(f"{len(rows):,} rows of {len(rows.columns)} columns valid")
-    report = evidence.Validation(
+    return evidence.Validation(
         rows=len(rows), columns=len(rows.columns), checks=checks(training.SCHEMA, limits)
     )
-    return {"data": data, "validation": store.put("evidence", evidence.dumps(report))}
 
 
 Violation = tuple[str, str, str, str]

@@ -1,6 +1,6 @@
 """Serves a bento in this one process; Kubernetes is the supervisor already.
 
-Usage: serve.py FOLDER PORT GRACE_SECONDS
+Usage: serve.py FOLDER PORT GRACE_SECONDS, on all interfaces or on the one that SLIPWAY_HOST names.
 
 `bentoml serve` is a second process, which imports everything before the one that answers may begin
 to: twice the time to the first prediction, and its memory as long as the replica lives. A bento
@@ -36,12 +36,13 @@ def needs_supervisor(folder):
 
 def main(folder, port, grace):
     grace = f"--timeout-graceful-shutdown={grace}"
+    host = os.environ.get("SLIPWAY_HOST", "0.0.0.0")  # noqa: S104
     if why := needs_supervisor(Path(folder)):
         print(f"served with a supervisor: the bento has {why}", flush=True)
-        command = ["bentoml", "serve", folder, "--host=0.0.0.0", f"--port={port}", grace]
+        command = ["bentoml", "serve", folder, f"--host={host}", f"--port={port}", grace]
         os.execvp(command[0], command)  # noqa: S606
     # Bound first: a port that is taken is said at once.
-    listener = socket.create_server(("0.0.0.0", int(port)), backlog=2048)  # noqa: S104
+    listener = socket.create_server((host, int(port)), backlog=2048)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="prometheus-")
     # The process that `bentoml serve` would start, as it would.
     from _bentoml_impl.worker.service import main as worker

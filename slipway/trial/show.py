@@ -1,0 +1,218 @@
+"""A try as people read it: on a terminal, or pasted as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from slipway import report
+from slipway.evidence import Test
+from slipway.report import code, estimated, gained, plain, sliced, tested, then, worse
+from slipway.tasks import LARGER_IS_BETTER, TASKS
+from slipway.trial.document import Trial
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+
+def text(trial: Trial) -> RenderableType:
+    """The try for a terminal: what it is, metrics, slices, fairness, what it costs, every gate."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [Text(line) for line in _lines(trial)]
+    parts += [Text(), _table(_metrics(trial), heading=True)]
+    parts += [Text(f"{line}.", style="dim") for line in _below(trial)]
+    if rows := _slices(trial):
+        parts += [Text(), _table(rows, heading=True)]
+    if trial.evaluation.fairness:
+        parts += [Text(), _table(_fairness(trial), heading=True)]
+    if trial.serving:
+        parts += [Text(), Text(f"served: {report.served(trial.serving)}")]
+    if trial.findings:
+        parts += [Text(), _gates(trial)]
+    parts += [Text(f"note: {note}", style="dim") for note in trial.notes]
+    parts += [Text(), Text(trial.headline, style="bold")]
+    return Group(*parts)
+
+
+def markdown(trial: Trial) -> str:
+    """The same for a pull request or an issue."""
+    head, *rows = _metrics(trial)
+    parts = [
+        f"## {plain(trial.headline)}",
+        "\n".join(f"- {plain(line)}" for line in _lines(trial)),
+        "\n".join([_row(head), "|---" * len(head) + "|", *map(_row, rows)]),
+        " ".join(f"{plain(line)}." for line in _below(trial)),
+        report.slices(_tests(trial), trial.evaluation),
+        report.fairness(trial.evaluation),
+        f"**Served on this machine**: {report.served(trial.serving)}" if trial.serving else "",
+        _gate_table(trial),
+        *(f"> {plain(note)}" for note in trial.notes),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def history(trials: Sequence[Trial]) -> Table:
+    """Tries, a line each."""
+    lead = TASKS[trials[0].evaluation.task].lead
+    head = ("WHEN", "BENTO", lead.upper(), "LEARNED FROM", "PARAMETERS OTHER THAN MODEL.YAML'S")
+    rows = [
+        (
+            trial.created,
+            report.short(trial.bento.digest),
+            estimated(trial.evaluation.metrics.get(lead)),
+            trial.part or "all rows",
+            _settings(trial),
+        )
+        for trial in trials
+    ]
+    return _table([head, *rows], heading=True)
+
+
+def _settings(trial: Trial) -> str:
+    return ", ".join(f"{name} {value}" for name, value in trial.overridden.items())
+
+
+def _lines(trial: Trial) -> Iterator[str]:
+    """What was tried, and beside what."""
+    dirty = ", with changes that no commit has" if trial.changed else ""
+    yield f"{trial.model} at {trial.evaluation.code[:12]}{dirty}"
+    if trial.overridden:
+        yield f"instead of model.yaml's: {_settings(trial)}"
+    if trial.part:
+        yield f"learned from {trial.part} alone"
+    same = ""
+    if trial.champion:
+        version = f"version {trial.champion.version}, which {trial.environment} serves"
+        same = f", the same as {version}" if trial.is_champion else f", another than {version}"
+    yield f"bento {trial.bento.digest}{same}"
+    if trial.libraries:
+        yield f"the platform may make another of it: here {trial.libraries}"
+    else:
+        yield "the platform's libraries are those here: it makes the same bento of this"
+    if trial.champion is None:
+        yield f"champion: {trial.champion_unknown or f'{trial.environment} serves none'}"
+
+
+def _tests(trial: Trial) -> list[Test]:
+    """Those against the champion, or else against the last try."""
+    if trial.comparison:
+        return trial.comparison.tests
+    return trial.before.tests if trial.before else []
+
+
+def _metrics(trial: Trial) -> list[tuple[str, ...]]:
+    """A heading, and a row a metric."""
+    champion, before = trial.champion, trial.before
+    head = ["metric"]
+    head += [f"champion ({champion.version})"] if champion else []
+    head += ["last try"] if before else []
+    head += ["this try"]
+    tests = [t for t in _tests(trial) if not t.column]
+    head += ["gain", "test"] if tests else []
+    rows: list[tuple[str, ...]] = [tuple(head)]
+    for name, estimate in trial.evaluation.metrics.items():
+        mine = [t for t in tests if t.metric == name]
+        row = [f"{name} ({'more' if name in LARGER_IS_BETTER else 'less'} is better)"]
+        row += [estimated(champion.metrics.get(name))] if champion else []
+        row += [estimated(before.metrics.get(name))] if before else []
+        row += [estimated(estimate)]
+        if tests:
+            row += [gained(mine[0].difference) if mine else "–"]
+            row += ["; ".join(tested(t) for t in mine) or "–"]
+        rows.append(tuple(row))
+    return rows
+
+
+def _below(trial: Trial) -> Iterator[str]:
+    """What the metrics are of."""
+    gains = ", ".join(
+        f"{name} {e.value:.1%} [{e.low:.1%}, {e.high:.1%}]"
+        for name, e in trial.evaluation.gain.items()
+    )
+    yield f"Skill over {gains}"
+    yield report.judged_on(trial.evaluation)
+    before = trial.before
+    if before:
+        whole = f", which learned from {before.part}" if before.part else ""
+        same = "; it made this very bento" if before.bento == trial.bento.digest else ""
+        yield f"The last try is of {before.created}{whole}{same}"
+        changed = report.changed(before.parameters, trial.evaluation.parameters)
+        if changed:
+            yield "Since then " + ", ".join(f"{d.what} {d.before} → {d.after}" for d in changed)
+    if trial.champion:
+        changed = report.changed(trial.champion.parameters, trial.evaluation.parameters)
+        if changed:
+            said = ", ".join(f"{d.what} {d.before} → {d.after}" for d in changed)
+            yield f"Against the champion {said}"
+
+
+def _slices(trial: Trial) -> list[tuple[str, ...]]:
+    lost = worse(_tests(trial))
+    if not lost:
+        return []
+    beside = "the champion" if trial.comparison else "the last try"
+    head = (f"slices worse than {beside}: {len(lost)}", "rows", f"gain in {lost[0].metric}", "test")
+    return [
+        head,
+        *(
+            (sliced(t), f"{t.rows:,}", gained(t.difference), tested(t))
+            for t in lost[: report.SHOWN_SLICES]
+        ),
+    ]
+
+
+def _fairness(trial: Trial) -> list[tuple[str, ...]]:
+    found = trial.evaluation.fairness
+    names = list(found[0].differences)
+    head = ("fairness between", *(name.replace("_", " ") for name in names), "worst group")
+    return [
+        head,
+        *(
+            (f.column, *(f"{f.differences[name]:.3f}" for name in names), f.worst_group)
+            for f in found
+        ),
+    ]
+
+
+def _table(rows: Iterable[Sequence[str]], *, heading: bool = False) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    first, *others = rows
+    made = Table(box=None, pad_edge=False, show_header=heading)
+    for name in first:
+        made.add_column(Text(name))
+    for row in others if heading else [first, *others]:
+        made.add_row(*map(Text, row))
+    return made
+
+
+def _gates(trial: Trial) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, show_header=False, pad_edge=False)
+    for f in trial.findings:
+        style = {"fail": "red", "waived": "yellow", "pass": ""}.get(f.state, "dim")
+        said = f"{f.message}\n→ {f.fix}" if f.fix else f.message
+        said = f"not known here: {said}" if f.state == "unknown" else said
+        made.add_row(report.MARKS[f.state], Text(f.rule), Text(said, style=style))
+    return made
+
+
+def _gate_table(trial: Trial) -> str:
+    if not trial.findings:
+        return ""
+    rows = [
+        f"| {report.MARKS[f.state]} | {plain(f.rule)} "
+        f"| {'not known here: ' if f.state == 'unknown' else ''}{plain(f.message)}{then(f.fix)} |"
+        for f in trial.findings
+    ]
+    return "\n".join([f"| | gate of {code(trial.environment)} | finding |", "|---|---|---|", *rows])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(plain, cells))} |"
