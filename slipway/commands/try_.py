@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -19,6 +20,14 @@ from slipway.trial import history, libraries
 
 if TYPE_CHECKING:
     from slipway.trial.document import Step
+
+# Before the libraries load. As many threads as a step has on the platform: others may come to
+# another model. And nobody is told what is tried here.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
 
 
 def command(
@@ -66,8 +75,9 @@ def command(
     if past:
         _history(model, output)
         return
-    # All that follows needs them.
     libraries.check()
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from slipway import bento
     from slipway.trial import run as runs
     from slipway.trial import show as shown

@@ -56,8 +56,7 @@ class Trial(Strict):
     created: Instant
     model: ModelName
     environment: Environment
-    changed: bool = Field(description="whether the folder has what no commit has")
-    code: Digest
+    changed: bool = Field(description="whether there is more than that commit has")
     libraries: str = Field(
         description="how this machine's differ from the images'; empty: in no way"
     )

@@ -34,8 +34,12 @@ class Local(Store):
         return digest
 
     def has(self, bucket: Bucket, digest: Digest) -> bool:
-        """Whether the object is here: the platform's store is not asked."""
-        return self._file(bucket, digest).is_file()
+        if self._file(bucket, digest).is_file():
+            return True
+        if self._upstream is None:
+            return False
+        with self._upstream() as store:
+            return store.has(bucket, digest)
 
     def get(self, bucket: Bucket, digest: Digest) -> bytes:
         file = self._file(bucket, digest)

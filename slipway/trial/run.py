@@ -13,13 +13,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slipway import comparison, digests, evidence, gates, interface, paths, release, store
+from slipway import (
+    comparison,
+    dependencies,
+    digests,
+    evidence,
+    gates,
+    interface,
+    paths,
+    store,
+)
 from slipway.bento import Folder, Parameter
+from slipway.endpoints import ClusterError
 from slipway.errors import SlipwayError
 from slipway.evidence import Champion as Judged
-from slipway.evidence import Comparison, Dependencies, Evaluation, Evidence, PolicyPin, Serving
+from slipway.evidence import Comparison, Dependencies, Evaluation, Serving
 from slipway.evidence import Signature as Described
-from slipway.gates import Finding, NotKnown, Policy, Subject
+from slipway.gates import Finding, Policy
 from slipway.release import Bento
 from slipway.steps import (
     attest,
@@ -28,7 +38,6 @@ from slipway.steps import (
     ingest,
     package,
     predictions,
-    propose,
     rescore,
     train,
     validate,
@@ -38,6 +47,7 @@ from slipway.store import StoreError
 from slipway.trial import champion, libraries, memory
 from slipway.trial.blame import blaming
 from slipway.trial.document import Before, Step, Trial
+from slipway.trial.judge import NO_RUN, Against, judge
 from slipway.trial.memory import Memory
 from slipway.trial.objects import Local
 from slipway.trial.wish import Wish
@@ -47,25 +57,7 @@ if TYPE_CHECKING:
     from slipway.repository import Repository
     from slipway.sources import Source
 
-# Evidence names the run in MLflow and the image that it would be released with. Here is neither.
-NO_RUN, NO_COMMIT = "0" * 32, "0" * 40
-NO_IMAGE = f"none@sha256:{'0' * 64}"
-# What rules judge by that comes only with a pull request, or with time.
-UNKNOWN = {
-    "evidence": "signed on the platform, about a commit that main has",
-    "fresh": "whether champion and thresholds are still these when it is merged",
-    "approvals": "given on the pull request",
-    "stages": "what the environment before it has by then",
-    "soak": "what the environment before it will have served",
-    "freeze": "depends on when it is merged",
-}
-
-
-class _Unserved:
-    """Stands for what the bento costs to run, of which a rule learns that nobody looked."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotKnown("the bento was not served: --skip-serve")
+NO_COMMIT = "0" * 40
 
 
 @dataclass(frozen=True)
@@ -112,19 +104,24 @@ class Run:
         found = self._evaluate(data, model, signature, validation)
         made, bundle = self._package(model)
         serving = self._serve(made, bundle, found) if self._wish.serve else None
-        locked = self._dependencies
-        ours = self._champion
-        judged, compared, unknown = self._compare(found, made, bundle, locked, ours)
+        against = self._compare(found, made, bundle)
         findings = list[Finding]()
         if not part:
-            findings = self._gates(found, made, serving, locked, ours, judged, compared, unknown)
-        repository = self._around.repository
+            findings = judge(
+                self._policy,
+                against,
+                evaluation=found,
+                bento=made,
+                serving=serving,
+                dependencies=self._dependencies,
+            )
+        if serving:
+            self._notes.append("latency, memory and start are this machine's")
         trial = Trial(
             created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             model=self._folder.config.name,
             environment=self._wish.environment,
-            changed=repository.is_dirty(f"bentos/{self._folder.path.name}"),
-            code=self._folder.code(),
+            changed=self._changed,
             libraries=libraries.others(),
             part=part,
             overridden=self._overridden,
@@ -132,10 +129,10 @@ class Run:
             bento=made,
             evaluation=found,
             serving=serving,
-            champion=judged,
-            champion_unknown=unknown,
-            comparison=compared,
-            before=self._before(found, before, compared),
+            champion=against.champion,
+            champion_unknown=against.unknown,
+            comparison=against.comparison,
+            before=self._before(found, before, against),
             findings=findings,
             notes=self._notes,
         )
@@ -288,18 +285,11 @@ class Run:
         outputs = self._step("serve", inputs, make, lambda o: o["said"])
         return self._read(Serving, outputs["serving"])
 
-    def _compare(
-        self,
-        found: Evaluation,
-        made: Bento,
-        bundle: bytes,
-        locked: Dependencies,
-        ours: champion.Found,
-    ) -> tuple[Judged | None, Comparison | None, str]:
-        """What the champion answers on this holdout, the comparison, and why there is none."""
+    def _compare(self, found: Evaluation, made: Bento, bundle: bytes) -> Against:
+        ours, locked = self._champion, self._dependencies
         against = ours.champion
         if against is None:
-            return None, None, ours.unknown
+            return Against(ours.release, unknown=ours.unknown)
 
         def make() -> dict[str, str]:
             evaluation = self._objects.put("evidence", evidence.dumps(found))
@@ -321,16 +311,18 @@ class Run:
             "policy": self._policy.digest,
             "dependencies": locked.lock,
         }
-        said = f"with version {against.release.version} in {self._wish.environment}"
-        from slipway.endpoints import ClusterError
-
+        version = f"version {against.release.version}"
+        said = f"with {version} in {self._wish.environment}"
         try:
             outputs = self._step("compare", inputs, make, lambda _: said)
         except (StoreError, ClusterError) as error:
             first = str(error).partition("\n")[0]
-            return None, None, f"version {against.release.version} is not to be had here: {first}"
-        judged = self._read(Judged, outputs["champion"])
-        return judged, self._read(Comparison, outputs["comparison"]), ""
+            return Against(ours.release, unknown=f"{version} is not to be had here: {first}")
+        return Against(
+            ours.release,
+            self._read(Judged, outputs["champion"]),
+            self._read(Comparison, outputs["comparison"]),
+        )
 
     # Parts
 
@@ -349,14 +341,21 @@ class Run:
             return NO_COMMIT
 
     @cached_property
+    def _changed(self) -> bool:
+        """Whether the commit lacks something that the bento is made of."""
+        made_of = (f"bentos/{self._folder.path.name}", "bentos/serving", "requirements")
+        try:
+            return any(self._around.repository.is_dirty(folder) for folder in made_of)
+        except SlipwayError:
+            return True
+
+    @cached_property
     def _policy(self) -> Policy:
         read = gates.reader(paths.REPOSITORY)
         return gates.load_policy(read, self._wish.environment, self._folder.config.name)
 
     @cached_property
     def _dependencies(self) -> Dependencies:
-        from slipway import dependencies
-
         return dependencies.collect(SERVING)
 
     @cached_property
@@ -380,64 +379,20 @@ class Run:
         found = self._around.repository.contents(commit, prefix.rstrip("/"))
         return {path.removeprefix(prefix): content for path, content in found.items()}
 
-    def _gates(
-        self,
-        found: Evaluation,
-        made: Bento,
-        serving: Serving | None,
-        locked: Dependencies,
-        ours: champion.Found,
-        judged: Judged | None,
-        compared: Comparison | None,
-        unknown: str,
-    ) -> list[Finding]:
-        policy = self._policy
-        document = Evidence.model_construct(
-            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            environment=self._wish.environment,
-            policy=PolicyPin(environment=self._wish.environment, digest=policy.digest),
-            bento=made,
-            evaluation=found,
-            serving=serving or _Unserved(),
-            dependencies=locked,
-            champion=judged,
-            comparison=compared,
-        )
-        present = ours.release
-        version = present.version + 1 if present else 1
-        proposed = propose.proposal(document, found.predictions, version, NO_IMAGE, present)
-        return gates.evaluate(
-            Subject(
-                environment=self._wish.environment,
-                model=found.model,
-                path=str(release.path(self._wish.environment, found.model)),
-                proposed=proposed.release,
-                champion=present,
-                policy=policy,
-                now=datetime.now(UTC),
-                evidence=document,
-                unknown=UNKNOWN,
-                comparison_unknown=unknown,
-            )
-        )
-
-    def _before(
-        self, found: Evaluation, before: Trial | None, compared: Comparison | None
-    ) -> Before | None:
+    def _before(self, found: Evaluation, before: Trial | None, against: Against) -> Before | None:
         """The last try; with paired tests where no champion is compared with on this holdout."""
         if before is None:
             return None
-        same = before.evaluation.holdout.digest == found.holdout.digest
-        if compared or not same or before.evaluation.task != found.task:
+        last = before.evaluation
+        same = (last.holdout.digest, last.task) == (found.holdout.digest, found.task)
+        if against.comparison or not same or found.predictions == last.predictions:
             return before.as_before()
-        tables = [
-            predictions.get(self._objects, e.predictions, e.task)
-            for e in (found, before.evaluation)
-        ]
-        if found.predictions == before.evaluation.predictions:
+        tables = [predictions.get(self._objects, e.predictions, e.task) for e in (found, last)]
+        try:
+            with self._around.working("compare with the last try"):
+                compared = comparison.compare(
+                    found, tables[0], last, tables[1], self._policy.evidence
+                )
+        except comparison.NotComparable:
             return before.as_before()
-        with self._around.working("compare with the last try"):
-            against = comparison.compare(
-                found, tables[0], before.evaluation, tables[1], self._policy.evidence
-            )
-        return before.as_before().model_copy(update={"tests": against.tests})
+        return before.as_before().model_copy(update={"tests": compared.tests})
