@@ -22,12 +22,12 @@ def text(trial: Trial) -> RenderableType:
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(line) for line in _lines(trial)]
-    parts += [Text(), _table(_metrics(trial), heading=True)]
+    parts += [Text(), _table(_metrics(trial))]
     parts += [Text(f"{line}.", style="dim") for line in _below(trial)]
     if rows := _slices(trial):
-        parts += [Text(), _table(rows, heading=True)]
+        parts += [Text(), _table(rows)]
     if trial.evaluation.fairness:
-        parts += [Text(), _table(_fairness(trial), heading=True)]
+        parts += [Text(), _table(_fairness(trial))]
     if trial.serving:
         parts += [Text(), Text(f"served: {report.served(trial.serving)}")]
     if trial.findings:
@@ -39,7 +39,7 @@ def text(trial: Trial) -> RenderableType:
 
 def markdown(trial: Trial) -> str:
     """The same for a pull request or an issue."""
-    head, *rows = _metrics(trial)
+    head, *rows = _metrics(trial, tests=True)
     parts = [
         f"## {plain(trial.headline)}",
         "\n".join(f"- {plain(line)}" for line in _lines(trial)),
@@ -68,7 +68,7 @@ def history(trials: Sequence[Trial]) -> Table:
         )
         for trial in trials
     ]
-    return _table([head, *rows], heading=True)
+    return _table([head, *rows])
 
 
 def _settings(trial: Trial) -> str:
@@ -89,9 +89,9 @@ def _lines(trial: Trial) -> Iterator[str]:
         same = f", the same as {version}" if trial.is_champion else f", another than {version}"
     yield f"bento {trial.bento.digest}{same}"
     if trial.libraries:
-        yield f"the platform may make another of it: here {trial.libraries}"
-    else:
-        yield "the platform's libraries are those here: it makes the same bento of this"
+        yield f"the platform may make another bento of this: here {trial.libraries}"
+    elif not trial.part:
+        yield "the platform has the libraries that are here, and makes the same bento of this"
     if trial.champion is None:
         yield f"champion: {trial.champion_unknown or f'{trial.environment} serves none'}"
 
@@ -103,24 +103,26 @@ def _tests(trial: Trial) -> list[Test]:
     return trial.before.tests if trial.before else []
 
 
-def _metrics(trial: Trial) -> list[tuple[str, ...]]:
-    """A heading, and a row a metric."""
+def _metrics(trial: Trial, *, tests: bool = False) -> list[tuple[str, ...]]:
+    """A heading, and a row a metric; with `tests` also what they show."""
     champion, before = trial.champion, trial.before
     head = ["metric"]
     head += [f"champion ({champion.version})"] if champion else []
     head += ["last try"] if before else []
     head += ["this try"]
-    tests = [t for t in _tests(trial) if not t.column]
-    head += ["gain", "test"] if tests else []
+    paired = [t for t in _tests(trial) if not t.column]
+    if paired:
+        head += ["gain", "test"] if tests else ["gain"]
     rows: list[tuple[str, ...]] = [tuple(head)]
     for name, estimate in trial.evaluation.metrics.items():
-        mine = [t for t in tests if t.metric == name]
+        mine = [t for t in paired if t.metric == name]
         row = [f"{name} ({'more' if name in LARGER_IS_BETTER else 'less'} is better)"]
         row += [estimated(champion.metrics.get(name))] if champion else []
         row += [estimated(before.metrics.get(name))] if before else []
         row += [estimated(estimate)]
-        if tests:
+        if paired:
             row += [gained(mine[0].difference) if mine else "–"]
+        if paired and tests:
             row += ["; ".join(tested(t) for t in mine) or "–"]
         rows.append(tuple(row))
     return rows
@@ -154,38 +156,33 @@ def _slices(trial: Trial) -> list[tuple[str, ...]]:
     if not lost:
         return []
     beside = "the champion" if trial.comparison else "the last try"
-    head = (f"slices worse than {beside}: {len(lost)}", "rows", f"gain in {lost[0].metric}", "test")
-    return [
-        head,
-        *(
-            (sliced(t), f"{t.rows:,}", gained(t.difference), tested(t))
-            for t in lost[: report.SHOWN_SLICES]
-        ),
-    ]
+    few = lost[: report.SHOWN_SLICES]
+    head = (f"slices worse than {beside}: {len(lost)}", "rows", f"gain in {lost[0].metric}")
+    rows = [(sliced(t), f"{t.rows:,}", gained(t.difference)) for t in few]
+    more = [(f"and {len(lost) - len(few)} more", "", "")] if few != lost else []
+    return [head, *rows, *more]
 
 
 def _fairness(trial: Trial) -> list[tuple[str, ...]]:
     found = trial.evaluation.fairness
     names = list(found[0].differences)
     head = ("fairness between", *(name.replace("_", " ") for name in names), "worst group")
-    return [
-        head,
-        *(
-            (f.column, *(f"{f.differences[name]:.3f}" for name in names), f.worst_group)
-            for f in found
-        ),
+    rows = [
+        (f.column, *(f"{f.differences[name]:.3f}" for name in names), f.worst_group) for f in found
     ]
+    return [head, *rows]
 
 
-def _table(rows: Iterable[Sequence[str]], *, heading: bool = False) -> Table:
+def _table(rows: Iterable[Sequence[str]]) -> Table:
+    """A table under its first row."""
     from rich.table import Table
     from rich.text import Text
 
-    first, *others = rows
-    made = Table(box=None, pad_edge=False, show_header=heading)
-    for name in first:
+    head, *others = rows
+    made = Table(box=None, pad_edge=False)
+    for name in head:
         made.add_column(Text(name))
-    for row in others if heading else [first, *others]:
+    for row in others:
         made.add_row(*map(Text, row))
     return made
 

@@ -43,7 +43,7 @@ def test_only_what_differs_is_done_again(world: World) -> None:
     world.replace("service.py", "probability: float", "probability: float  # of above")
     world.attempt()
     assert world.done == ["package"]
-    world.replace("training.py", "ROWS = 600", "ROWS = 500")
+    world.replace("training.py", "ROWS = 1200", "ROWS = 1100")
     world.attempt()
     assert world.done == ALL
     world.attempt(fresh=True)
@@ -62,12 +62,12 @@ def test_what_ingest_imports_is_ingests(world: World) -> None:
 def test_a_part_claims_no_gate(world: World) -> None:
     whole = world.attempt()
     trial = world.attempt(part=Part(rows=100))
-    assert trial.part == "100 of 1,200 rows"
+    assert trial.part == "100 of 2,400 rows"
     assert trial.findings == []
     assert trial.exit_code == 0
     assert "no gate is claimed" in trial.headline
     assert trial.bento != whole.bento
-    assert world.attempt(part=Part(share=0.1)).part == "120 of 1,200 rows"
+    assert world.attempt(part=Part(share=0.1)).part == "240 of 2,400 rows"
     # More than there is are all.
     assert world.attempt(part=Part(rows=5000)).bento == whole.bento
 
