@@ -9,11 +9,17 @@ import typer
 
 from slipway import images, paths, toolchain
 from slipway.commands import err
+from slipway.trial import history
 
 
 def command(
     everything: Annotated[
-        bool, typer.Option("--all", help="Also present images: the next `make up` rebuilds them.")
+        bool,
+        typer.Option(
+            "--all",
+            help="Also present images, which the next `make up` rebuilds, and all that "
+            "`slipway try` remembers.",
+        ),
     ] = False,
 ) -> None:
     """Free what is not in use: compilers' caches, programs and images of former pins."""
@@ -22,5 +28,7 @@ def command(
     toolchain.drop_build_caches()
     toolchain.drop_former()
     images.clean(everything=everything)
+    if everything:
+        shutil.rmtree(history.folder(), ignore_errors=True)
     freed = shutil.disk_usage(paths.cache()).free - before
     err.print(f"freed {freed / 2**30:.1f} GiB")

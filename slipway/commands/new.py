@@ -19,6 +19,6 @@ def command(
     """Make a bento folder that works as it is: it trains, serves and has tests."""
     for file in scaffold.create(model, template):
         out.print(file.relative_to(paths.REPOSITORY), markup=False, soft_wrap=True)
-    say(f"next: pytest bentos/{model}, then commit and push a branch, and try it:")
+    say(f"next, here: slipway try {model}; then commit and push a branch, and on the platform:")
     say(f"slipway train {model} --commit BRANCH --wait")
     say("once merged it is trained and proposed by itself")

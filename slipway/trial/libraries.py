@@ -12,7 +12,10 @@ from slipway.steps.serving_only import SERVING, TRAINING
 
 # As the images have it, where models are trained, packaged and served.
 PYTHON = "3.11"
-INSTALL = "uv pip sync --require-hashes requirements/all.txt && uv pip install --no-deps -e ."
+INSTALL = (
+    "uv pip sync --require-hashes requirements/all.txt",
+    "uv pip install --no-deps --no-build-isolation --editable .",
+)
 SHOWN = 5
 
 
@@ -25,7 +28,7 @@ def installed() -> dict[str, str]:
 def check() -> None:
     """Raises, with the command that installs them, where a library is missing."""
     if missing := [name for name, version in installed().items() if not version]:
-        raise SlipwayError(f"not installed: {_some(missing)}", fix=INSTALL)
+        raise SlipwayError(f"not installed: {_some(missing)}", fix=" && ".join(INSTALL))
 
 
 def others() -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from slipway import paths
+from slipway import bento, lineage, paths
 from slipway.endpoints import Cluster
+from slipway.forge import Gitea
+from slipway.steps import serving_only
 
-from .conftest import ENV, MODEL, document, until
+from .conftest import ENV, MODEL, document, released, until
 
 REQUESTS = Path(__file__).parent.parent / "fixtures" / "requests"
 
@@ -38,6 +40,25 @@ def test_every_link_of_the_trace_holds() -> None:
     links = document("trace", MODEL, "--env", ENV)
     assert len(links) >= 6
     assert all(link["ok"] for link in links), links
+
+
+@pytest.mark.timeout(600)
+def test_a_try_makes_the_bento_that_is_released(forge: Gitea) -> None:
+    """On this machine, from the working tree, without what the platform has trained."""
+    pins = released(forge, ENV)
+    assert pins
+    commit, same = pins.code.commit, [bento.ENVELOPE, bento.LOCK, serving_only.SERVING]
+    here = {f.relative_to(paths.REPOSITORY).as_posix(): f.read_bytes() for f in same}
+    if lineage.code_at(forge, MODEL, commit) != bento.find(MODEL).code() or any(
+        forge.read(path, commit) != content for path, content in here.items()
+    ):
+        pytest.skip(f"this checkout has other code than {commit[:12]}, which dev runs")
+    tried = document("try", MODEL, "--skip-serve", "--against", ENV)
+    assert tried["bento"]["digest"] == pins.bento.digest
+    assert tried["evaluation"]["data"]["digest"] == pins.data.digest
+    assert tried["champion"]["bento"] == pins.bento.digest
+    known = [f for f in tried["findings"] if f["rule"] in ("non_inferior", "signature")]
+    assert {f["state"] for f in known} == {"pass"}
 
 
 def ask(platform: Cluster, path: str, body: bytes) -> Any:

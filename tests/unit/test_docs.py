@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from slipway import doctor, paths, pulumi, release, scaffold
 from slipway.cli import app
 from slipway.commands import predict
+from slipway.trial import libraries
 
 ROOT = paths.REPOSITORY
 # Commands that a document may tell the reader to type, and what runs each: text of a test of that
@@ -47,6 +48,7 @@ EXECUTED = {
     "slipway trace": ("tests/e2e/test_1_serving.py", 'document("trace"'),
     "slipway train": ("tests/e2e/test_2_gitops.py", 'slipway("train"'),
     "slipway experiments": ("tests/e2e/test_5_gpus.py", 'document("experiments"'),
+    "slipway try": ("tests/unit/trial/test_command.py", '["try", *arguments]'),
     "slipway new": ("tests/e2e/test_2_gitops.py", 'slipway("new"'),
     "slipway push": ("tests/unit/images/test_push.py", 'run("push", '),
     "slipway protect": ("tests/e2e/test_zz_forge.py", 'run("protect")'),
@@ -66,7 +68,7 @@ EXECUTED = {
     "slipway clean": ("tests/unit/test_toolchain.py", '["clean"]'),
 }
 # Programs that a reader has; what is said to them is checked by eye.
-OTHERS = {".", "bentoml", "cd", "git", "kubectl"}
+OTHERS = {".", "bentoml", "cd", "git", "kubectl", "uv"}
 
 
 @cache
@@ -228,6 +230,12 @@ def test_what_the_readme_says_is_needed_is_what_doctor_asks_for() -> None:
         f"{doctor.DISK_TO_BUILD // doctor.GIB} GiB of free disk",
     ):
         assert words in text("README.md").replace("\n", " ")
+
+
+def test_what_a_try_needs_is_installed_as_the_readme_says() -> None:
+    for command in libraries.INSTALL:
+        assert f"\n{command}\n" in text("README.md")
+    assert f"uv venv --python {libraries.PYTHON}\n" in text("README.md")
 
 
 def test_what_the_readme_shows_is_what_is_shown() -> None:

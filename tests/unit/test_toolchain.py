@@ -17,6 +17,7 @@ from slipway import images, paths, toolchain
 from slipway.cli import app
 from slipway.errors import BadInput, SlipwayError
 from slipway.toolchain import Tool
+from slipway.trial import history
 
 FIXTURES = paths.REPOSITORY / "tests" / "fixtures" / "tools"
 GOMOD = """module slipway/toolchain/tool
@@ -401,6 +402,16 @@ def test_clean_drops_former_pins_and_what_was_interrupted(
     assert {str(f) for f in left} == {"images/.lock", f"toolchain/tool/{made.key}/bin/tool"}
     assert not (paths.cache() / "go-build").exists()
     assert not (paths.cache() / "images" / "base" / "key").exists()
+
+
+def test_clean_all_forgets_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "clean", lambda **_: None)
+    tried = history.folder() / "results" / "toy" / "1.json"
+    paths.write(tried, b"{}")
+    assert CliRunner().invoke(app, ["clean"]).exit_code == 0
+    assert tried.exists()
+    assert CliRunner().invoke(app, ["clean", "--all"]).exit_code == 0
+    assert not history.folder().exists()
 
 
 def test_clean_where_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gzip
 import os
@@ -20,9 +21,12 @@ import pytest
 
 from slipway import bento, digests, evidence, interface, paths
 from slipway.bento import Folder
+from slipway.endpoints import Cluster, ClusterError
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Dependencies, Evaluation, Evidence, Serving
 from slipway.release import Bento
+from slipway.repository import Repository
+from slipway.sources import Platform
 from slipway.steps import (
     dataset,
     evaluate,
@@ -39,6 +43,8 @@ from slipway.steps import (
 from slipway.steps.__main__ import TRANSIENT, main
 from slipway.store import Corrupt, Missing, Store, StoreError, tar, untar, uri
 from slipway.tasks import TASKS
+from slipway.trial.run import Run, Surroundings
+from slipway.trial.wish import Wish
 from tests import samples
 from tests.unit.steps.conftest import BUCKETS
 
@@ -451,6 +457,37 @@ def test_a_champion_whose_code_is_gone(
     del forge["slipway/bentos/flight_delay/training.py"]
     with pytest.raises(SlipwayError, match=f"commit {COMMIT} has no bentos/flight_delay"):
         rescore.predicted(store, champion, evaluated)
+
+
+@pytest.mark.slow
+def test_a_try_comes_to_what_the_steps_come_to(
+    folder: Folder,
+    data: str,
+    evaluated: str,
+    packaged: dict[str, str],
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    """Without a store, MLflow or a forge."""
+
+    def connect() -> Cluster:
+        raise ClusterError("no cluster")
+
+    with Repository(paths.REPOSITORY) as repository:
+        around = Surroundings(
+            repository,
+            connect,
+            Platform(connect),
+            tmp_path,
+            lambda _: contextlib.nullcontext(),
+            lambda _: None,
+        )
+        trial, _ = Run(folder, Wish("dev", serve=False), around)()
+    ours = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    assert trial.bento.digest == packaged["bento"]
+    assert trial.evaluation.data.digest == data
+    elsewhere = {"run": ours.run, "code": ours.code}
+    assert trial.evaluation.model_copy(update=elsewhere) == ours
 
 
 @pytest.mark.slow
