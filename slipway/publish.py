@@ -133,9 +133,13 @@ def fetch(remote: Remote, into: Path, *refspecs: str) -> None:
 
 def fetched(remote: Remote, into: Path, branch: str = "main") -> str:
     """The remote's branch, fetched beside the repository's own branches: what it is called here."""
-    here = f"refs/slipway/{branch}"
-    fetch(remote, into, f"+refs/heads/{branch}:{here}")
-    return here
+    fetch(remote, into, f"+refs/heads/{branch}:{here(branch)}")
+    return here(branch)
+
+
+def here(branch: str = "main") -> str:
+    """What the forge's branch is called in a repository that it was fetched into."""
+    return f"refs/slipway/{branch}"
 
 
 def _theirs(remote: Remote, branch: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slipway import release, sources
+from slipway import publish, release, sources
 from slipway.check import newest_main
 from slipway.errors import SlipwayError
 from slipway.steps.champion import Champion
@@ -44,13 +44,16 @@ def find(
     try:
         main, note = newest_main(repository, connect)
         content = repository.read(main, str(path))
+        if note and content is None and repository.has(publish.here()):
+            main, note = publish.here(), "as the forge's main was when it was last fetched here"
+            content = repository.read(main, str(path))
         pins = release.parse(content, path) if content is not None else None
     except SlipwayError as error:
         first = str(error).partition("\n")[0]
         return Found(None, unknown=f"what {environment} serves is not known: {first}")
     if pins is None:
         # What was fetched from a forge is what that had; a branch of one's own may lack releases.
-        known = not note or main.startswith("refs/remotes/")
+        known = not main.startswith("refs/heads/")
         unknown = "" if known else f"whether {environment} serves one is not known"
         return Found(None, unknown=unknown, note=note)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from functools import cache
 
 from slipway import dependencies
 from slipway.digests import Digest, of_json
@@ -19,6 +20,7 @@ INSTALL = (
 SHOWN = 5
 
 
+@cache
 def installed() -> dict[str, str]:
     """Versions here of what training and serving are locked to; "" where one is missing."""
     names = {**dependencies.locked(TRAINING), **dependencies.locked(SERVING)}

@@ -32,6 +32,7 @@ def tiny(world: World, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return world
 
 
+@pytest.mark.slow
 def test_tried_twice(tiny: World) -> None:
     first = run("tiny", "--skip-serve")
     assert first.exit_code == 0, first.output

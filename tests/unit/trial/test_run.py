@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from slipway import attestation, digests, gates, paths, release
 from slipway.errors import BadInput, SlipwayError
 from slipway.release import Bento
+from slipway.repository import Repository
 from slipway.steps import attest
 from slipway.steps.serving_only import SERVING
-from slipway.trial import history, run
+from slipway.trial import champion, history, run
 from slipway.trial.blame import Failed
 from slipway.trial.document import Trial
 from slipway.trial.objects import Local
@@ -165,6 +167,30 @@ def test_a_champion_without_evidence_is_said(world: World) -> None:
     assert "the evidence of version" in trial.champion_unknown
     assert {f.state for f in trial.findings if f.rule == "non_inferior"} == {"unknown"}
     assert trial.exit_code == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_known_of_releases_without_a_platform(world: World) -> None:
+    def known() -> str:
+        with Repository(world.forge.folder) as repository:
+            found = champion.find(repository, world.connect, world.source, "tiny", "dev")
+        return found.unknown or found.note
+
+    assert known() == "whether dev serves one is not known"
+    # A clone has what its forge had.
+    git = f"--git-dir={world.forge.folder}"
+    subprocess.run(["git", git, "update-ref", "refs/remotes/origin/main", "main"], check=True)
+    assert known().startswith("as refs/remotes/origin/main of this clone has it, not the forge")
+    # Or the platform's was fetched while it ran.
+    path = str(release.path("dev", "tiny"))
+    content = release.dumps(samples.released(model="tiny")).encode()
+    world.forge.write("forge", {path: content}, "Release tiny")
+    subprocess.run(["git", git, "update-ref", "refs/slipway/main", "forge"], check=True)
+    assert "the evidence of version" in known()
+    # A release that is wrong is not none.
+    world.forge.write("main", {path: b"model: tiny"}, "Spoil it")
+    subprocess.run(["git", git, "update-ref", "-d", "refs/remotes/origin/main"], check=True)
+    assert "what dev serves is not known" in known()
 
 
 # --- errors -----------------------------------------------------------------------------------
