@@ -20,7 +20,7 @@ from slipway.evidence import (
     Serving,
     Test,
 )
-from slipway.gates import Finding
+from slipway.gates import Finding, State
 from slipway.release import Bento, ModelName, Strict
 
 
@@ -88,15 +88,20 @@ class Trial(Strict):
         """The verdict in one line."""
         if self.part:
             return f"tried on {self.part}: no gate is claimed to pass"
-        failed = list(dict.fromkeys(f.rule for f in self.findings if f.state == "fail"))
-        count = len({f.rule for f in self.findings if f.state in ("pass", "fail", "waived")})
-        unknown = len({f.rule for f in self.findings if f.state == "unknown"})
-        more = f"; {unknown} cannot be judged here" if unknown else ""
+        failed, waived, unknown = (self._rules(state) for state in ("fail", "waived", "unknown"))
+        count = len({*self._rules("pass"), *failed, *waived})
+        more = f"; {len(unknown)} cannot be judged here" if unknown else ""
         if failed:
             verb = "refuses" if len(failed) == 1 else "refuse"
-            names = ", ".join(failed)
-            return f"❌ {len(failed)} of {count} gates of {self.environment} {verb}: {names}{more}"
-        return f"✅ all {count} gates of {self.environment} that were judged would pass{more}"
+            refusing = f"{len(failed)} of {count} gates of {self.environment} {verb}"
+            return f"❌ {refusing}: {', '.join(failed)}{more}"
+        passing = len({*self._rules("pass")} - {*waived})
+        allowed = f"; allowed without: {', '.join(waived)}" if waived else ""
+        return f"✅ {passing} of {count} gates of {self.environment} would pass{allowed}{more}"
+
+    def _rules(self, state: State) -> list[str]:
+        """Rules with a finding in this state, in the order of the findings."""
+        return list(dict.fromkeys(f.rule for f in self.findings if f.state == state))
 
     def as_before(self) -> Before:
         """What the next try is compared with."""

@@ -88,7 +88,7 @@ def test_alone() -> None:
             "0.1500 [0.1400, 0.1600]",
             "0.123",
             "not known here: later",
-            "all 1 gates of dev that were judged would pass; 1 cannot be judged here",
+            "✅ 1 of 1 gates of dev would pass; 1 cannot be judged here",
         ):
             assert words in said.replace("\\", "")
     assert "a \\| note" in show.markdown(trial())
