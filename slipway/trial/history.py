@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -20,8 +21,9 @@ def folder() -> Path:
 def keep(home: Path, trial: Trial) -> None:
     """Keeps a try, and of all of the model the newest."""
     place = home / "results" / trial.model
-    name = trial.created.replace(":", "")
-    paths.write(place / f"{name}.json", digests.canonical_json(trial.model_dump(mode="json")))
+    paths.write(
+        place / f"{time.time_ns():020}.json", digests.canonical_json(trial.model_dump(mode="json"))
+    )
     for old in sorted(place.glob("*.json"))[:-KEPT]:
         old.unlink(missing_ok=True)
 
