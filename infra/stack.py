@@ -10,7 +10,7 @@ import pulumi
 from infra.config import GPU_SOFTWARE, PROVISIONER, Level, Place, Size, StackConfig, load
 from infra.platform import kueue, secrets
 from infra.platform.admission import Admission, AdmissionArgs
-from infra.platform.applications import Applications, ApplicationsArgs
+from infra.platform.applications import LOOK_SECONDS, Applications, ApplicationsArgs
 from infra.platform.argo_cd import WORKLOADS, ArgoCd, ArgoCdArgs
 from infra.platform.argo_workflows import ArgoWorkflows, ArgoWorkflowsArgs
 from infra.platform.component import Resources, after, provider
@@ -199,7 +199,7 @@ class Stack:
                 environments={e: self.names[e] for e in config.environments},
                 pipelines=self.names["pipelines"],
                 # A forge of somebody's is asked no more often than was said.
-                look_seconds=config.pollSeconds if config.forge else 10,
+                look_seconds=config.pollSeconds if config.forge else LOOK_SECONDS,
             ),
             self._after(argo_cd, workflows, *_resources(forge)),
         )

@@ -29,6 +29,8 @@ WORKFLOWS = "workflows"
 MODEL = '{{ trimSuffix ".yaml" .path.filename | replace "_" "-" }}'
 # A push that touches none of these paths renders nothing anew.
 PATHS = "argocd.argoproj.io/manifest-generate-paths"
+# How often a forge of the platform's own is looked at for files that have come or gone.
+LOOK_SECONDS = 10
 FINALIZER = "resources-finalizer.argocd.argoproj.io/foreground"
 
 

@@ -46,6 +46,8 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
 # They take the platform to its limits, or need a stack of their own, so somebody has to name them;
 # one name gives all its figures.
 ON_REQUEST = {scale.scale, gpus.gpus}
+# They push to main past the gates, and propose what nobody wants.
+PUSH = {push.push, promotion.promotion, scale.scale}
 # They ask nothing of the platform.
 WITHOUT_PLATFORM = {command.installs, command.checked, command.preview}
 
@@ -80,6 +82,8 @@ def measure(
         if not wanted:
             continue
         try:
+            if measurement in PUSH and platform and platform.outside_forge():
+                raise BadInput("it pushes to the forge, and this platform reads somebody's own")
             known = inspect.signature(measurement).parameters
             more = {key: size for key, size in sizes.items() if size and key in known}
             figures = measurement(platform, functools.partial(say, wanted[0]), **more)

@@ -19,7 +19,7 @@ from slipway.bench.figures import TARGETS, Figure, percentile
 from slipway.bench.rest import Groups
 from slipway.cli import app
 from slipway.commands.bench import amount
-from slipway.endpoints import Cluster
+from slipway.endpoints import Cluster, Outside
 from slipway.errors import BadInput, SlipwayError
 
 NODE = "workflows.argoproj.io/node-name"
@@ -271,7 +271,7 @@ def test_the_synced_file_takes_the_annotation() -> None:
 
 def test_what_a_new_file_waits_for_is_what_the_program_sets() -> None:
     program = (paths.REPOSITORY / "infra" / "platform" / "applications.py").read_text()
-    assert f'"requeueAfterSeconds": {push.POLL_S},' in program
+    assert f"LOOK_SECONDS = {push.POLL_S}\n" in program
 
 
 def test_a_push_that_does_not_arrive_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,6 +420,14 @@ def test_a_service_that_hangs_up_is_no_result(monkeypatch: pytest.MonkeyPatch) -
 def test_no_good_answer_is_no_result() -> None:
     with pytest.raises(SlipwayError, match="500"):
         load_module.Tally(0, 1, errors={"500": 9}).document()
+
+
+def test_what_pushes_leaves_a_forge_of_somebody_s_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = Cluster(None, embedded=False)  # type: ignore[arg-type]
+    outside = Outside("github", "https://github.com", "acme/models", "actions")
+    monkeypatch.setattr(Cluster, "outside_forge", lambda _: outside)
+    [found] = bench.measure(platform, ["push"], lambda *_: None)
+    assert "this platform reads somebody's own" in found.problem
 
 
 def test_a_preview_on_aws_needs_no_platform(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from slipway import board, gates, paths, release
 from slipway.cli import app
+from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, PullRequest
 from slipway.repository import Repository
 from tests import samples
@@ -174,11 +175,18 @@ def test_what_cannot_be_had_is_left_out_and_said_once(
     assert "soak: not known" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ForgeError("no answer from the forge"),
+        BadInput("nothing says who you are", field="FORGE_TOKEN"),
+    ],
+)
 def test_without_a_forge_reads_the_checkout_and_says_so(
-    connected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    error: SlipwayError, connected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def down(*_: object) -> Any:
-        raise ForgeError("no answer from the forge")
+        raise error
 
     monkeypatch.setattr(connected.forge, "files", down)
     file = tmp_path / release.path("dev", "toy")
