@@ -23,7 +23,7 @@ import yaml
 
 from slipway import cluster, merging, paths, release, serving, toolchain, training, up
 from slipway.endpoints import Cluster, part
-from slipway.forge import Gitea, NotFound, PullRequest
+from slipway.forge import ForgeError, Gitea, PullRequest
 from slipway.steps import dispatch
 
 from .conftest import ENV, MODEL, document, git, released, run, sweep, until, verdict
@@ -232,8 +232,9 @@ def back(stacks: Path) -> None:
         platform.patch(dispatch.MEMO, {"data": dict.fromkeys(memo)})
         until(up.all_ready, 180, "not every pod is ready")
         assert platform.outside_forge() is None
-        with platform.forge() as own, pytest.raises(NotFound):
+        with platform.forge() as own, pytest.raises(ForgeError) as empty:
             own.commit()
+        assert empty.value.status in (404, 409)
 
 
 # --- in this order ----------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_commands_parse(file: Path) -> None:
     for step in steps(workflow(file)):
         for line in step.get("run", "").splitlines():
             words = shlex.split(re.sub(r"\$\{PULL:\+(.*)\}", r"\1", line.replace('"', "")))
-            words = ["3" if word in ("$PULL", "$AFTER") else word for word in words]
+            words = ["3" if word == "$PULL" else word for word in words]
             if words[:1] == [".venv/bin/slipway"]:
                 group.commands[words[1]].make_context(words[1], words[2:])
             elif words[:3] == [".venv/bin/python", "-m", "slipway.steps"]:
