@@ -48,6 +48,7 @@ def platform(monkeypatch: Patch, *, readable: bool) -> Cluster:
 def login(cluster: Cluster, *, administrator: bool = False) -> tuple[str, str]:
     with cluster.forge(administrator=administrator) as forge:
         assert isinstance(forge, Gitea)
+        assert forge.login == forge.remote.username
         return forge.remote.username, forge.remote.password
 
 

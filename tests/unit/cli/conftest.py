@@ -30,6 +30,7 @@ class Forge:
     """Commits as mappings of path to content; `main` is the newest."""
 
     def __init__(self) -> None:
+        self.login = "slipway-admin"
         self.commits: dict[str, dict[str, bytes]] = {}
         self.head = ""
         self.pull_requests: list[PullRequest] = []

@@ -228,14 +228,8 @@ def test_a_wrong_promotion_is_bad_input(connected: Any, arguments: list[str], me
 
 
 @pytest.mark.parametrize("who", ["slipway-admin", "ada"])
-def test_the_glass_is_broken_by_name(
-    connected: Any, pull: PullRequest, monkeypatch: pytest.MonkeyPatch, who: str
-) -> None:
-    if who == "ada":
-        monkeypatch.setenv("FORGE_USERNAME", "ada")
-        monkeypatch.setenv("FORGE_PASSWORD", "hers")
-    admin = {"data": {"username": "c2xpcHdheS1hZG1pbg==", "password": "aGVycw=="}}
-    connected.objects["/api/v1/namespaces/forge/secrets/gitea-admin"] = admin
+def test_the_glass_is_broken_by_name(connected: Any, pull: PullRequest, who: str) -> None:
+    connected.forge.login = who
     ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
     why = "the feed of dev is down and this mends it"
     glass = ["--break-glass", why, "--until", "6h", "--rule", "soak", "--rule", "stages"]
