@@ -25,6 +25,7 @@ from slipway.steps import dispatch, follow, sweep
 from slipway.steps.registry import Registry
 from tests import samples
 from workflows.__main__ import render
+from workflows.steps import source
 
 OLD, HEAD = "1" * 40, "2" * 40
 
@@ -463,8 +464,8 @@ TEMPLATES = [
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda t: t["name"])
 def test_each_runs_mains_code_with_the_rights_that_it_needs(template: dict[str, Any]) -> None:
-    [source] = template["inputs"]["artifacts"]
-    assert source["http"]["url"].endswith("/archive/refs/heads/main.tar.gz")
+    [code] = template["inputs"]["artifacts"]
+    assert code["http"]["url"] == source("refs/heads/main").url
     starts = template["name"] in ("dispatch", "sweep")
     assert template.get("serviceAccountName") == ("dispatcher" if starts else None)
     given = {e["secretRef"]["name"] for e in template["container"]["envFrom"] if "secretRef" in e}
