@@ -1,5 +1,5 @@
 """The platform goes, to the last object and volume, and its secrets with it; from a backup it comes
-again as it was: the last test of all."""
+again as it was."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def client(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    made: Any = boto3.client("s3")
+    made: Any = boto3.Session().client("s3")
     there = {bucket["Name"] for bucket in made.list_buckets()["Buckets"]}
     for bucket in (*BUCKETS, "backups"):
         if bucket not in there:

@@ -202,14 +202,15 @@ def test_on_aws_the_forges_files_alone(
 
 def test_of_a_forge_that_is_anothers_nothing_is_touched(
     platform: Platform,
-    target: Place,
     client: Any,
     objects: Objects,
     way: list[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     platform.steps = ELSEWHERE
     monkeypatch.setattr(pulumi, "names_a_forge", lambda _: True)
+    target = place.at(str(tmp_path / "another"), new=True)
     made = take.take(target, "local", report())
     platform.forge.releases = {}
     assert restore.holds(platform.cluster) == ["1 models", "3 objects"]

@@ -81,7 +81,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_platforms_own_application_set_gets_other_names_and_nothing_else() -> None:
-    itself = SimpleNamespace(_args=SimpleNamespace(repository_url="http://forge/slipway.git"))
+    args = SimpleNamespace(repository_url="http://forge/slipway.git", look_seconds=10)
+    itself = SimpleNamespace(_args=args)
     spec = Applications._application_set(itself, "dev", "dev")  # type: ignore[arg-type]
     own = many.renamed(spec)
     (git,) = (g["git"] for g in own["generators"])
