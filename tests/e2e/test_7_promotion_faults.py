@@ -19,7 +19,8 @@ import boto3
 import httpx
 import pytest
 
-from infra.stack import WEBHOOKS
+from infra.platform.forge import webhooks
+from infra.stack import ARGO, ARGO_CD
 from slipway import cluster, digests, merging, release, serving, training
 from slipway.endpoints import Cluster
 from slipway.forge import ForgeError, Gitea, PullRequest
@@ -204,7 +205,10 @@ def unheard(opened: object) -> Iterator[PullRequest]:
         def deliver_events(active: bool) -> None:
             for hook in hooks:
                 # Where a change names no events, Gitea leaves only pushes.
-                change = {"active": active, "events": WEBHOOKS[hook["config"]["url"]]}
+                change = {
+                    "active": active,
+                    "events": webhooks("gitea", ARGO_CD, ARGO)[hook["config"]["url"]],
+                }
                 api.patch(f"hooks/{hook['id']}", json=change).raise_for_status()
 
         deliver_events(False)
