@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ def make(tmp_path: Path) -> Make:
     def written(code: str = "", **others: str) -> Training:
         folder = tmp_path / "minimal"
         folder.mkdir(exist_ok=True)
-        for file in MINIMAL.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
+        shutil.copytree(MINIMAL, folder, dirs_exist_ok=True)
         for name, content in others.items():
             (folder / f"{name}.py").write_text(content)
         (folder / "training.py").write_text(GOOD + code)

@@ -72,7 +72,7 @@ def test_prose_and_tests_are_no_part_of_the_code_digest(tmp_path: Path) -> None:
     before = bento.load(copy).code()
     (copy / "README.md").write_text("other")
     (copy / "tests").mkdir()
-    (copy / "__pycache__").mkdir()
+    (copy / "__pycache__").mkdir(exist_ok=True)
     (copy / "search.yaml").write_text("")
     assert bento.load(copy).code() == before
     (copy / "training.py").write_text((copy / "training.py").read_text() + "\n# other\n")
