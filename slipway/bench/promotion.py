@@ -22,7 +22,8 @@ from slipway.forge import Forge
 from slipway.release import Release
 
 MODEL, ENV = up.FIRST_MODEL, up.FIRST_ENVIRONMENT
-ROUNDS, POLLING_ROUNDS = 20, 2
+# How long a poll is waited for is chance: of two the median says little.
+ROUNDS, POLLING_ROUNDS = 20, 5
 PATIENCE_S, POLLING_PATIENCE_S = 120.0, 600.0
 # So long nobody else may have answered before it counts as over.
 QUIET_S = 3.0
