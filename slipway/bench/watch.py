@@ -44,9 +44,10 @@ class Answer:
 
 @dataclass
 class Watch:
-    """All answers so far, in the order in which they came."""
+    """All answers so far, in the order in which they came; `over` when none come any more."""
 
     answers: list[Answer] = field(default_factory=list[Answer])
+    over: threading.Event = field(default_factory=threading.Event)
 
     def since(self, begin: float) -> list[Answer]:
         """Answers to what was asked at `begin` or later, in the order of asking."""
@@ -101,12 +102,13 @@ def watching(url: str, body: Path, rate: float = RATE) -> Generator[Watch, None,
         assert process.stdout  # noqa: S101 -- it was asked for
         for line in process.stdout:
             watch.answers.append(Answer(**json.loads(line)))
+        watch.over.set()
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
         yield watch
-        ended = process.poll() is not None
+        ended = watch.over.is_set()
     finally:
         _, said = process.communicate("")
         reader.join()

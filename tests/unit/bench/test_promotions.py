@@ -157,9 +157,9 @@ def test_callers_that_may_not_ask_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "body.json").write_text("{}")
     with (
         pytest.raises(SlipwayError, match="not on this machine"),
-        watching("http://192.0.2.1/", tmp_path / "body.json"),
+        watching("http://192.0.2.1/", tmp_path / "body.json") as watch,
     ):
-        time.sleep(6)
+        assert watch.over.wait(120)
 
 
 # --- rounds -----------------------------------------------------------------------------------
