@@ -270,12 +270,15 @@ class Folder:
         names = {"training", *(p.stem for p in self.path.glob("*.py"))}
         others = {name: sys.modules.pop(name) for name in names & set(sys.modules)}
         sys.path.insert(0, str(self.path))
+        # Python takes bytecode for that of any file as old, to the second, and as long.
+        keeps_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:
             importlib.invalidate_caches()
             module = importlib.import_module("training")
         except Exception as error:
             raise imports.failed(error, file) from error
         finally:
+            sys.dont_write_bytecode = keeps_none
             sys.path.remove(str(self.path))
             for name in names & set(sys.modules):
                 del sys.modules[name]

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,8 +67,6 @@ def test_folders_do_not_see_each_others_modules() -> None:
 
 
 def test_prose_and_tests_are_no_part_of_the_code_digest(tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "minimal"
     shutil.copytree(FIXTURES / "valid" / "minimal", copy)
     before = bento.load(copy).code()
@@ -77,6 +77,20 @@ def test_prose_and_tests_are_no_part_of_the_code_digest(tmp_path: Path) -> None:
     assert bento.load(copy).code() == before
     (copy / "training.py").write_text((copy / "training.py").read_text() + "\n# other\n")
     assert bento.load(copy).code() != before
+
+
+def test_code_changed_within_a_second_is_the_changed_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    copy = tmp_path / "minimal"
+    shutil.copytree(FIXTURES / "valid" / "minimal", copy, ignore=shutil.ignore_patterns("__py*"))
+    file = copy / "names.py"
+    assert bento.load(copy).training().WHO == "minimal"  # pyright: ignore
+    then = file.stat()
+    file.write_text(file.read_text().replace("minimal", "nominal"))
+    os.utime(file, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert bento.load(copy).training().WHO == "nominal"  # pyright: ignore
 
 
 def test_requests_are_json_with_null_for_what_lacks() -> None:
