@@ -70,7 +70,7 @@ def evaluated(
     """
     config, training = folder.config, folder.training()
     manifest = dataset.manifest(store, data)
-    x, y = examples(folder, store, data)
+    x, y = examples(training, config, store, manifest)
     names = config.split.holdout
     rows = dataset.read(store, manifest, names)
     sizes = {part.name: part.rows for part in manifest.partitions}

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from slipway.bento import Folder
 from slipway.digests import Digest
-from slipway.steps import package, train
+from slipway.steps import dataset, package, train
 from slipway.store import Store
 
 
 def run(folder: Folder, data: Digest) -> dict[str, str]:
     """Outputs `code`, `model-digest` and `bento`: digests, the latter two in bucket bentos."""
-    objects = Store()
-    _, files = train.fitted(folder, *train.examples(folder, objects, data))
+    objects, config, training = Store(), folder.config, folder.training()
+    manifest = dataset.manifest(objects, data)
+    x, y = train.examples(training, config, objects, manifest)
+    _, files = train.fitted(training, config, x, y)
     return {
         "code": folder.code(),
         "model-digest": objects.put_files("bentos", files),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slipway import contract, digests
-from slipway.bento import LOCK, Folder, Training
+from slipway.bento import LOCK, Folder, ModelConfig, Training
 from slipway.digests import Digest
 from slipway.steps import dataset, tracking
 from slipway.store import Store
@@ -45,17 +45,19 @@ def known(
     return contract.features(training, rows).loc[mask], target[mask], mask
 
 
-def examples(folder: Folder, store: Store, data: Digest) -> tuple[pd.DataFrame, Array]:
+def examples(
+    training: Training, config: ModelConfig, store: Store, manifest: dataset.Manifest
+) -> tuple[pd.DataFrame, Array]:
     """What the model learns from: features and outcomes of the split's partitions."""
-    manifest = dataset.manifest(store, data)
-    rows = dataset.read(store, manifest, folder.config.split.train)
-    x, y, _ = known(folder.training(), rows, folder.config.task)
+    rows = dataset.read(store, manifest, config.split.train)
+    x, y, _ = known(training, rows, config.task)
     return x, y
 
 
-def fitted(folder: Folder, x: pd.DataFrame, y: Array) -> tuple[Any, dict[str, bytes]]:
+def fitted(
+    training: Training, config: ModelConfig, x: pd.DataFrame, y: Array
+) -> tuple[Any, dict[str, bytes]]:
     """The model that has learned from these, and its exported files."""
-    config, training = folder.config, folder.training()
     estimator = contract.fit(training, config.task, x, y, config.parameters)
     return estimator, contract.export(training, estimator)
 
@@ -63,9 +65,9 @@ def fitted(folder: Folder, x: pd.DataFrame, y: Array) -> tuple[Any, dict[str, by
 def _train(
     folder: Folder, store: Store, mlflow: Any, data: Digest, commit: str, inputs: Digest
 ) -> tuple[Digest, str, str]:
-    config, manifest = folder.config, dataset.manifest(store, data)
-    x, y = examples(folder, store, data)
-    estimator, files = fitted(folder, x, y)
+    config, training, manifest = folder.config, folder.training(), dataset.manifest(store, data)
+    x, y = examples(training, config, store, manifest)
+    estimator, files = fitted(training, config, x, y)
     model = store.put_files("bentos", files)
 
     from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -193,9 +193,10 @@ class Run:
         config, part = self._folder.config, self._wish.part
 
         def make() -> dict[str, str]:
-            all_x, all_y = train.examples(self._folder, self._objects, data)
+            training, manifest = self._folder.training(), dataset.manifest(self._objects, data)
+            all_x, all_y = train.examples(training, config, self._objects, manifest)
             x, y = part.of(all_x, all_y)
-            estimator, files = train.fitted(self._folder, x, y)
+            estimator, files = train.fitted(training, config, x, y)
             described = evaluate.described(train.signature(config.task, estimator, x))
             return {
                 "model-digest": self._objects.put_files("bentos", files),
