@@ -15,12 +15,13 @@ from slipway.tasks import LARGER_IS_BETTER, TASKS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 # Forges refuse comments of more than 65,536 characters.
 MAXIMUM = 60_000
 SHOWN_SLICES = 5
 
-MARKS = {"pass": "✅", "fail": "❌", "waived": "⚠️", "not applicable": "➖", "unknown": "❔"}
+_MARKS = {"pass": "✅", "fail": "❌", "waived": "⚠️", "not applicable": "➖", "unknown": "❔"}
 
 # The page that shows what two commits differ in.
 CompareUrl = Callable[[str, str], str]
@@ -90,18 +91,18 @@ def _problems(verdict: Verdict) -> list[str]:
     lines: list[str] = []
     for problem in verdict.problems:
         said, _, fix = problem.message.partition("\n  fix: ")
-        lines.append(f"- {code(problem.path)}: {plain(said)}{then(fix)}")
+        lines.append(f"- {code(problem.path)}: {plain(said)}{_fix(fix)}")
     return ["\n".join(lines)] if lines else []
 
 
-def then(fix: str) -> str:
+def _fix(fix: str) -> str:
     """What to do about it, in a cell of a table."""
     return f"<br>→ {plain(fix)}" if fix else ""
 
 
 def _failures(verdict: Verdict) -> list[str]:
     lines = [
-        f"- **{plain(_named(about, f))}**: {plain(f.message)}{then(f.fix)}"
+        f"- **{plain(_named(about, f))}**: {plain(f.message)}{_fix(f.fix)}"
         for about, f in verdict.of("fail", "waived")
         if f.state == "fail" or f.rule == "break_glass"
     ]
@@ -438,14 +439,36 @@ def _folded(summary: str, text: str) -> str:
 
 
 def _gates(verdict: Verdict) -> list[str]:
-    rows = [
-        f"| {MARKS[f.state]} | {plain(_named(about, f))} | {plain(f.message)}{then(f.fix)} |"
-        for about, f in verdict.findings
-    ]
+    rows = gate_rows((_named(about, f), f) for about, f in verdict.findings)
     if not rows:
         return []
     table = "\n".join(["| | gate | finding |", "|---|---|---|", *rows])
     return [_folded(f"All {verdict.count} gates", table)]
+
+
+def gate_rows(findings: Iterable[tuple[str, Finding]]) -> list[str]:
+    """Rows of a table in Markdown: what each gate, by the name that it is given here, found."""
+    return [
+        f"| {_MARKS[f.state]} | {plain(name)} | {plain(_found(f))}{_fix(f.fix)} |"
+        for name, f in findings
+    ]
+
+
+def gate_table(findings: Iterable[tuple[str, Finding]]) -> Table:
+    """The same for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, show_header=False, pad_edge=False)
+    for name, f in findings:
+        style = {"fail": "red", "waived": "yellow", "pass": ""}.get(f.state, "dim")
+        said = f"{_found(f)}\n→ {f.fix}" if f.fix else _found(f)
+        made.add_row(_MARKS[f.state], Text(name), Text(said, style=style))
+    return made
+
+
+def _found(finding: Finding) -> str:
+    return f"{'not known here: ' if finding.state == 'unknown' else ''}{finding.message}"
 
 
 def _command(verdict: Verdict) -> str:
@@ -490,12 +513,8 @@ def text(verdict: Verdict) -> RenderableType:
             parts.append(changed)
     for cost in verdict.costs:
         parts += [Text(), Text(_money_title(cost), style="bold"), _money(cost)]
-    gates = Table(box=None, show_header=False, pad_edge=False)
-    for about, f in verdict.findings:
-        style = {"fail": "red", "waived": "yellow", "pass": ""}.get(f.state, "dim")
-        said = f"{f.message}\n→ {f.fix}" if f.fix else f.message
-        gates.add_row(MARKS[f.state], Text(_named(about, f)), Text(said, style=style))
     if verdict.findings:
+        gates = gate_table((_named(about, f), f) for about, f in verdict.findings)
         parts += [Text(), gates]
     parts += [Text(f"note: {note}", style="dim") for note in verdict.notes]
     return Group(*parts)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from slipway import report
 from slipway.evidence import Test
-from slipway.report import code, estimated, gained, plain, sliced, tested, then, worse
+from slipway.report import code, estimated, gained, plain, sliced, tested, worse
 from slipway.tasks import LARGER_IS_BETTER, TASKS
 from slipway.trial.document import Trial
 
@@ -31,7 +31,7 @@ def text(trial: Trial) -> RenderableType:
     if trial.serving:
         parts += [Text(), Text(f"served: {report.served(trial.serving)}")]
     if trial.findings:
-        parts += [Text(), _gates(trial)]
+        parts += [Text(), report.gate_table((f.rule, f) for f in trial.findings)]
     parts += [Text(f"note: {note}", style="dim") for note in trial.notes]
     parts += [Text(), Text(trial.headline, style="bold")]
     return Group(*parts)
@@ -141,14 +141,16 @@ def _below(trial: Trial) -> Iterator[str]:
         whole = f", which learned from {before.part}" if before.part else ""
         same = "; it made this very bento" if before.bento == trial.bento.digest else ""
         yield f"The last try is of {before.created}{whole}{same}"
-        changed = report.changed(before.parameters, trial.evaluation.parameters)
-        if changed:
-            yield "Since then " + ", ".join(f"{d.what} {d.before} → {d.after}" for d in changed)
-    if trial.champion:
-        changed = report.changed(trial.champion.parameters, trial.evaluation.parameters)
-        if changed:
-            said = ", ".join(f"{d.what} {d.before} → {d.after}" for d in changed)
-            yield f"Against the champion {said}"
+        if changed := _changed(before.parameters, trial):
+            yield f"Since then {changed}"
+    if trial.champion and (changed := _changed(trial.champion.parameters, trial)):
+        yield f"Against the champion {changed}"
+
+
+def _changed(other: Mapping[str, object], trial: Trial) -> str:
+    """In which parameters the try differs from another."""
+    found = report.changed(other, trial.evaluation.parameters)
+    return ", ".join(f"{d.what} {d.before} → {d.after}" for d in found)
 
 
 def _slices(trial: Trial) -> list[tuple[str, ...]]:
@@ -187,27 +189,10 @@ def _table(rows: Iterable[Sequence[str]]) -> Table:
     return made
 
 
-def _gates(trial: Trial) -> RenderableType:
-    from rich.table import Table
-    from rich.text import Text
-
-    made = Table(box=None, show_header=False, pad_edge=False)
-    for f in trial.findings:
-        style = {"fail": "red", "waived": "yellow", "pass": ""}.get(f.state, "dim")
-        said = f"{f.message}\n→ {f.fix}" if f.fix else f.message
-        said = f"not known here: {said}" if f.state == "unknown" else said
-        made.add_row(report.MARKS[f.state], Text(f.rule), Text(said, style=style))
-    return made
-
-
 def _gate_table(trial: Trial) -> str:
     if not trial.findings:
         return ""
-    rows = [
-        f"| {report.MARKS[f.state]} | {plain(f.rule)} "
-        f"| {'not known here: ' if f.state == 'unknown' else ''}{plain(f.message)}{then(f.fix)} |"
-        for f in trial.findings
-    ]
+    rows = report.gate_rows((f.rule, f) for f in trial.findings)
     return "\n".join([f"| | gate of {code(trial.environment)} | finding |", "|---|---|---|", *rows])
 
 
