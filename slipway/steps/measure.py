@@ -90,6 +90,13 @@ def unpack(bundle: bytes, folder: Path) -> None:
         file.write_bytes(content)
 
 
+def environment(scratch: Path) -> dict[str, str]:
+    """Variables of a process that serves the bento in `scratch`, and keeps there what it writes."""
+    own = serving_only.environment(file.name for file in (scratch / "bento" / "src").glob("*.py"))
+    home = {"HOME": str(scratch), "BENTOML_HOME": str(scratch / "home")}
+    return {"PATH": os.environ["PATH"]} | ENVIRONMENT | home | own
+
+
 def compare(post: Post, questions: Sequence[Question], tolerance: float) -> None:
     """Holds the service to what was evaluated: the first field of its answers is the prediction.
 
@@ -122,13 +129,15 @@ def _serve(scratch: Path) -> Generator[tuple[subprocess.Popen[bytes], int, float
         port = int(probe.getsockname()[1])
     command = [sys.executable, "-m", "bentoml", "serve", str(scratch / "bento")]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    home = {"HOME": str(scratch), "BENTOML_HOME": str(scratch / "home")}
-    own = serving_only.environment(file.name for file in (scratch / "bento" / "src").glob("*.py"))
-    environment = {"PATH": os.environ["PATH"]} | ENVIRONMENT | home | own
     log, began = scratch / "log", time.monotonic()
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, env=environment, cwd=scratch, stdout=out, stderr=out, start_new_session=True
+            command,
+            env=environment(scratch),
+            cwd=scratch,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         while not is_ready(port):

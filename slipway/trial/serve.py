@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from slipway import chart
 from slipway.errors import BadInput, SlipwayError
-from slipway.steps import measure, serving_only
+from slipway.steps import measure
 
 SCRIPT = chart.CHART / "files" / "serve.py"
 HOST, GRACE_SECONDS = "127.0.0.1", 5
@@ -36,15 +35,8 @@ def serve(bundle: bytes, digest: str, port: int, ready: Callable[[str], None]) -
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "bento")
         measure.unpack(bundle, folder)
-        environment = {
-            "PATH": os.environ["PATH"],
-            **measure.ENVIRONMENT,
-            **serving_only.environment(file.name for file in (folder / "src").glob("*.py")),
-            "HOME": scratch,
-            "BENTOML_HOME": str(Path(scratch, "home")),
-            "SLIPWAY_BENTO_DIGEST": digest,
-            "SLIPWAY_HOST": HOST,
-        }
+        own = {"SLIPWAY_BENTO_DIGEST": digest, "SLIPWAY_HOST": HOST}
+        environment = measure.environment(Path(scratch)) | own
         command = [sys.executable, str(SCRIPT), str(folder), str(port), str(GRACE_SECONDS)]
         process = subprocess.Popen(
             command, env=environment, cwd=scratch, stdout=sys.stderr, stdin=subprocess.DEVNULL
