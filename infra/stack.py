@@ -383,7 +383,7 @@ class Stack:
                     url=forge.url,
                     repository=forge.repository,
                     username=forge.username,
-                    token=pulumi.Output.secret(self.config.forgeToken.get_secret_value()),
+                    token=self.config.forgeToken.get_secret_value(),
                     gates=forge.gates,
                 ),
                 self._opts,

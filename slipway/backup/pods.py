@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from slipway import endpoints, toolchain
+from slipway.backup.place import pass_on
 from slipway.endpoints import Cluster, part, parts
 from slipway.errors import SlipwayError
 
-CHUNK = 2**20
 # Both end with the digest of what passed, on standard error. Only what the shell itself has opened
 # may a container's user open once more by its number.
 _OUT = "set -euo pipefail; exec 4>&1; {{ {0}; }} | tee /dev/fd/3 3>&1 >&4 | sha256sum >&2"
@@ -68,14 +68,12 @@ class Pod:
         Raises:
             SlipwayError: it fails, or what came is not what was sent.
         """
-        command, digest = self._command(_OUT.format(script)), hashlib.sha256()
+        command = self._command(_OUT.format(script))
         with target.open("wb") as file, tempfile.TemporaryFile() as said:
             with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
                 assert process.stdout  # noqa: S101  # a pipe was asked for
-                while chunk := process.stdout.read(CHUNK):
-                    digest.update(chunk)
-                    file.write(chunk)
-            self._check(process.returncode, said, digest.hexdigest())
+                digest, _ = pass_on(process.stdout, file)
+            self._check(process.returncode, said, digest)
 
     def write(self, script: str, source: Path) -> None:
         """Runs a script with a file as its input.

@@ -21,10 +21,15 @@ SHOWN = 5
 
 
 @cache
+def _wanted() -> dict[str, str]:
+    """What training and serving are locked to."""
+    return {**dependencies.locked(TRAINING), **dependencies.locked(SERVING)}
+
+
+@cache
 def installed() -> dict[str, str]:
-    """Versions here of what training and serving are locked to; "" where one is missing."""
-    names = {**dependencies.locked(TRAINING), **dependencies.locked(SERVING)}
-    return {name: _version(name) for name in names}
+    """Versions here of what is locked; "" where one is missing."""
+    return {name: _version(name) for name in _wanted()}
 
 
 def check() -> None:
@@ -35,7 +40,7 @@ def check() -> None:
 
 def others() -> str:
     """What differs from the images, in words; "" where nothing does."""
-    wanted = {**dependencies.locked(TRAINING), **dependencies.locked(SERVING)}
+    wanted = _wanted()
     found = [
         f"{name} {version} (locked: {wanted[name]})"
         for name, version in installed().items()
