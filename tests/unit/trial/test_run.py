@@ -22,7 +22,8 @@ from tests import samples
 from tests.unit.trial.conftest import FIXTURES, World
 
 ALL = ["ingest", "validate", "train", "evaluate", "package"]
-INVALID = sorted(p.name for p in (FIXTURES / "invalid").iterdir() if p.is_dir())
+# A line of the valid training.py, and what is there in its place; beside it what is said of that.
+INVALID = sorted((FIXTURES / "invalid").glob("*.replaced"))
 
 
 @pytest.mark.usefixtures("quick")
@@ -197,11 +198,10 @@ def test_what_is_known_of_releases_without_a_platform(world: World) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("case", INVALID)
-def test_what_is_wrong_is_named(world: World, case: str) -> None:
-    for file in (FIXTURES / "invalid" / case).iterdir():
-        (world.path / file.name).write_bytes(file.read_bytes())
-    code, *said = (FIXTURES / "invalid" / f"{case}.expected").read_text().splitlines()
+@pytest.mark.parametrize("case", INVALID, ids=lambda p: p.stem)
+def test_what_is_wrong_is_named(world: World, case: Path) -> None:
+    world.replace("training.py", *case.read_text().splitlines())
+    code, *said = case.with_suffix(".expected").read_text().splitlines()
     code, first = code.split(" ", 1)
     with pytest.raises(SlipwayError) as raised:
         world.attempt()
