@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ def seen() -> dict[str, Any]:
     with platform.forge(administrator=True) as forge, platform.mlflow() as url:
         merged = [pull for pull in forge.pulls("all") if pull.merged]
         versions = MLflow(url).get("model-versions/search")["model_versions"]
+        for version in versions:  # whose tags come in the order in which the database has them
+            version["tags"].sort(key=itemgetter("key"))
+        versions.sort(key=itemgetter("name", "version"))
         return {
             "status": {
                 (row["model"], row["environment"]): (row["version"], row["bento"], row["answers"])
