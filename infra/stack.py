@@ -187,7 +187,7 @@ class Stack:
         forge = self._forge(postgres)
         argo_cd = self._argo_cd(forge)
         workflows = self._argo_workflows(postgres, store)
-        Admission("admission", AdmissionArgs(self._registries()), self._opts)
+        admission = Admission("admission", AdmissionArgs(self._registries()), self._opts)
         self._namespaces_content(store, mlflow, forge)
         Applications(
             "applications",
@@ -201,7 +201,7 @@ class Stack:
                 # A forge of somebody's is asked no more often than was said.
                 look_seconds=config.pollSeconds if config.forge else LOOK_SECONDS,
             ),
-            self._after(argo_cd, workflows, *_resources(forge)),
+            self._after(argo_cd, workflows, admission, *_resources(forge)),
         )
         self._export(store, mlflow, forge)
         if self._cloud:

@@ -12,6 +12,11 @@ from infra.platform.component import Component
 from slipway.paths import REPOSITORY
 
 POLICIES = REPOSITORY / "policies" / "admission"
+_ORDER = (
+    "CustomResourceDefinition",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class AdmissionArgs:
 
 
 class Admission(Component):
-    """Every ValidatingAdmissionPolicy in the folder, and its binding."""
+    """Every policy in the folder, its binding, and the kind of what it is told."""
 
     def __init__(
         self, name: str, args: AdmissionArgs, opts: pulumi.ResourceOptions | None = None
@@ -35,13 +40,9 @@ class Admission(Component):
             "spec": {"variables": [registries]},
         }
         objects = upstream.patch(upstream.load(*sorted(POLICIES.glob("*.yaml"))), [ours])
-        policies = {
-            manifest["metadata"]["name"]: upstream.register(name, manifest, self.child())
-            for manifest in objects
-            if manifest["kind"] == "ValidatingAdmissionPolicy"
-        }
-        for manifest in objects:
-            if manifest["kind"] == "ValidatingAdmissionPolicyBinding":
-                policy = policies[manifest["spec"]["policyName"]]
-                upstream.register(name, manifest, self.child(policy))
+        # Each needs the one before.
+        options = self.child()
+        for kind in _ORDER:
+            these = [m for m in objects if m["kind"] == kind]
+            options = self.child(*[upstream.register(name, m, options) for m in these])
         self.register_outputs({})

@@ -193,7 +193,7 @@ class Applications(Component):
         }
 
     def _releases(self, environment: str, namespace: pulumi.Input[str]) -> dict[str, Any]:
-        """ConfigMap `releases`: what admission lets run there."""
+        """ReleaseSet `releases`: what admission lets run there."""
         return {
             "project": environment,
             "source": {

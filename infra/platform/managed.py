@@ -8,13 +8,15 @@ from typing import Any
 
 from infra.platform.rights import READ, Rule
 
-# Group to kinds: what the serving chart is made of, and what the workflows are.
+# Group to kinds: what an environment is made of (the serving chart, the list of releases), and what
+# the workflows are.
 SERVING_KINDS = {
     "": ["ConfigMap", "Service"],
     "apps": ["Deployment"],
     "autoscaling": ["HorizontalPodAutoscaler"],
     "networking.k8s.io": ["NetworkPolicy"],
     "policy": ["PodDisruptionBudget"],
+    "slipway.dev": ["ReleaseSet"],
 }
 WORKFLOW_KINDS = {
     "": ["ConfigMap"],

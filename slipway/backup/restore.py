@@ -208,19 +208,12 @@ def _bring_up(
     up.examine(report.console, embedded=embedded)
     up.forget()
     up.prepare(report, embedded=embedded)
-    ran = embedded and cluster.is_up()
     if embedded:
         up.start_cluster(report)
     if not adopted:
         _mark(backup, BEGUN)
         if there:
             up.destroy(report)
-        if ran:
-            # An API server that has had admission's policies, and lost them, never again finds what
-            # new ones are told by a ConfigMap (seen with 1.34): staging and prod would refuse all.
-            with report.step("restart") as say:
-                cluster.down(progress=say)
-            up.start_cluster(report)
         with report.step("secrets") as say, opened(place, backup, seal, manifest.STATE) as state:
             say("the state of the stack, with what was generated once")
             pulumi.adopt(stack, state, passphrase)

@@ -24,7 +24,7 @@ from tests.manifests.program import ROOT
 pytestmark = pytest.mark.apiserver
 
 FIXTURE = ROOT / "tests" / "fixtures" / "releases" / "valid" / "flight_delay.yaml"
-RELEASE = release.load(FIXTURE)
+RELEASE, TEXT = release.load(FIXTURE), FIXTURE.read_text()
 ARGO_CD = "system:serviceaccount:argocd:argocd-application-controller"
 DEPLOYMENTS = "system:serviceaccount:kube-system:deployment-controller"
 REPLICA_SETS = "system:serviceaccount:kube-system:replicaset-controller"
@@ -108,7 +108,7 @@ def pod(deployment: Object) -> Object:
 
 
 def releases(tmp_path: Path, files: dict[str, str]) -> Object:
-    """The ConfigMap that Argo CD makes of a commit with these release files of prod."""
+    """The ReleaseSet that Argo CD makes of a commit with these release files of prod."""
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     chart = ROOT / RELEASES
     target = tmp_path / RELEASES
@@ -123,6 +123,17 @@ def releases(tmp_path: Path, files: dict[str, str]) -> Object:
     return made
 
 
+def in_force(run: Kubectl, listed: Object) -> None:
+    """The policies are applied, and refuse what is not in the list."""
+    run.keep("apply", "-f", str(POLICIES))
+    _until(lambda: "slipway-custody" in run.create(listed, who=ADMIN).stderr)
+    run.keep("create", "-f", "-", who=ARGO_CD, stdin=json.dumps(listed))
+    released = replica_set(rendered("Deployment"))
+    other = json.loads(json.dumps(released).replace(RELEASE.bento.digest, OTHER))
+    _until(lambda: "says" in run.create(other, who=DEPLOYMENTS).stderr)
+    _until(lambda: run.create(released, who=DEPLOYMENTS).returncode == 0)
+
+
 @pytest.fixture(scope="module")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
     """An API server with the environments, the policies in force, and one release in prod."""
@@ -135,17 +146,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
             namespace = {"apiVersion": "v1", "kind": "Namespace"}
             namespace |= {"metadata": {"name": name, "labels": label}}  # type: ignore[dict-item]
             run.keep("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
-        run.keep("apply", "-f", str(POLICIES))
-        listed = releases(tmp_path_factory.mktemp("main"), {FIXTURE.name: FIXTURE.read_text()})
-        deadline = time.monotonic() + 120
-        while run.create(listed, who=ADMIN).returncode == 0:
-            assert time.monotonic() < deadline, "the policies do not come into force"
-            time.sleep(0.2)
-        run.keep("create", "-f", "-", who=ARGO_CD, stdin=json.dumps(listed))
-        released = replica_set(rendered("Deployment"))
-        other = json.loads(json.dumps(released).replace(RELEASE.bento.digest, OTHER))
-        _until(lambda: run.create(released, who=DEPLOYMENTS).returncode == 0)
-        _until(lambda: run.create(other, who=DEPLOYMENTS).returncode != 0)
+        in_force(run, releases(tmp_path_factory.mktemp("main"), {FIXTURE.name: TEXT}))
         yield run
 
 
@@ -317,15 +318,12 @@ def test_while_the_next_bento_comes_up_the_old_one_is_kept_alive(
     deployment = rendered("Deployment")
     old = replica_set(deployment, "flight-delay-old")
     accepted(kubectl.create(old, who=DEPLOYMENTS, keep=True))
-    before = json.dumps(
-        json.loads(kubectl.run("get", "configmap", "releases", "-n", "prod", "-o", "json").stdout)[
-            "data"
-        ]
-    )
-    text = FIXTURE.read_text().replace(RELEASE.bento.digest.removeprefix("sha256:"), OTHER[7:])
-    after = json.dumps(releases(tmp_path, {FIXTURE.name: text})["data"])
-    patch = ("patch", "configmap", "releases", "-n", "prod", "--type=merge", "-p")
-    kubectl.keep(*patch, f'{{"data": {after}}}', who=ARGO_CD)
+    listed = ("get", "releaseset", "releases", "-n", "prod", "-o", "json")
+    before = json.dumps({"spec": json.loads(kubectl.run(*listed).stdout)["spec"]})
+    text = TEXT.replace(RELEASE.bento.digest.removeprefix("sha256:"), OTHER[7:])
+    after = json.dumps({"spec": releases(tmp_path, {FIXTURE.name: text})["spec"]})
+    patch = ("patch", "releaseset", "releases", "-n", "prod", "--type=merge", "-p")
+    kubectl.keep(*patch, after, who=ARGO_CD)
     try:
         _until(lambda: kubectl.create(replica_set(deployment), who=DEPLOYMENTS).returncode != 0)
         accepted(kubectl.create(pod(deployment), who=REPLICA_SETS))
@@ -338,7 +336,7 @@ def test_while_the_next_bento_comes_up_the_old_one_is_kept_alive(
         change = ("patch", "replicaset", "flight-delay-old", "-n", "prod", "-p", template)
         refused(kubectl.run(*change, "--dry-run=server", who=DEPLOYMENTS), "slipway-templates")
     finally:
-        kubectl.keep(*patch, f'{{"data": {before}}}', who=ARGO_CD)
+        kubectl.keep(*patch, before, who=ARGO_CD)
         _until(lambda: kubectl.create(replica_set(deployment), who=DEPLOYMENTS).returncode == 0)
 
 
@@ -416,11 +414,11 @@ def test_labels_and_finalizers_are_free(kubectl: Kubectl) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        ("patch", "configmap/releases", "-p", '{"data": {"it": "x"}}'),
+        ("label", "releaseset/releases", "it=x"),
         ("patch", "configmap/flight-delay-scripts", "-p", '{"data": {"fetch_bento.py": "pass"}}'),
         ("label", "configmap/flight-delay-scripts", "slipway.dev/model-"),
         ("delete", "configmap/flight-delay-scripts"),
-        ("delete", "configmap/releases"),
+        ("delete", "releaseset/releases"),
     ],
     ids=lambda change: " ".join(change[:2]),
 )
@@ -466,6 +464,14 @@ def test_pods_are_restricted(kubectl: Kubectl) -> None:
     refused(kubectl.create(wrong, who=REPLICA_SETS), 'violates PodSecurity "restricted')
 
 
+def test_after_a_destroy_they_come_into_force_again(kubectl: Kubectl, tmp_path: Path) -> None:
+    """On the same API server, which has meanwhile had no policy that is told anything."""
+    listed = releases(tmp_path, {FIXTURE.name: TEXT})
+    kubectl.keep("delete", "-f", str(POLICIES))
+    _until(lambda: kubectl.create(pod(rendered("Deployment")), who=ADMIN).returncode == 0)
+    in_force(kubectl, listed)
+
+
 # --- the list of releases -------------------------------------------------------------------------
 
 
@@ -473,10 +479,14 @@ def test_a_file_that_is_no_release_is_left_out_of_the_list(tmp_path: Path) -> No
     invalid = FIXTURE.parent.parent / "invalid"
     names = ("empty", "list", "not_yaml", "stem_differs")
     files = {f"{name}.yaml": (invalid / f"{name}.yaml").read_text() for name in names}
-    made = releases(tmp_path, {**files, FIXTURE.name: FIXTURE.read_text()})
-    pins = (RELEASE.bento.digest, RELEASE.evidence.digest, RELEASE.runtime.image)
-    assert made["data"] == {"flight_delay": " ".join(pins)}
+    made = releases(tmp_path, {**files, FIXTURE.name: TEXT})
+    pins = {
+        "bento": RELEASE.bento.digest,
+        "evidence": RELEASE.evidence.digest,
+        "runtime": RELEASE.runtime.image,
+    }
+    assert made["spec"]["models"] == {"flight_delay": pins}
 
 
 def test_no_files_no_releases(tmp_path: Path) -> None:
-    assert not releases(tmp_path, {})["data"]
+    assert releases(tmp_path, {})["spec"]["models"] == {}
