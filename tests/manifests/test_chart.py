@@ -117,11 +117,10 @@ def test_evidence_is_verified_unless_an_environment_says_no() -> None:
     assert "keys" not in volumes(without)
 
 
-def test_predictions_are_shipped_by_a_sidecar_that_outlives_the_model() -> None:
+def test_predictions_are_shipped_beside_the_model() -> None:
     read = release.load(VALID[1])
     made = render(VALID[1])
     ship, model = (containers(made)[name] for name in ("ship-predictions", "model"))
-    assert ship["restartPolicy"] == "Always"
     bento = read.bento.digest.removeprefix("sha256:")
     log = {v["name"]: v.get("value") for v in model["env"]}["SLIPWAY_PREDICTION_LOG"]
     assert ship["args"][:2] == [log, f"s3://predictions/dev/{read.model}/{bento}"]

@@ -59,7 +59,7 @@ def segment(
     bento: str = BENTO,
     env: str = "dev",
 ) -> str:
-    """Stores a segment as the sidecar does."""
+    """Stores a segment as ship_predictions.py does."""
     first = datetime.fromisoformat(entries[0]["time"]).strftime("%Y%m%dT%H%M%S")
     count = sum(len(e.get("prediction", ())) for e in entries)
     key = f"{env}/toy/{bento[7:]}/{first}-{pod}-{count}.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import runpy
@@ -95,6 +96,33 @@ def test_what_needs_a_supervisor_gets_one(
 def test_a_hook_needs_one_too(tmp_path: Path) -> None:
     code = SERVICE.replace("    @bentoml.api", "    @bentoml.on_deployment\n    def it(): ...\n")
     assert runpy.run_path(str(SCRIPT))["needs_supervisor"](bento(tmp_path, code=code)) == "hooks"
+
+
+def is_held(lock: Path) -> bool:
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_until_its_last_process_is_gone_its_log_may_grow(tmp_path: Path) -> None:
+    lock = tmp_path / "writing"
+    code = (
+        "import os, runpy, subprocess, sys\n"
+        "runpy.run_path(sys.argv[1])['hold'](sys.argv[2])\n"
+        # As a supervisor does: another program in this one's place, and a child.
+        "os.execvp('sh', ['sh', '-c', 'cat & exec cat'])"
+    )
+    command = [sys.executable, "-c", code, SCRIPT, tmp_path / "log.jsonl"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not (lock.exists() and is_held(lock)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert process.returncode == 0
+    assert not is_held(lock)
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""The sidecar that ships the prediction log: nothing is lost that there is room for."""
+"""The container that ships the prediction log: nothing is lost that there is room for."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -206,9 +207,14 @@ def test_when_it_is_stopped_everything_is_shipped_first(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
         )
         try:
-            file.write_bytes(line(1) + line(2))
-            time.sleep(1)
-            process.send_signal(signal.SIGTERM)
+            file.write_bytes(line(1))
+            with (tmp_path / "writing").open("a") as server:
+                fcntl.flock(server, fcntl.LOCK_SH)
+                time.sleep(1)
+                process.send_signal(signal.SIGTERM)
+                time.sleep(2)
+                assert process.poll() is None
+                file.write_bytes(line(1) + line(2))
             _, said = process.communicate(timeout=30)
         finally:
             process.kill()

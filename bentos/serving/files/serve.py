@@ -7,6 +7,7 @@ to: twice the time to the first prediction, and its memory as long as the replic
 that needs it (workers, dependent services, tasks, hooks, models of BentoML's own store) gets it.
 """
 
+import fcntl
 import os
 import socket
 import sys
@@ -34,7 +35,16 @@ def needs_supervisor(folder):
     return "hooks" if any("on_deployment" in source.read_text() for source in sources) else ""
 
 
+def hold(log):
+    """Until this process and what it starts are gone, ship_predictions.py waits for more lines."""
+    lock = os.open(Path(log).with_name("writing"), os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    os.set_inheritable(lock, True)
+
+
 def main(folder, port, grace):
+    if log := os.environ.get("SLIPWAY_PREDICTION_LOG"):
+        hold(log)
     grace = f"--timeout-graceful-shutdown={grace}"
     host = os.environ.get("SLIPWAY_HOST", "0.0.0.0")  # noqa: S104
     if why := needs_supervisor(Path(folder)):

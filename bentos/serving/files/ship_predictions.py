@@ -7,12 +7,14 @@ The bucket's real name begins with SLIPWAY_BUCKET_PREFIX, where that is set.
 Whoever writes opens LOG for each line, so a segment is LOG renamed. Its object is
 PREFIX/<time of its first line>-POD-<predictions in it>.jsonl: a listing tells how many were served,
 and when. While the store is away segments wait beside LOG; beyond MAXIMUM_BYTES the oldest goes,
-and that is said. Ends on SIGTERM, once everything is shipped; after a crash it goes on.
+and that is said. Ends on SIGTERM, once nobody writes any more (serve.py has a lock on LOG's
+neighbour "writing") and everything is shipped; after a crash it goes on.
 
 Runs in the serving image. At rest it is a few megabytes: the S3 client is imported when there is
 something to ship, and is no more than botocore's signature.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -69,7 +71,7 @@ class Store:
 class Shipper:
     def __init__(self, log, prefix, pod, maximum, connect=Store):
         self.log, self.prefix, self.pod, self.maximum = log, prefix, pod, maximum
-        self.renamed = log.with_name("renamed")
+        self.renamed, self.writing = log.with_name("renamed"), log.with_name("writing")
         self.connect, self.store = connect, None
         self.rotated, self.stamp = time.monotonic(), 0
         self.delay, self.next_try = 0, 0
@@ -141,13 +143,23 @@ class Shipper:
             segment.unlink()
             _say(f"dropped {_predictions([segment])} predictions, {segment.name}: no room to wait")
 
+    def is_written(self):
+        """Whether a server is there that may still write."""
+        with self.writing.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     def run(self, stop):
-        while not stop.wait(TICK):
+        # A pod's containers are told to stop all at once, and a server answers on for a while.
+        while not stop.is_set() or self.is_written():
+            time.sleep(TICK)
             if self.due():
                 self.rotate()
             self.ship()
             self.bound()
-        # Who wrote is gone by now: a sidecar is stopped after the containers that it serves.
         while True:
             self.rotate(settle=0)
             if self.ship() and not self.log.exists():
