@@ -495,6 +495,20 @@ def _share_blobs(layout: Path) -> None:
             _link(same, blob)
 
 
+def _share_with_registry(layout: Path) -> None:
+    """Keeps once on the disk what the embedded cluster's registry has of an image, too."""
+    stored = paths.data() / "registry" / "docker" / "registry" / "v2" / "blobs" / "sha256"
+    for blob in (layout / "blobs" / "sha256").iterdir():
+        same = stored / blob.name[:2] / blob.name / "data"
+        if not same.exists() or same.samefile(blob):
+            continue
+        partial = layout / f".{blob.name}"
+        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on another file system
+            os.link(same, partial)
+            partial.rename(blob)
+
+
 def _output(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -525,6 +539,8 @@ def push(
     """
     file = paths.images_file()
     pushed = deliver(registry, names, progress=progress, jobs=jobs)
+    for image in _wanted(names):
+        _share_with_registry(image.layout)
     noted: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     noted |= pushed
     file.parent.mkdir(parents=True, exist_ok=True)

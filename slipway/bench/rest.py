@@ -192,18 +192,23 @@ def disk(_: Cluster | None, say: Callable[[str], None]) -> list[Figure]:
         "kubelet": cluster.KUBELET,
         ".venv": paths.REPOSITORY / ".venv",
     }
-    sizes = {name: allocated(place) for name, place in places.items()}
+    sizes = dict(zip(places, allocated(*places.values()), strict=True))
     said = ", ".join(f"{name} {size / GB:.1f}" for name, size in sizes.items())
     return [Figure("disk", sum(sizes.values()) / GB, f"du: {said}", "", {"bytes": sizes})]
 
 
-def allocated(place: Path) -> int:
-    """Bytes that a folder takes on its own file system; 0 when it is not there."""
-    if not place.exists():
-        return 0
-    command = ["du", "--summarize", "--one-file-system", "--block-size=1", f"{place}{os.sep}"]
+def allocated(*places: Path) -> list[int]:
+    """Bytes that each folder takes on its own file system, 0 where it is not there.
+
+    What several have, as hard links of one file, counts for the first of them.
+    """
+    named = {place: f"{place}{os.sep}" for place in places}  # what a link leads to, not the link
+    there = [name for place, name in named.items() if place.exists()]
+    command = ["du", "--summarize", "--one-file-system", "--block-size=1", *there]
     # Files that go while it reads are no failure; without any number it is one.
     said = subprocess.run(command, capture_output=True, text=True)
-    if not said.stdout:
-        raise SlipwayError(f"du {place}: {said.stderr.strip()}")
-    return int(said.stdout.split()[0])
+    lines = [line.partition("\t") for line in said.stdout.splitlines()]
+    sizes = {place: int(size) for size, _, place in lines}
+    if there and not sizes:
+        raise SlipwayError(f"du {' '.join(there)}: {said.stderr.strip()}")
+    return [sizes.get(name, 0) for name in named.values()]

@@ -250,9 +250,16 @@ def test_memory_is_the_median_and_processor_time_the_difference() -> None:
 
 
 def test_disk_is_what_is_allocated(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x" * 100_000)
-    assert 100_000 <= rest.allocated(tmp_path) < 200_000
-    assert rest.allocated(tmp_path / "missing") == 0
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    (one / "file").write_bytes(b"x" * 100_000)
+    (two / "same").hardlink_to(one / "file")
+    (tmp_path / "link").symlink_to(two)
+    first, missing, second = rest.allocated(one, tmp_path / "missing", tmp_path / "link")
+    assert 100_000 <= first < 200_000
+    assert (missing, second < 50_000) == (0, True)
+    assert rest.allocated() == []
 
 
 # --- pushes, training -------------------------------------------------------------------------

@@ -99,6 +99,25 @@ def test_only_what_is_built_is_pushed() -> None:
         images.push(names=["app"])
 
 
+def test_what_the_registry_has_is_on_the_disk_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("STATE", "DATA"):
+        monkeypatch.setenv(f"XDG_{place}_HOME", str(folder / place))
+    monkeypatch.setattr(images, "_push", lambda *_: None)
+    monkeypatch.setattr(images.Image, "digest", "sha256:0")
+    blobs = images.images()["app"].layout / "blobs" / "sha256"
+    stored = folder / "DATA/slipway/registry/docker/registry/v2/blobs/sha256/ab/abc/data"
+    for file in (blobs / "abc", blobs / "def", stored):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("a layer")
+    for _ in range(2):
+        images.push(names=["app"])
+        assert (blobs / "abc").samefile(stored)
+        assert sorted(file.name for file in blobs.iterdir()) == ["abc", "def"]
+        assert not list(blobs.parent.parent.glob(".*"))
+
+
 def test_what_is_cached_is_not_built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     images.images()["app"].layout.mkdir(parents=True)
