@@ -66,7 +66,7 @@ def test_every_pin_is_readable_on_deployment_and_pod(file: Path) -> None:
         found = {k: v for k, v in metadata["annotations"].items() if k.startswith("slipway.dev/")}
         found.pop("slipway.dev/scripts", None)
         assert found == read.pins
-    (container,) = pod["spec"]["containers"]
+    container = pod["spec"]["containers"][0]
     assert container["image"] == read.runtime.image
     digest = {"name": "SLIPWAY_BENTO_DIGEST", "value": read.bento.digest}
     assert digest in container["env"]
@@ -151,7 +151,7 @@ def test_a_replica_with_gpus() -> None:
     assert asked["model"]["requests"] == asked["fetch-bento"]["requests"]
     # GPUs of containers that come before would be added up, or taken from the model.
     assert [name for name, a in asked.items() if "nvidia.com/gpu" in a["limits"]] == ["model"]
-    [model] = spec["containers"]
+    model = spec["containers"][0]
     assert {"name": "SLIPWAY_GPUS", "value": "2"} in model["env"]
     made = {v["name"]: v.get("emptyDir") for v in spec["volumes"]}
     assert made["shared"] == {"medium": "Memory", "sizeLimit": "2Gi"}
@@ -196,7 +196,7 @@ def test_replicas_follow_the_queue_where_the_release_says_so() -> None:
 
 def test_a_replica_drains_before_it_stops() -> None:
     spec = render(VALID[1])["Deployment"]["spec"]["template"]["spec"]
-    [model] = spec["containers"]
+    model = spec["containers"][0]
     command = model["lifecycle"]["preStop"]["exec"]["command"][-1]
     draining = {v["name"]: v.get("value") for v in model["env"]}["SLIPWAY_DRAINING"]
     assert command == f"touch {draining}; sleep 5"
