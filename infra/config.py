@@ -20,12 +20,12 @@ from pydantic import (
 )
 
 from infra.aws import config as eks
-from slipway import attestation, github, paths
+from slipway import attestation, authority, github, github_app, paths
 from slipway.errors import BadInput, did_you_mean, from_validation
 from slipway.release import REGISTRY_NAME
 
 PROJECT = "slipway"
-TOKEN = f"{PROJECT}:forgeToken"
+TOKEN, APP_KEY = f"{PROJECT}:forgeToken", f"{PROJECT}:forgeAppKey"
 # Whose keys a stack may have: this program's, the two providers' and the engine's.
 NAMESPACES = {PROJECT, "aws", "kubernetes", "pulumi"}
 CPU = Annotated[str, Field(pattern=r"^\d+m?$", description="cores, or thousandths with m")]
@@ -147,6 +147,15 @@ class Place(_Model):
             raise ValueError(f"{error}: write e.g. 203.0.113.0/24") from None
 
 
+class App(_Model):
+    """A GitHub App, which slipway:forgeAppKey is a key of, as it is installed on a repository."""
+
+    id: int = Field(ge=1, description="its number: the app's settings, General, App ID")
+    installation: int = Field(
+        ge=1, description="the number that the address of what is installed ends in"
+    )
+
+
 class Forge(_Model):
     """A git forge that is there already, in the place of the platform's own."""
 
@@ -157,9 +166,16 @@ class Forge(_Model):
     repository: str = Field(
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9_.][\w.-]*$", description="OWNER/NAME"
     )
-    username: str = Field(
+    username: str | None = Field(
+        default=None,
         pattern=r"^[A-Za-z0-9][\w.-]*$",
         description="whose token slipway:forgeToken is, and as whom the platform proposes",
+    )
+    app: App | None = Field(default=None, description="in the place of a login and its token")
+    ca: str = Field(
+        default="",
+        description="certificates (PEM) of the authority that the forge's is by; else of those "
+        "that everybody knows",
     )
     places: list[Place] = Field(
         min_length=1,
@@ -197,6 +213,35 @@ class Forge(_Model):
             raise ValueError("not encrypted, and no private address: write https://…")
         return value.rstrip("/")
 
+    @field_validator("ca")
+    @classmethod
+    def _are_certificates(cls, value: str) -> str:
+        if value:
+            authority.check(value)
+        return value
+
+    @model_validator(mode="after")
+    def _is_somebody(self) -> Forge:
+        if self.username and self.app:
+            raise ValueError("username, app: as which of the two? remove one")
+        if not self.username and not self.app:
+            raise ValueError(
+                "username: as whom? that of a login whose token forgeToken is; or, on GitHub, "
+                "app: {id: …, installation: …}"
+            )
+        if self.app and self.kind != "github":
+            raise ValueError("app: only GitHub has apps: write the username of a login")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_told_from_others(self) -> Forge:
+        if self.ca and not self.url.startswith("https:"):
+            raise ValueError("ca: no certificate is asked for at http://: write https://…")
+        if self.ca and ":" in (urlsplit(self.url).hostname or ""):
+            # Argo CD looks for it by the host, in a map whose keys hold no colon.
+            raise ValueError("ca: not with an address of IPv6 in url: write the forge's name")
+        return self
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Forge:
         if self.kind == "gitea" and "url" not in self.model_fields_set:
@@ -221,8 +266,14 @@ EKS = {
 }
 SIMULATED = {"gpuPools", "teams"}
 # What only a stack says whose forge is there already.
-FORGE = {"forge", "forgeToken"}
+FORGE = {"forge", "forgeToken", "forgeAppKey"}
 ENCRYPT = "`slipway pulumi config set --secret forgeToken` asks for it and writes it"
+ENCRYPT_KEY = "`slipway pulumi config set --secret forgeAppKey < FILE.pem` writes it"
+# What a stack file holds encrypted only: what it is, how it comes there, and what if it was not.
+ENCRYPTED = {
+    TOKEN: ("a token", ENCRYPT, "revoke it on the forge"),
+    APP_KEY: ("a private key", ENCRYPT_KEY, "delete it in the app's settings, and make another"),
+}
 
 
 class StackConfig(_Model):
@@ -251,6 +302,7 @@ class StackConfig(_Model):
         default=None, description="a forge that is there; by default the platform makes a Gitea"
     )
     forgeToken: SecretStr | None = None
+    forgeAppKey: SecretStr | None = None
     aws: eks.Account | None = None
     network: eks.Network | None = None
     tags: eks.Tags | None = None
@@ -343,10 +395,19 @@ class StackConfig(_Model):
 
     @model_validator(mode="after")
     def _forge_has_its_token(self) -> StackConfig:
-        if self.forge and self.forgeToken is None:
-            raise ValueError(f"forge needs forgeToken: {ENCRYPT}")
-        if self.forgeToken and self.forge is None:
-            raise ValueError("forgeToken: of no forge: write forge too, or remove it")
+        if (self.forgeToken or self.forgeAppKey) and self.forge is None:
+            given = "forgeToken" if self.forgeToken else "forgeAppKey"
+            raise ValueError(f"{given}: of no forge: write forge too, or remove it")
+        if self.forge and self.forge.app:
+            if self.forgeToken:
+                raise ValueError("forgeToken: forge names an app, which has none: remove it")
+            if self.forgeAppKey is None:
+                raise ValueError(f"forge.app needs forgeAppKey: {ENCRYPT_KEY}")
+        elif self.forge:
+            if self.forgeAppKey:
+                raise ValueError("forgeAppKey: forge names no app: write app, or remove the key")
+            if self.forgeToken is None:
+                raise ValueError(f"forge needs forgeToken: {ENCRYPT}")
         if self.forge and self.cluster == "simulated":
             raise ValueError("forge: cluster: simulated has none of its own; remove it")
         return self
@@ -456,24 +517,29 @@ def load(values: Mapping[str, str], stack: str, *, encrypted: Collection[str] = 
     # Pulumi fills in the project's defaults, which say nothing and yet count as given.
     given = {k: v for k, v in given.items() if k not in EKS or v not in ({}, [], "true")}
     given = {k: v for k, v in given.items() if k not in FORGE or v not in ({}, "")}
-    if "forgeToken" in given:
-        given["forgeToken"] = _token(given["forgeToken"], file, encrypted=TOKEN in encrypted)
+    for key in ENCRYPTED:
+        name = key.removeprefix(f"{PROJECT}:")
+        if name in given:
+            given[name] = _secret(key, given[name], file, encrypted=key in encrypted)
     try:
         return StackConfig.model_validate(given)
     except ValidationError as error:
         raise from_validation(error, StackConfig, file) from None
 
 
-def _token(value: Any, file: str, *, encrypted: bool) -> str:
-    """The token, or where only the engine can read it what it is encrypted as."""
+def _secret(key: str, value: Any, file: str, *, encrypted: bool) -> str:
+    """What is secret, or where only the engine can read it what it is encrypted as."""
     match value:
         case {"secure": str(ciphertext)} if not encrypted:
             return ciphertext
         case str() if encrypted:
+            if key == APP_KEY:
+                github_app.load_key(value, key, file)
             return value
         case _:
-            fix = f"{ENCRYPT}; and where it has been committed, revoke it on the forge"
-            raise BadInput("a token in plain text", file=file, field=TOKEN, fix=fix)
+            what, how, then = ENCRYPTED[key]
+            fix = f"{how}; and where it has been committed, {then}"
+            raise BadInput(f"{what} in plain text", file=file, field=key, fix=fix)
 
 
 def _parse(value: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pulumi
 
 from infra.config import GPU_SOFTWARE, PROVISIONER, Level, Place, Size, StackConfig, load
+from infra.config import Forge as GivenForge
 from infra.platform import kueue, secrets
 from infra.platform.admission import Admission, AdmissionArgs
 from infra.platform.applications import LOOK_SECONDS, Applications, ApplicationsArgs
@@ -16,7 +17,8 @@ from infra.platform.argo_workflows import ArgoWorkflows, ArgoWorkflowsArgs
 from infra.platform.component import Resources, after, provider
 from infra.platform.environment import Environment, EnvironmentArgs
 from infra.platform.flows import GITEA, flows
-from infra.platform.forge import SIGNED_AS, Forge, Outside, OutsideArgs, webhooks
+from infra.platform.forge import SIGNED_AS, App, Forge, Login, Outside, OutsideArgs, webhooks
+from infra.platform.forge_token import ForgeToken, ForgeTokenArgs
 from infra.platform.gitea import Gitea, GiteaArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
@@ -30,7 +32,7 @@ from infra.platform.signing import Signing, SigningArgs
 from infra.platform.storage_class import StorageClass, StorageClassArgs
 from infra.platform.volumes_gone import VolumesGone
 from infra.simulation import stack as simulation
-from slipway import images, merging, paths, toolchain
+from slipway import github, images, merging, paths, toolchain
 from slipway.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
@@ -156,6 +158,7 @@ class Stack:
                 consoles=self._consoles(),
                 provisioner=config.embedded,
                 queues=bool(config.teams),
+                makes_tokens=bool(config.forge and config.forge.app),
                 moved=self._moved(),
                 sources=_elsewhere(config.sources),
             ),
@@ -186,22 +189,22 @@ class Stack:
         mlflow = self._mlflow(postgres, store)
         forge = self._forge(postgres)
         argo_cd = self._argo_cd(forge)
-        workflows = self._argo_workflows(postgres, store)
+        workflows = self._argo_workflows(postgres, store, forge)
         admission = Admission("admission", AdmissionArgs(self._registries()), self._opts)
-        self._namespaces_content(store, mlflow, forge)
+        pipelines = self._namespaces_content(store, mlflow, forge)
+        tokens = self._forge_token(forge, pipelines)
         Applications(
             "applications",
             ApplicationsArgs(
                 namespace=self.names["argocd"],
                 repository_url=forge.repository_url,
-                username=forge.username,
-                password=forge.password,
+                login=forge.credentials.argo_cd,
                 environments={e: self.names[e] for e in config.environments},
                 pipelines=self.names["pipelines"],
                 # A forge of somebody's is asked no more often than was said.
                 look_seconds=config.pollSeconds if config.forge else LOOK_SECONDS,
             ),
-            self._after(argo_cd, workflows, admission, *_resources(forge)),
+            self._after(argo_cd, workflows, admission, *_resources(forge), *tokens),
         )
         self._export(store, mlflow, forge)
         if self._cloud:
@@ -375,16 +378,15 @@ class Stack:
 
     def _forge(self, postgres: Tables) -> Forge:
         if forge := self.config.forge:
-            assert self.config.forgeToken  # noqa: S101  # one comes with the other
             return Outside(
                 "forge",
                 OutsideArgs(
                     kind=forge.kind,
                     url=forge.url,
                     repository=forge.repository,
-                    username=forge.username,
-                    token=self.config.forgeToken.get_secret_value(),
+                    credentials=self._credentials(forge),
                     gates=forge.gates,
+                    ca=forge.ca,
                 ),
                 self._opts,
             )
@@ -409,6 +411,36 @@ class Stack:
             self._opts,
         )
 
+    def _credentials(self, forge: GivenForge) -> Login | App:
+        """As whom the platform is on a forge outside. A secret is there for each: see `config`."""
+        given = self.config.forgeAppKey if forge.app else self.config.forgeToken
+        secret = pulumi.Output.secret(given.get_secret_value() if given else "")
+        if forge.app:
+            api = github.api_of(forge.url)
+            return App(forge.app.id, forge.app.installation, secret, api)
+        return Login(forge.username or "", secret)
+
+    def _forge_token(self, forge: Forge, pipelines: Pipelines) -> list[pulumi.Resource]:
+        """What keeps steps in tokens of an app; a login has its own."""
+        outside, app = self.config.forge, forge.credentials
+        if not outside or not isinstance(app, App):
+            return []
+        return [
+            ForgeToken(
+                "forge-token",
+                ForgeTokenArgs(
+                    namespace=self.names["argocd"],
+                    pipelines=self.names["pipelines"],
+                    image=self._own("training"),
+                    app=app,
+                    repository=outside.repository,
+                    reports=outside.gates == "cluster",
+                    ca=outside.ca,
+                ),
+                self._after(pipelines),
+            )
+        ]
+
     def _argo_cd(self, forge: Forge) -> ArgoCd:
         managed = ["pipelines", *self.config.environments]
         return ArgoCd(
@@ -427,11 +459,12 @@ class Stack:
                 if self.config.domain
                 else f"http://127.0.0.1:{NODE_PORTS['argocd']}",
                 node_port=self._node_port("argocd"),
+                authorities=forge.authorities,
             ),
             self._opts,
         )
 
-    def _argo_workflows(self, postgres: Tables, store: ObjectStore) -> ArgoWorkflows:
+    def _argo_workflows(self, postgres: Tables, store: ObjectStore, forge: Forge) -> ArgoWorkflows:
         return ArgoWorkflows(
             "argo",
             ArgoWorkflowsArgs(
@@ -451,18 +484,19 @@ class Stack:
                 server_resources=self._size("argoServer"),
                 stores=[postgres, *_resources(store)],
                 node_port=self._node_port("argo"),
+                authority=("platform", "FORGE_CA") if forge.authorities else None,
             ),
             self._opts,
         )
 
-    def _namespaces_content(self, store: ObjectStore, mlflow: Mlflow, forge: Forge) -> None:
-        Pipelines(
+    def _namespaces_content(self, store: ObjectStore, mlflow: Mlflow, forge: Forge) -> Pipelines:
+        pipelines = Pipelines(
             "pipelines",
             PipelinesArgs(
                 namespace=self.names["pipelines"],
                 object_store=store.environment("pipelines"),
                 labels=store.environment("labels"),
-                forge={"FORGE_USERNAME": forge.username, "FORGE_PASSWORD": forge.password},
+                forge=forge.credentials.steps,
                 settings={
                     "MLFLOW_TRACKING_URI": mlflow.url,
                     **forge.settings,
@@ -494,6 +528,7 @@ class Stack:
                 ),
                 self._opts,
             )
+        return pipelines
 
     def _webhooks(self, kind: str) -> dict[str, Sequence[str]]:
         """What a forge outside is to call: where this machine has the consoles, or the cluster."""

@@ -15,8 +15,17 @@ from typing import Any, cast
 import httpx
 
 from slipway import paths
+from slipway.credentials import Credentials, Token
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import Gitea, GitHub, connect, from_environment, own_login
+from slipway.forge import (
+    Gitea,
+    GitHub,
+    connect,
+    from_environment,
+    login,
+    own_credentials,
+    own_login,
+)
 from slipway.release import service
 from slipway.store import PREFIX, Store
 
@@ -75,12 +84,14 @@ class _Given(Store):
 
 @dataclass(frozen=True)
 class Outside:
-    """A forge that was there before the platform. `gates`: who judges, actions or cluster."""
+    """A forge that was there before the platform. `gates`: who judges, actions or cluster; `ca`:
+    see `slipway.authority`."""
 
     kind: str
     url: str
     repository: str
     gates: str
+    ca: str = ""
 
 
 class Cluster:
@@ -260,7 +271,7 @@ class Cluster:
         if "FORGE_KIND" not in known:
             return None
         names = ("KIND", "SERVER", "REPOSITORY", "GATES")
-        return Outside(*(known[f"FORGE_{name}"] for name in names))
+        return Outside(*(known[f"FORGE_{name}"] for name in names), ca=known.get("FORGE_CA", ""))
 
     def forge_login(self, *, administrator: bool = False) -> tuple[str, str]:
         """Who one is on the platform's own forge, and the password: of FORGE_USERNAME where that is
@@ -281,10 +292,18 @@ class Cluster:
             raise ClusterError(str(error), status=403, fix=fix) from error
         return admin["username"], admin["password"]
 
-    def _bot(self) -> tuple[str, str]:
-        """As whom steps are on the forge."""
+    def _bot(self, kind: str) -> Credentials:
+        """As whom steps are on the forge: of an app, with a token that counts for half an hour at
+        the least."""
         bot = self.secret("pipelines", "forge")
-        return bot["FORGE_USERNAME"], bot["FORGE_PASSWORD"]
+        if not bot.get("FORGE_PASSWORD"):
+            raise ClusterError(
+                "Secret pipelines/forge has no token of the app yet",
+                fix="kubectl -n argocd logs deployment/forge-token",
+            )
+        if known := bot.get("FORGE_LOGIN"):
+            return Token(bot["FORGE_PASSWORD"], known)
+        return login(kind, bot["FORGE_USERNAME"], bot["FORGE_PASSWORD"])
 
     @contextmanager
     def forge(self, *, administrator: bool = False) -> Generator[Gitea | GitHub, None, None]:
@@ -302,15 +321,20 @@ class Cluster:
                 yield forge
             return
         if outside := self.outside_forge():
-            login = self._bot() if administrator else own_login()
-            if login is None:
+            kind, url, repository, ca = (
+                *(outside.kind, outside.url, outside.repository),
+                outside.ca,
+            )
+            who = (
+                self._bot(kind) if administrator else own_credentials(kind, url, repository, ca=ca)
+            )
+            if who is None:
                 raise BadInput(
-                    f"the platform reads {outside.repository} on {outside.url}, and nothing says "
-                    "who you are there",
+                    f"the platform reads {repository} on {url}, and nothing says who you are there",
                     field="FORGE_TOKEN",
                     fix="set it to an access token of yours, or FORGE_USERNAME and FORGE_PASSWORD",
                 )
-            with connect(outside.kind, outside.url, outside.repository, *login) as forge:
+            with connect(kind, url, repository, who, ca=ca) as forge:
                 yield forge
             return
         username, password = self.forge_login(administrator=administrator)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from slipway import paths
+from slipway import authority, paths
 from slipway.errors import BadInput, SlipwayError
 
 # Credentials go by the environment: a command line is readable by every process of the machine.
@@ -25,11 +27,12 @@ _RELEASES = [f":(glob)environments/*/{folder}/**" for folder in ("models", "brea
 
 @dataclass(frozen=True)
 class Remote:
-    """The forge's repository as git sees it."""
+    """The forge's repository as git sees it. `ca`: see `slipway.authority`."""
 
     url: str
     username: str
-    password: str
+    password: str = field(repr=False)
+    ca: str = field(default="", repr=False)
 
     @property
     def settings(self) -> list[str]:
@@ -41,22 +44,33 @@ class Remote:
         return [*helpers, *(("-c", "http.proxy=") if near else ())]
 
 
+@contextmanager
+def _reaching(remote: Remote) -> Generator[dict[str, str]]:
+    """Variables by which git is let in. It knows authorities by files only."""
+    login = {"SLIPWAY_GIT_USER": remote.username, "SLIPWAY_GIT_PASSWORD": remote.password}
+    if not remote.ca:
+        yield login
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="slipway-ca-", suffix=".pem") as file:
+        file.write(remote.ca)
+        file.flush()
+        yield {**login, "GIT_SSL_CAINFO": file.name}
+
+
 def git(*arguments: str, remote: Remote | None = None, cwd: Path | None = None) -> str:
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    if remote:
-        environment |= {
-            "SLIPWAY_GIT_USER": remote.username,
-            "SLIPWAY_GIT_PASSWORD": remote.password,
-        }
-    done = subprocess.run(
-        ["git", *_PLAIN, *(remote.settings if remote else ()), *arguments],
-        cwd=cwd or paths.REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    with _reaching(remote) if remote else nullcontext(dict[str, str]()) as more:
+        done = subprocess.run(
+            ["git", *_PLAIN, *(remote.settings if remote else ()), *arguments],
+            cwd=cwd or paths.REPOSITORY,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **more},
+            capture_output=True,
+            text=True,
+        )
     if done.returncode:
-        raise SlipwayError(f"git {arguments[0]} failed: {(done.stderr or done.stdout).strip()}")
+        said = (done.stderr or done.stdout).strip()
+        if remote and (refused := authority.refused_git(said, remote.url, remote.ca)):
+            raise refused
+        raise SlipwayError(f"git {arguments[0]} failed: {said}")
     return done.stdout.strip()
 
 

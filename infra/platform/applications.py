@@ -39,8 +39,8 @@ class ApplicationsArgs:
     namespace: pulumi.Input[str]
     """Argo CD's."""
     repository_url: pulumi.Input[str]
-    username: pulumi.Input[str]
-    password: pulumi.Input[str]
+    login: Mapping[str, pulumi.Input[str]]
+    """As whom Argo CD reads it, in the words of its Secret for a repository."""
     environments: Mapping[str, pulumi.Input[str]]
     """Environment to the namespace of its models."""
     pipelines: pulumi.Input[str]
@@ -68,8 +68,7 @@ class Applications(Component):
                 "type": "git",
                 "name": "slipway",
                 "url": args.repository_url,
-                "username": args.username,
-                "password": args.password,
+                **args.login,
             },
             self.child(),
         )

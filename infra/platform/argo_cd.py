@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
@@ -55,6 +55,8 @@ class ArgoCdArgs:
     """Where Argo CD may change things."""
     url: str
     node_port: int | None = None
+    authorities: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Host to the only certificates (PEM) that those of a repository there may be by."""
 
 
 class ArgoCd(Component):
@@ -97,6 +99,7 @@ class ArgoCd(Component):
         patches: list[upstream.Manifest] = [
             {"kind": "Service", "metadata": {"name": "*", "annotations": NO_WAIT}},
             {"kind": "ConfigMap", "metadata": {"name": "argocd-cm"}, "data": settings},
+            *self._trusted(args),
             *(_sees(component, more) for component, more in SEES.items()),
         ]
         for workload, kind in WORKLOADS.items():
@@ -119,6 +122,13 @@ class ArgoCd(Component):
             spec = {"type": "NodePort", "ports": [port, again]}
             patches.append({"kind": "Service", "metadata": {"name": "argocd-server"}, "spec": spec})
         return patches
+
+    @staticmethod
+    def _trusted(args: ArgoCdArgs) -> list[upstream.Manifest]:
+        if not args.authorities:
+            return []
+        name = {"name": "argocd-tls-certs-cm"}
+        return [{"kind": "ConfigMap", "metadata": name, "data": dict(args.authorities)}]
 
     def _secrets(self, args: ArgoCdArgs) -> list[pulumi.Resource]:
         redis = RandomPassword("argocd-redis", opts=self.child())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,9 @@ class ArgoWorkflowsArgs:
     """What its programs find there when they start; nothing else waits for these."""
     node_port: int | None = None
     database_tls: bool = False
+    authority: tuple[str, str] | None = None
+    """ConfigMap in the managed namespace, and key there: certificates (PEM) of an authority that a
+    pod's artifacts may come by, beside those that are known."""
 
 
 class ArgoWorkflows(Component):
@@ -281,6 +285,7 @@ class ArgoWorkflows(Component):
                         "fsGroup": pods.USER,
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
+                    **_trusting(args.authority),
                 }
             },
         }
@@ -314,6 +319,22 @@ class ArgoWorkflows(Component):
             )
             if data
         ]
+
+
+def _trusting(authority: tuple[str, str] | None) -> dict[str, str]:
+    """What of every workflow lets the container that brings artifacts know an authority."""
+    if authority is None:
+        return {}
+    config, key = authority
+    mounted = {"name": "authority", "mountPath": "/authority", "readOnly": True}
+    # Beside the image's own file of those that are known, Go reads this folder.
+    trusts = {"name": "SSL_CERT_DIR", "value": "/authority"}
+    volume = {"name": config, "items": [{"key": key, "path": "ca.crt"}]}
+    patch = {
+        "initContainers": [{"name": "init", "env": [trusts], "volumeMounts": [mounted]}],
+        "volumes": [{"name": "authority", "configMap": volume}],
+    }
+    return {"podSpecPatch": json.dumps(patch)}
 
 
 def _only(rule: upstream.Manifest, secrets: list[str]) -> upstream.Manifest:

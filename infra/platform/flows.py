@@ -22,6 +22,7 @@ MLFLOW = _pods("mlflow", "mlflow")
 GITEA = _pods("forge", "gitea")
 ARGOCD = Peer("argocd", "argocd")
 ARGOCD_SERVER = _pods("argocd", "argocd-server")
+FORGE_TOKEN = _pods("argocd", "forge-token")
 REPO_SERVER = _pods("argocd", "argocd-repo-server")
 CONTROLLER = Peer("argo", "workflow-controller", {"app": "workflow-controller"})
 ARGO_SERVER = Peer("argo", "argo-server", {"app": "argo-server"})
@@ -72,6 +73,7 @@ def flows(
     consoles: Sequence[str],
     provisioner: bool,
     queues: bool = False,
+    makes_tokens: bool = False,
     moved: Sequence[tuple[Peer, Sequence[Elsewhere]]] = (),
     sources: Sequence[Elsewhere] = (),
 ) -> NetworkArgs:
@@ -84,6 +86,7 @@ def flows(
         consoles: those that node ports lead to.
         provisioner: the embedded cluster's storage class needs the API.
         queues: the API server asks Kueue about what names a queue.
+        makes_tokens: a pod makes those by which steps are on the forge.
         sources: where steps get data outside the cluster.
         moved: MINIO, POSTGRES or GITEA, and where it is, when it is no pod of ours.
     """
@@ -93,6 +96,7 @@ def flows(
         *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments),
         # Which bento answers?
         *(Flow(STEPS, Peer(e, f"{e}-models"), (3000,)) for e in environments),
+        *([Flow(FORGE_TOKEN, GITEA, (3000,))] if makes_tokens else []),
     ]
     if MINIO.key in places:
         all_flows = [f for f in all_flows if f.source != MINIO_SETUP]
@@ -104,7 +108,12 @@ def flows(
         namespaces=namespaces,
         flows=[f for f in all_flows if f.target.key not in places],
         api=api,
-        api_clients=[*API_CLIENTS, *storage_class, *([KUEUE] if queues else [])],
+        api_clients=[
+            *API_CLIENTS,
+            *storage_class,
+            *([KUEUE] if queues else []),
+            *([FORGE_TOKEN] if makes_tokens else []),
+        ],
         from_outside=[
             *(CONSOLES[name] for name in consoles),
             *([(KUEUE, kueue.WEBHOOKS)] if queues else []),

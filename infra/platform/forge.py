@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 import pulumi
 
@@ -20,6 +21,60 @@ PUSHED = {"gitea": ["push"], "github": ["push"]}
 PROPOSED = {"gitea": ["pull_request_only", "pull_request_sync"], "github": ["pull_request"]}
 
 
+class Credentials(Protocol):
+    """As whom the platform is on a forge."""
+
+    @property
+    def argo_cd(self) -> Mapping[str, pulumi.Input[str]]:
+        """In the words of the Secret by which Argo CD reads a repository."""
+        ...
+
+    @property
+    def steps(self) -> Mapping[str, pulumi.Input[str]]:
+        """As steps find it in their environment; empty: what is there, another part brings."""
+        ...
+
+
+@dataclass(frozen=True)
+class Login:
+    """A login, and its password or a token."""
+
+    username: str
+    password: pulumi.Output[str]
+
+    @property
+    def argo_cd(self) -> Mapping[str, pulumi.Input[str]]:
+        return {"username": self.username, "password": self.password}
+
+    @property
+    def steps(self) -> Mapping[str, pulumi.Input[str]]:
+        return {"FORGE_USERNAME": self.username, "FORGE_PASSWORD": self.password}
+
+
+@dataclass(frozen=True)
+class App:
+    """A GitHub App. Argo CD makes tokens of the key by itself; for steps `ForgeToken` does."""
+
+    id: int
+    installation: int
+    key: pulumi.Output[str]
+    api: str
+
+    @property
+    def argo_cd(self) -> Mapping[str, pulumi.Input[str]]:
+        enterprise = {} if self.api == github.API else {"githubAppEnterpriseBaseUrl": self.api}
+        return {
+            "githubAppID": str(self.id),
+            "githubAppInstallationID": str(self.installation),
+            "githubAppPrivateKey": self.key,
+            **enterprise,
+        }
+
+    @property
+    def steps(self) -> Mapping[str, pulumi.Input[str]]:
+        return {}
+
+
 class Forge(Protocol):
     """What the platform needs of its own Gitea, or of another forge in its place."""
 
@@ -27,9 +82,9 @@ class Forge(Protocol):
     url: pulumi.Output[str]
     repository_url: pulumi.Output[str]
     """As git clones it."""
-    username: str
-    password: pulumi.Output[str]
-    """Or a token in its place."""
+    credentials: Credentials
+    authorities: Mapping[str, str]
+    """Host to the certificates (PEM) that those of the forge there are by, if not by known ones."""
     webhook_secret: pulumi.Output[str]
     """Signs the forge's events."""
 
@@ -45,10 +100,11 @@ class OutsideArgs:
     url: str
     repository: str
     """OWNER/NAME"""
-    username: str
-    token: pulumi.Input[str]
+    credentials: Login | App
     gates: Literal["actions", "cluster"]
     """Who judges pull requests."""
+    ca: str = ""
+    """Certificates (PEM) of the authority that its own is by; "" for those that are known."""
 
 
 class Outside(Component):
@@ -57,8 +113,8 @@ class Outside(Component):
     kind: Literal["gitea", "github"]
     url: pulumi.Output[str]
     repository_url: pulumi.Output[str]
-    username: str
-    password: pulumi.Output[str]
+    credentials: Credentials
+    authorities: Mapping[str, str]
     webhook_secret: pulumi.Output[str]
 
     def __init__(
@@ -66,10 +122,10 @@ class Outside(Component):
     ) -> None:
         super().__init__("Forge", name, opts)
         self._args = args
-        self.kind, self.username = args.kind, args.username
+        self.kind, self.credentials = args.kind, args.credentials
+        self.authorities = {urlsplit(args.url).hostname or "": args.ca} if args.ca else {}
         self.url = pulumi.Output.from_input(args.url)
         self.repository_url = pulumi.Output.from_input(f"{args.url}/{args.repository}.git")
-        self.password = pulumi.Output.secret(args.token)
         self.webhook_secret = RandomPassword(f"{name}-webhook", opts=self.child()).result
         self.register_outputs({"url": self.url, "repository_url": self.repository_url})
 
@@ -83,6 +139,7 @@ class Outside(Component):
             "FORGE_SERVER": args.url,
             "FORGE_REPOSITORY": args.repository,
             "FORGE_GATES": args.gates,
+            **({"FORGE_CA": args.ca} if args.ca else {}),
         }
 
 

@@ -14,6 +14,7 @@ import pulumi_kubernetes as k8s
 
 from infra.platform import pods, secrets
 from infra.platform.component import Component, Resources, fingerprint
+from infra.platform.forge import Credentials, Login
 from infra.platform.random_password import RandomPassword
 from slipway import protection
 
@@ -50,13 +51,13 @@ class GiteaArgs:
 
 
 class Gitea(Component):
-    """`url`, the bot's `username` and `password`, and the `webhook_secret` that signs pushes."""
+    """`url`, the bot's `credentials`, and the `webhook_secret` that signs pushes."""
 
     kind: Literal["gitea", "github"] = NAME
     url: pulumi.Output[str]
     repository_url: pulumi.Output[str]
-    username: str
-    password: pulumi.Output[str]
+    credentials: Credentials
+    authorities: Mapping[str, str]
     webhook_secret: pulumi.Output[str]
 
     def __init__(
@@ -66,7 +67,8 @@ class Gitea(Component):
         admin = RandomPassword(f"{NAME}-admin", opts=self.child())
         bot = RandomPassword(f"{NAME}-bot", opts=self.child())
         webhook = RandomPassword(f"{NAME}-webhook", opts=self.child())
-        self.username, self.password, self.webhook_secret = BOT, bot.result, webhook.result
+        self.credentials, self.webhook_secret = Login(BOT, bot.result), webhook.result
+        self.authorities = {}
         self.url = pulumi.Output.concat("http://", NAME, ".", args.namespace, f".svc:{PORT}")
         self.repository_url = pulumi.Output.concat(self.url, "/", args.repository, ".git")
         credentials = secrets.keep(

@@ -44,7 +44,7 @@ class PipelinesArgs:
     labels: Mapping[str, pulumi.Input[str]]
     """The same, for who says how predictions turned out. No step is given it."""
     forge: Mapping[str, pulumi.Input[str]]
-    """Environment of the forge's client."""
+    """Environment of the forge's client; empty: another part of the platform brings it."""
     settings: Mapping[str, pulumi.Input[str]]
     """Addresses and images, for steps and as workflow parameters."""
     webhook_secret: pulumi.Input[str]

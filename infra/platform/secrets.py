@@ -34,7 +34,9 @@ def in_cluster(
     name: str, metadata: ObjectMetaArgs, values: Values, opts: pulumi.ResourceOptions
 ) -> pulumi.Resource:
     """Made by Pulumi itself."""
-    return k8s.core.v1.Secret(name, metadata=metadata, data=secret_data(values), opts=opts)
+    # None, where others write it: what is in it is theirs.
+    data = secret_data(values) or None
+    return k8s.core.v1.Secret(name, metadata=metadata, data=data, opts=opts)
 
 
 _make: ContextVar[Make] = ContextVar("_make", default=in_cluster)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from slipway import github_app
+from slipway.credentials import Credentials, Password, Token
 from slipway.errors import BadInput, did_you_mean
 from slipway.forge.base import (
     Comment,
@@ -33,17 +35,42 @@ __all__ = [
     "State",
     "connect",
     "from_environment",
+    "login",
+    "own_credentials",
     "own_login",
 ]
 
 _KINDS: dict[str, type[Gitea] | type[GitHub]] = {"gitea": Gitea, "github": GitHub}
 
 
-def connect(kind: str, url: str, repository: str, username: str, password: str) -> Gitea | GitHub:
-    """A forge by its address, as whoever these credentials are of."""
+def connect(
+    kind: str, url: str, repository: str, who: Credentials, *, ca: str = ""
+) -> Gitea | GitHub:
+    """A forge by its address, as whoever these credentials are of; for `ca`, see
+    `slipway.authority`."""
     if kind == "github":
-        return GitHub(repository, password, api=api_of(url), server=url)
-    return Gitea(url, repository, username, password)
+        return GitHub(repository, who, api=api_of(url), server=url, ca=ca)
+    return Gitea(url, repository, who.login, who.password, ca=ca)
+
+
+def login(kind: str, username: str, secret: str) -> Credentials:
+    """A login and its password or token, as such a forge takes it."""
+    return Token(secret) if kind == "github" else Password(username, secret)
+
+
+def own_credentials(kind: str, url: str, repository: str, *, ca: str = "") -> Credentials | None:
+    """Who one is on a forge: an app of one's own (see `github_app.own`), or `own_login`; None
+    where nothing says so.
+
+    Raises:
+        BadInput: half of it is set, or both are, or this forge has no apps.
+    """
+    if app := github_app.own():
+        if kind != "github":
+            raise BadInput(f"no app of {url}: only GitHub has apps", field=github_app.OWN[0])
+        return github_app.Installation(app, api_of(url), repository, ca=ca)
+    own = own_login()
+    return login(kind, *own) if own else None
 
 
 def own_login() -> tuple[str, str] | None:

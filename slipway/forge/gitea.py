@@ -13,6 +13,7 @@ from urllib.parse import quote
 import httpx
 
 from slipway import digests, protection
+from slipway.credentials import Password
 from slipway.errors import BadInput
 from slipway.forge.base import ForgeError, NotFound, PullRequest
 from slipway.forge.rest import Rest, split
@@ -38,11 +39,12 @@ class Gitea(Shared):
         username: str,
         password: str,
         *,
+        ca: str = "",
         transport: httpx.BaseTransport | None = None,
         retries: int = 5,
         backoff_s: float = 0.5,
     ) -> None:
-        """`url` is the forge's root, `repository` is OWNER/NAME; for the last two see `Rest`.
+        """`url` is the forge's root, `repository` is OWNER/NAME; for the rest see `Rest`.
 
         `password` may be a token. Its `username` is asked for where it is not given.
         """
@@ -51,31 +53,32 @@ class Gitea(Shared):
         api = Rest(
             root,
             f"{root}/api/v1/repos/{owner}/{name}/",
-            auth=(username or _ANYBODY, password),
+            credentials=Password(username or _ANYBODY, password),
             page_size=("limit", 50),
-            credentials="FORGE_USERNAME",
+            ca=ca,
             transport=transport,
             retries=retries,
             backoff_s=backoff_s,
         )
         super().__init__(root, repository, api)
-        self._login, self._password = username, password
+        self._login, self._password, self._ca = username, password, ca
 
     @classmethod
     def from_environment(cls) -> Self:
         """From FORGE_URL, FORGE_REPOSITORY, FORGE_USERNAME, FORGE_PASSWORD; `BadInput` if unset.
+        FORGE_CA is the authority that its certificate is by, where that is one's own.
 
         Steps do so: a person's credentials are `Cluster.forge`'s to find.
         """
         names = ("FORGE_URL", "FORGE_REPOSITORY", "FORGE_USERNAME", "FORGE_PASSWORD")
         if missing := [name for name in names if not os.environ.get(name)]:
             raise BadInput(f"not set: {', '.join(missing)}", fix="set them in the environment")
-        return cls(*(os.environ[name] for name in names))
+        return cls(*(os.environ[name] for name in names), ca=os.environ.get("FORGE_CA", ""))
 
     @property
     def remote(self) -> Remote:
         url = f"{self.url}/{self.repository}.git"
-        return Remote(url, self._login or _ANYBODY, self._password)
+        return Remote(url, self._login or _ANYBODY, self._password, self._ca)
 
     # Commits and files
 

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 import httpx
 
-from slipway import protection
+from slipway import github_app, protection
+from slipway.credentials import Credentials, Token
 from slipway.errors import BadInput
 from slipway.forge.base import ForgeError, NotFound, PullRequest
 from slipway.forge.rest import Rest, split
@@ -33,30 +34,32 @@ class GitHub(Shared):
     def __init__(
         self,
         repository: str,
-        token: str,
+        credentials: Credentials,
         *,
         api: str = API,
         server: str = SERVER,
+        ca: str = "",
         transport: httpx.BaseTransport | None = None,
         retries: int = 5,
         backoff_s: float = 0.5,
     ) -> None:
-        """`repository` is OWNER/NAME; an Enterprise has its own `api` and `server`; see `Rest`."""
+        """`repository` is OWNER/NAME; an Enterprise has its own `api` and `server`, and maybe its
+        own `ca`; see `Rest`."""
         self._owner, name = split(repository, "GITHUB_REPOSITORY")
-        self._api_url, self._token = api.rstrip("/"), token
-        self._login: str | None = None
+        self._api_url, self._credentials = api.rstrip("/"), credentials
+        self._ca, self._login = ca, ""
         root = server.rstrip("/")
         client = Rest(
             root,
             f"{self._api_url}/repos/{self._owner}/{name}/",
+            credentials=credentials,
             headers={
-                "Authorization": f"Bearer {token}",
                 "Accept": "application/vnd.github+json",
                 "X-GitHub-Api-Version": "2022-11-28",
                 "User-Agent": "slipway",
             },
             page_size=("per_page", 100),
-            credentials="the token in FORGE_TOKEN (in Actions GITHUB_TOKEN, and `permissions`)",
+            ca=ca,
             transport=transport,
             retries=retries,
             backoff_s=backoff_s,
@@ -65,23 +68,29 @@ class GitHub(Shared):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """From FORGE_REPOSITORY, FORGE_TOKEN (or FORGE_PASSWORD) and, of an Enterprise,
-        FORGE_SERVER and FORGE_URL, its API; what is not set, as Actions calls it:
-        GITHUB_REPOSITORY, GITHUB_TOKEN, GITHUB_SERVER_URL, GITHUB_API_URL. `BadInput` if there is
-        no repository or no token."""
+        """From FORGE_REPOSITORY, who one is there (an app of one's own, or FORGE_TOKEN, or
+        FORGE_PASSWORD and FORGE_LOGIN) and, of an Enterprise, FORGE_SERVER, FORGE_URL, its API,
+        and FORGE_CA; what is not set, as Actions calls it: GITHUB_REPOSITORY, GITHUB_TOKEN,
+        GITHUB_SERVER_URL, GITHUB_API_URL. `BadInput` if there is no repository or no token."""
         repository = _first("FORGE_REPOSITORY", "GITHUB_REPOSITORY")
         token = _first("FORGE_TOKEN", "FORGE_PASSWORD", "GITHUB_TOKEN")
-        for name, value in (("REPOSITORY", repository), ("TOKEN", token)):
+        app = github_app.own()
+        for name, value in (("REPOSITORY", repository), ("TOKEN", token or app)):
             if not value:
                 fix = "set one of them in the environment"
                 raise BadInput(f"not set: FORGE_{name}, GITHUB_{name}", fix=fix)
         server = _first("FORGE_SERVER", "GITHUB_SERVER_URL") or SERVER
         api = _first("FORGE_URL", "GITHUB_API_URL") or api_of(server)
-        return cls(repository, token, api=api, server=server)
+        ca = os.environ.get("FORGE_CA", "")
+        who: Credentials = Token(token, os.environ.get("FORGE_LOGIN", ""))
+        if app:
+            who = github_app.Installation(app, api, repository, ca=ca)
+        return cls(repository, who, api=api, server=server, ca=ca)
 
     @property
     def remote(self) -> Remote:
-        return Remote(f"{self.url}/{self.repository}.git", "x-access-token", self._token)
+        who = self._credentials
+        return Remote(f"{self.url}/{self.repository}.git", who.username, who.password, self._ca)
 
     # Commits and files
 
@@ -225,7 +234,9 @@ class GitHub(Shared):
 
     @property
     def login(self) -> str:
-        if self._login is None:
+        if not self._login:
+            self._login = self._credentials.login
+        if not self._login:
             try:
                 self._login = str(self._api.get(f"{self._api_url}/user")["login"])
             except ForgeError as error:

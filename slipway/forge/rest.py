@@ -10,6 +10,8 @@ from typing import Any, cast
 
 import httpx
 
+from slipway import authority
+from slipway.credentials import Credentials
 from slipway.errors import BadInput
 from slipway.forge.base import ForgeError, NotFound
 
@@ -26,15 +28,15 @@ class Rest:
         url: str,
         base_url: str,
         *,
-        auth: tuple[str, str] | None = None,
+        credentials: Credentials,
         headers: Mapping[str, str] | None = None,
         page_size: tuple[str, int],
-        credentials: str,
+        ca: str = "",
         transport: httpx.BaseTransport | None = None,
         retries: int = 5,
         backoff_s: float = 0.5,
     ) -> None:
-        """`url` is the forge as a person knows it, `credentials` what to look at when refused.
+        """`url` is the forge as a person knows it; for `ca` see `slipway.authority`.
 
         `page_size` is the query parameter of it, and the most that the forge gives. A request that
         meets a transient error is sent up to `retries` times more, first after `backoff_s` seconds,
@@ -42,11 +44,13 @@ class Rest:
         """
         self.url, self.backoff_s = url, backoff_s
         self._page_size, self._credentials, self._retries = page_size, credentials, retries
+        self._ca = ca
         self._client = httpx.Client(
             base_url=base_url,
-            auth=auth,
+            auth=credentials,
             headers=headers,
             timeout=httpx.Timeout(30, connect=5),
+            verify=authority.trusting(ca),
             transport=transport,
         )
 
@@ -61,6 +65,8 @@ class Rest:
             try:
                 response = self._client.request(method, path, **options)
             except httpx.TransportError as error:
+                if refused := authority.refused(error, self.url, self._ca):
+                    raise refused from error
                 unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
                 if not left or not (unsent or method == "GET"):
                     raise ForgeError(
@@ -125,14 +131,17 @@ class Rest:
             return ForgeError(
                 f"{what}: the forge refuses these credentials: {said}",
                 status=status,
-                fix=f"see {self._credentials}",
+                fix=f"see {self._credentials.told}",
             )
         if status == 403:
+            # Of an app, and of a token that is told what it may do, GitHub says what it would take.
+            takes = response.headers.get("x-accepted-github-permissions", "")
             return ForgeError(
                 f"{what}: the forge forbids it: {said}",
                 status=status,
-                fix=f"see that {self._credentials} may do this in the repository; a protected "
-                "branch takes pull requests only",
+                fix=f"see that {self._credentials.told} may do this in the repository"
+                + (f", which takes {takes}" if takes else "")
+                + "; a protected branch takes pull requests only",
             )
         return ForgeError(f"{what}: the forge answered {status}: {said}", status=status)
 

@@ -32,9 +32,9 @@ _PASSWORDS = {
     "rds/Cluster": ("masterPassword", "manageMasterUserPassword: true"),
     "secretsmanager/SecretVersion": ("secretString", "what a resource makes, such as a password"),
 }
-# Where a stack's slipway:forgeToken goes: it is somebody's, encrypted in the stack file, so that no
-# resource makes it.
-_GIVEN = {"argocd-repository", "pipelines-forge"}
+# Where a stack's slipway:forgeToken or slipway:forgeAppKey goes: it is somebody's, encrypted in the
+# stack file, so that no resource makes it.
+_GIVEN = {"argocd-repository", "forge-app", "pipelines-forge"}
 
 
 def secrets_not_in_the_open(resource: Resource, limits: Limits) -> Iterator[str]:
