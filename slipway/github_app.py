@@ -237,9 +237,9 @@ class Installation(Credentials):
         number, installation, key = self.app.fields
         status, said = answer.status_code, _said(answer)
         if status == 401:
-            off = round((datetime.now(UTC) - _date(answer)).total_seconds())
+            off = round((datetime.now(UTC) - _date(answer)).total_seconds() / 10) * 10
             if abs(off) > _DRIFT_S or "claim" in said:
-                which = f"{abs(off)} s {'ahead of' if off > 0 else 'behind'} the forge's"
+                which = f"about {abs(off)} s {'ahead of' if off > 0 else 'behind'} the forge's"
                 return BadInput(
                     f"the forge does not take app {self.app.id} at its word: {said}",
                     field=key,

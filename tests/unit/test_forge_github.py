@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from slipway import forge
+from slipway.credentials import Token
 from slipway.errors import BadInput
 from slipway.forge import ForgeError, GitHub
 from slipway.publish import Remote
@@ -62,7 +63,7 @@ class Script:
 
 
 def github(handler: Any) -> GitHub:
-    return GitHub("o/r", "secret", transport=httpx.MockTransport(handler), backoff_s=0)
+    return GitHub("o/r", Token("secret"), transport=httpx.MockTransport(handler), backoff_s=0)
 
 
 def called(document: dict[str, Any]) -> tuple[Any, Script]:
