@@ -62,13 +62,15 @@ def refused_git(said: str, url: str, pem: str) -> BadInput | None:
     if "certificate" not in text or not ("ssl" in text or "verification failed" in text):
         return None
     code = next((codes[0] for word, codes in _WORDS.items() if word in text), 0)
-    return _told(code, said.splitlines()[-1], url, pem)
+    # Debian's git does not say why.
+    or_else = ", or out of date" if "verification failed" in text else ""
+    return _told(code, said.splitlines()[-1], url, pem, or_else)
 
 
 _WORDS = {"expired": _DATES, "does not match": _NAMES, "no alternative certificate": _NAMES}
 
 
-def _told(code: int, said: str, url: str, pem: str) -> BadInput:
+def _told(code: int, said: str, url: str, pem: str, or_else: str = "") -> BadInput:
     problem, fix = f"{url}: its certificate is ", "write that authority's certificate there, as PEM"
     if code in _DATES:
         problem += f"out of date: {said}"
@@ -77,9 +79,9 @@ def _told(code: int, said: str, url: str, pem: str) -> BadInput:
         problem += f"another's: {said}"
         fix = "slipway:forge.url has the name that the certificate is for"
     elif pem:
-        problem += f"by an authority that {FIELD} does not name ({said})"
+        problem += f"by an authority that {FIELD} does not name{or_else} ({said})"
     else:
-        problem += f"by an authority that nobody knows here ({said})"
+        problem += f"by an authority that nobody knows here{or_else} ({said})"
     return BadInput(problem, field=FIELD, fix=fix)
 
 
