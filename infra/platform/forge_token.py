@@ -25,6 +25,7 @@ from infra.platform.rights import Rule, rights_in
 from slipway import github_app, paths
 
 NAME, KEY = "forge-token", "forge-app"
+MOUNTED = f"/etc/{KEY}"
 # The Secret that steps read.
 SECRET = "forge"  # noqa: S105 -- its name
 SCRIPT, READY = "forge_token.py", "/tmp/ready"  # noqa: S108 -- on a volume of the pod's own
@@ -79,7 +80,7 @@ class ForgeToken(Component):
                         pods.SETUP,
                         command=["python", f"/scripts/{SCRIPT}"],
                         env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
-                        mounts={"/scripts": "scripts", "/etc/forge-app": "key"},
+                        mounts={"/scripts": "scripts", MOUNTED: "key"},
                         readiness=ProbeArgs(
                             exec_=ExecActionArgs(command=["test", "-e", READY]), period_seconds=5
                         ),
@@ -105,8 +106,9 @@ def _files(args: ForgeTokenArgs) -> dict[str, pulumi.Input[str]]:
         "repository": args.repository,
         "permissions": permissions,
         "ca": args.ca,
-        "namespace": args.pipelines,
-        "secret": SECRET,
+        "key": f"{MOUNTED}/key.pem",
+        "account": "/var/run/secrets/kubernetes.io/serviceaccount",
+        "secret": pulumi.Output.concat("/api/v1/namespaces/", args.pipelines, "/secrets/", SECRET),
     }
     package = paths.REPOSITORY / "slipway"
     return {

@@ -8,9 +8,12 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
 
-from infra.config import TOKEN
+from infra.config import APP_KEY, TOKEN
+from infra.platform import forge_token, pods
 from slipway import protection
+from tests import tls
 from tests.manifests import program
 from tests.manifests.program import Program, decoded
 
@@ -18,13 +21,14 @@ HERE = Path(__file__).parent
 SECRET = "d41d8cd98f00b204e9800998ecf8427e"
 
 
-def of(name: str) -> Program:
-    """What the stack of a valid file is, its token decrypted."""
-    given = program.settings(HERE / "valid" / f"{name}.yaml") | {TOKEN: SECRET}
+def of(name: str, **secrets: str) -> Program:
+    """What the stack of a valid file is, its token decrypted, or what else is secret there."""
+    known = {f"slipway:{key}": value for key, value in secrets.items()} or {TOKEN: SECRET}
+    given = program.settings(HERE / "valid" / f"{name}.yaml") | known
     own = ("mlflow", "serving", "training")
     images = json.dumps({image: f"registry.example.com/{image}@sha256:{'0' * 64}" for image in own})
     given.setdefault("slipway:images", images)
-    return program.run(given, encrypted=[TOKEN])
+    return program.run(given, encrypted=list(known))
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +195,179 @@ def test_the_platform_s_own_gitea_is_protected_by_the_same_rules() -> None:
     assert {k for k in own if own[k] != others[k]} == {
         *("enable_push", "enable_push_whitelist", "push_whitelist_usernames")
     }
+
+
+# --- an app in the place of a login ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def key() -> str:
+    return tls.rsa_key()
+
+
+@pytest.fixture(scope="module")
+def app(key: str) -> Program:
+    return of("forge_on_github_by_an_app", forgeAppKey=key)
+
+
+ENTERPRISE = "forge_of_an_enterprise_by_an_app_and_its_own_authority"
+
+
+@pytest.fixture(scope="module")
+def enterprise(key: str) -> Program:
+    return of(ENTERPRISE, forgeAppKey=key)
+
+
+def test_argo_cd_reads_it_as_the_app(app: Program, enterprise: Program, key: str) -> None:
+    login = {
+        "type": "git",
+        "name": "slipway",
+        "githubAppID": "12345",
+        "githubAppInstallationID": "678",
+        "githubAppPrivateKey": key,
+    }
+    secret = decoded(app.one("Secret", "repository-slipway", "argocd"))
+    assert secret == {**login, "url": "https://github.com/acme/models.git"}
+    assert decoded(enterprise.one("Secret", "repository-slipway", "argocd")) == {
+        **login,
+        "url": "https://git.acme.com/acme/models.git",
+        "githubAppEnterpriseBaseUrl": "https://git.acme.com/api/v3",
+    }
+
+
+def test_steps_find_its_tokens_where_those_of_a_login_are(app: Program, github: Program) -> None:
+    assert "data" not in app.one("Secret", "forge", "pipelines"), "what is in it is the pod's"
+    role = app.one("Role", "forge-token", "pipelines")
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["forge"],
+            "verbs": ["patch"],
+        }
+    ]
+    [subject] = app.one("RoleBinding", "forge-token", "pipelines")["subjects"]
+    assert (subject["namespace"], subject["name"]) == ("argocd", "forge-token")
+    # A login needs none of it.
+    assert "forge-token" not in {m["metadata"]["name"] for m in github.manifests}
+
+
+def test_the_key_is_where_no_workflow_runs(app: Program, enterprise: Program, key: str) -> None:
+    for stack in (app, enterprise):
+        holders = {
+            (m["metadata"]["namespace"], m["metadata"]["name"])
+            for m in stack.all("Secret")
+            if key in decoded(m if "data" in m else {"data": {}}).values()
+        }
+        assert holders == {("argocd", "repository-slipway"), ("argocd", "forge-app")}
+        for manifest in stack.manifests:
+            assert key[40:80] not in json.dumps(manifest), manifest["metadata"]["name"]
+        for resource in stack.resources:
+            if resource.inputs.get("kind") == "Secret" and "data" in resource.inputs:
+                assert "data" in resource.secret, resource.name
+        assert key[40:80] not in json.dumps(stack.outputs)
+
+
+def test_what_makes_tokens_reaches_the_forge_and_the_api(app: Program) -> None:
+    policy = app.one("NetworkPolicy", "forge-token", "argocd")
+    assert policy["spec"]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "forge-token"}
+    to = {
+        (peer["ipBlock"]["cidr"], rule["ports"][0]["port"])
+        for rule in policy["spec"]["egress"]
+        for peer in rule["to"]
+    }
+    assert to == {("140.82.112.0/20", 443), ("192.30.252.0/22", 443), ("10.244.0.1/32", 6443)}
+    assert not policy["spec"].get("ingress")
+
+
+def test_what_makes_tokens_finds_what_it_imports(app: Program) -> None:
+    data = app.one("ConfigMap", "forge-token", "argocd")["data"]
+    pod = app.one("Deployment", "forge-token", "argocd")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert container["command"] == ["python", "/scripts/forge_token.py"]
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    assert (mounts["scripts"], mounts["key"]) == ("/scripts", "/etc/forge-app")
+    [scripts] = [v["configMap"] for v in pod["volumes"] if v["name"] == "scripts"]
+    placed = {item["path"]: data[item["key"]] for item in scripts["items"]}
+    assert placed.pop("settings.json")
+    assert placed == {
+        "forge_token.py": (pods.SCRIPTS / "forge_token.py").read_text(),
+        **{
+            f"slipway/{module}.py": (program.ROOT / "slipway" / f"{module}.py").read_text()
+            for module in forge_token.MODULES
+        },
+    }
+
+
+def test_its_tokens_may_do_what_steps_do_and_no_more(app: Program, enterprise: Program) -> None:
+    def settings(stack: Program) -> dict[str, Any]:
+        data = stack.one("ConfigMap", "forge-token", "argocd")["data"]
+        return dict(json.loads(data["settings.json"]))
+
+    assert settings(app) == {
+        "id": 12345,
+        "installation": 678,
+        "api": "https://api.github.com",
+        "repository": "acme/models",
+        "permissions": {"contents": "write", "metadata": "read", "pull_requests": "write"},
+        "ca": "",
+        "key": "/etc/forge-app/key.pem",
+        "account": "/var/run/secrets/kubernetes.io/serviceaccount",
+        "secret": "/api/v1/namespaces/pipelines/secrets/forge",
+    }
+    assert settings(enterprise)["permissions"]["statuses"] == "write", "the cluster judges there"
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("d41d8cd98f00b204", "slipway:forgeAppKey: no private key in PEM, without a passphrase"),
+        (tls.ec_key(), "slipway:forgeAppKey: a private key, but no RSA one"),
+    ],
+)
+def test_a_key_that_is_none_is_refused(given: str, problem: str) -> None:
+    with pytest.raises(pulumi.RunError, match=problem) as refused:
+        of("forge_on_github_by_an_app", forgeAppKey=given)
+    assert "Pulumi.local.yaml" in str(refused.value)
+    assert given not in str(refused.value)
+
+
+def test_a_key_in_plain_text_is_refused(key: str) -> None:
+    file = HERE / "valid" / "forge_on_github_by_an_app.yaml"
+    with pytest.raises(pulumi.RunError, match="forgeAppKey: a private key in plain") as refused:
+        program.run(program.settings(file) | {APP_KEY: key})
+    assert key[40:80] not in str(refused.value)
+
+
+# --- a certificate by an authority of one's own -------------------------------------------------
+
+
+def test_who_reads_the_forge_knows_its_authority(enterprise: Program) -> None:
+    private = of("forge_gitea_by_its_own_authority")
+    for stack, name in ((enterprise, ENTERPRISE), (private, "forge_gitea_by_its_own_authority")):
+        given = json.loads(program.settings(HERE / "valid" / f"{name}.yaml")["slipway:forge"])
+        ca: str = given["ca"]
+        assert stack.one("ConfigMap", "argocd-tls-certs-cm")["data"] == {"git.acme.com": ca}
+        assert stack.one("ConfigMap", "platform", "pipelines")["data"]["FORGE_CA"] == ca
+        controller = stack.one("ConfigMap", "workflow-controller-configmap")["data"]
+        patch = json.loads(yaml.safe_load(controller["workflowDefaults"])["spec"]["podSpecPatch"])
+        [volume] = patch["volumes"]
+        assert volume["configMap"] == {
+            "name": "platform",
+            "items": [{"key": "FORGE_CA", "path": "ca.crt"}],
+        }
+        [init] = patch["initContainers"]
+        assert init["name"] == "init"
+        [mount] = init["volumeMounts"]
+        assert mount["name"] == volume["name"]
+        assert init["env"] == [{"name": "SSL_CERT_DIR", "value": mount["mountPath"]}]
+    data = enterprise.one("ConfigMap", "forge-token", "argocd")["data"]
+    assert json.loads(data["settings.json"])["ca"]
+
+
+@BOTH
+def test_others_know_those_that_everybody_does(stack: Program) -> None:
+    assert "data" not in stack.one("ConfigMap", "argocd-tls-certs-cm")
+    assert "FORGE_CA" not in stack.one("ConfigMap", "platform", "pipelines")["data"]
+    controller = stack.one("ConfigMap", "workflow-controller-configmap")["data"]
+    assert "podSpecPatch" not in yaml.safe_load(controller["workflowDefaults"])["spec"]
