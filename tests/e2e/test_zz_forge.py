@@ -1,4 +1,5 @@
-"""The platform reads a forge that is there already: a Gitea beside it, on this machine.
+"""The platform reads a forge that is there already: a Gitea beside it, on this machine, over https
+and by an authority of its own.
 
 What was on the platform goes with its own Gitea, so it comes after the platform has been made anew;
 it leaves one that reads its own again, without a model.
@@ -12,10 +13,12 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,8 +26,10 @@ import yaml
 
 from slipway import cluster, merging, paths, release, serving, toolchain, training, up
 from slipway.endpoints import Cluster, part
+from slipway.errors import BadInput
 from slipway.forge import ForgeError, Gitea, PullRequest
 from slipway.steps import dispatch
+from tests.tls import Authority
 
 from .conftest import ENV, MODEL, document, git, released, run, sweep, until, verdict
 
@@ -39,14 +44,21 @@ class Server:
 
     url: str
     folder: Path
+    ca: str
+    """The authority that its certificate is by."""
     tokens: dict[str, str]
 
     def client(self, who: str = OWNER) -> Gitea:
-        return Gitea(self.url, REPOSITORY, who, self.tokens[who])
+        return Gitea(self.url, REPOSITORY, who, self.tokens[who], ca=self.ca)
+
+    def plain(self, **options: Any) -> httpx.Client:
+        context = ssl.create_default_context(cadata=self.ca)
+        return httpx.Client(
+            base_url=f"{self.url}/api/v1", verify=context, timeout=30, trust_env=False, **options
+        )
 
     def api(self) -> httpx.Client:
-        login = (OWNER, self.tokens[OWNER])
-        return httpx.Client(base_url=f"{self.url}/api/v1", auth=login, timeout=30, trust_env=False)
+        return self.plain(auth=(OWNER, self.tokens[OWNER]))
 
 
 def sql(*statements: str) -> None:
@@ -65,9 +77,12 @@ RUN_MODE = prod
 WORK_PATH = {folder}
 I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
 [server]
+PROTOCOL = https
+CERT_FILE = {folder}/server.pem
+KEY_FILE = {folder}/server.pem
 HTTP_ADDR = {address}
 HTTP_PORT = {port}
-ROOT_URL = http://{address}:{port}/
+ROOT_URL = https://{address}:{port}/
 STATIC_ROOT_PATH = {toolchain.files("gitea")}
 DISABLE_SSH = true
 OFFLINE_MODE = true
@@ -109,12 +124,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     config = folder / "app.ini"
     config.write_text(settings(folder, address, port, password))
+    authority = Authority.make("Acme root")
+    (folder / "server.pem").write_text(authority.signed(address))
+    (folder / "ca.pem").write_text(authority.pem)
     gitea = [str(toolchain.binary("gitea")), "--config", str(config)]
     environment = {**os.environ, "HOME": str(folder), "USER": "root"}
     process = subprocess.Popen([*gitea, "web"], env=environment, start_new_session=True)
     try:
-        made = Server(f"http://{address}:{port}", folder, {})
-        until(lambda: answers(made.url), 60, "the forge does not start")
+        made = Server(f"https://{address}:{port}", folder, authority.pem, {})
+        until(lambda: answers(made), 60, "the forge does not start")
         create = ("admin", "user", "create", "--admin", "--must-change-password=false")
         login = ("--username", OWNER, "--password", password, "--email", f"{OWNER}@slipway.invalid")
         subprocess.run([*gitea, *create, *login], env=environment, check=True)
@@ -126,9 +144,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         sql("DROP DATABASE IF EXISTS outside WITH (FORCE)", "DROP ROLE IF EXISTS outside")
 
 
-def answers(url: str) -> bool:
+def answers(server: Server) -> bool:
     try:
-        return httpx.get(f"{url}/api/healthz", timeout=5, trust_env=False).is_success
+        with server.plain() as api:
+            return api.get(f"{server.url}/api/healthz").is_success
     except httpx.TransportError:
         return False
 
@@ -139,12 +158,8 @@ def populate(made: Server, password: str) -> None:
 
     def token(who: str) -> str:
         wanted = {"name": "slipway", "scopes": ["all"]}
-        answer = httpx.post(
-            f"{made.url}/api/v1/users/{who}/tokens",
-            json=wanted,
-            auth=(who, password),
-            trust_env=False,
-        )
+        with made.plain(auth=(who, password)) as api:
+            answer = api.post(f"users/{who}/tokens", json=wanted)
         return str(answer.raise_for_status().json()["sha1"])
 
     made.tokens[OWNER] = token(OWNER)
@@ -168,7 +183,7 @@ def stacks(server: Server) -> Iterator[Path]:
     folder = server.folder / "stacks"
     folder.mkdir()
     stack = yaml.safe_load(paths.stack_file("local").read_text())
-    address, _, port = server.url.removeprefix("http://").partition(":")
+    address, _, port = server.url.removeprefix("https://").partition(":")
     stack["config"] |= {
         "slipway:pollSeconds": 30,
         "slipway:forge": {
@@ -177,6 +192,7 @@ def stacks(server: Server) -> Iterator[Path]:
             "repository": REPOSITORY,
             "username": BOT,
             "places": [{"cidr": f"{address}/32", "ports": [int(port)]}],
+            "ca": server.ca,
         },
     }
     (folder / "Pulumi.local.yaml").write_text(yaml.safe_dump(stack, sort_keys=False))
@@ -204,8 +220,9 @@ def push(server: Server, place: Path) -> None:
     """As a person does, who may."""
     basic = base64.b64encode(f"{OWNER}:{server.tokens[OWNER]}".encode()).decode()
     header = f"http.extraHeader=Authorization: Basic {basic}"
+    trusts = f"http.sslCAInfo={server.folder / 'ca.pem'}"
     where = f"{server.url}/{REPOSITORY}.git"
-    git(place, "-c", header, "push", "--quiet", where, "HEAD:refs/heads/main")
+    git(place, "-c", header, "-c", trusts, "push", "--quiet", where, "HEAD:refs/heads/main")
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +279,18 @@ def test_there_is_no_gitea_any_more(moved: Server, platform: Cluster) -> None:
     ]
     assert claims == []
     assert run("pulumi", "preview", "--expect-no-changes")
+
+
+def test_nobody_else_is_taken_for_it(moved: Server, platform: Cluster) -> None:
+    outside = platform.outside_forge()
+    assert outside
+    assert outside.ca == moved.ca
+    other = Authority.make("Acme root").pem
+    with (
+        Gitea(moved.url, REPOSITORY, OWNER, moved.tokens[OWNER], ca=other) as forge,
+        pytest.raises(BadInput, match=r"an authority that slipway:forge\.ca does not name"),
+    ):
+        forge.commit()
 
 
 def test_commands_ask_who_one_is_there(moved: Server, monkeypatch: pytest.MonkeyPatch) -> None:
