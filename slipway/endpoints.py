@@ -85,13 +85,14 @@ class _Given(Store):
 @dataclass(frozen=True)
 class Outside:
     """A forge that was there before the platform. `gates`: who judges, actions or cluster; `ca`:
-    see `slipway.authority`."""
+    see `slipway.authority`; `app`: number of the GitHub App that the platform is there, if any."""
 
     kind: str
     url: str
     repository: str
     gates: str
     ca: str = ""
+    app: str = ""
 
 
 class Cluster:
@@ -271,7 +272,8 @@ class Cluster:
         if "FORGE_KIND" not in known:
             return None
         names = ("KIND", "SERVER", "REPOSITORY", "GATES")
-        return Outside(*(known[f"FORGE_{name}"] for name in names), ca=known.get("FORGE_CA", ""))
+        told = (known[f"FORGE_{name}"] for name in names)
+        return Outside(*told, ca=known.get("FORGE_CA", ""), app=known.get("FORGE_APP", ""))
 
     def forge_login(self, *, administrator: bool = False) -> tuple[str, str]:
         """Who one is on the platform's own forge, and the password: of FORGE_USERNAME where that is

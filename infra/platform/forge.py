@@ -140,6 +140,7 @@ class Outside(Component):
             "FORGE_REPOSITORY": args.repository,
             "FORGE_GATES": args.gates,
             **({"FORGE_CA": args.ca} if args.ca else {}),
+            **({"FORGE_APP": str(app.id)} if isinstance(app := args.credentials, App) else {}),
         }
 
 

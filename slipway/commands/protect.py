@@ -14,7 +14,7 @@ from slipway.endpoints import Cluster
 from slipway.errors import BadInput
 
 # By which app GitHub's own workflows report.
-BY = {"actions": "github-actions", "cluster": ""}
+ACTIONS = "github-actions"
 
 
 def command(
@@ -25,8 +25,8 @@ def command(
 ) -> None:
     """Protect main of the forge that the platform reads: what the gates refuse, nobody merges.
 
-    Run again, it changes only what somebody has changed. It takes a token that may administer the
-    repository: FORGE_TOKEN. The platform's own Gitea is protected by `slipway up`.
+    Run again, it changes only what somebody has changed. It takes somebody who may administer the
+    repository: FORGE_TOKEN, or an app. The platform's own Gitea is protected by `slipway up`.
     """
     cluster = Cluster.connect()
     outside = cluster.outside_forge()
@@ -36,7 +36,8 @@ def command(
             fix="slipway up makes it so; slipway:forge in the stack file names another one",
         )
     with cluster.forge() as forge:
-        changes = forge.protect(merging.CONTEXT, by=BY[outside.gates], dry_run=dry_run)
+        by = ACTIONS if outside.gates == "actions" else outside.app
+        changes = forge.protect(merging.CONTEXT, by=by, dry_run=dry_run)
     if output == "json":
         show_json(
             {

@@ -228,7 +228,8 @@ class Forge(Protocol):
 
         Args:
             status: context of the commit status without which nobody merges.
-            by: the only app whose report counts, where the forge can tell; "" for whosoever.
+            by: the only app whose report counts, its name or number, where the forge can tell; ""
+                for whosoever.
 
         Returns:
             Setting to what it was and what it is now, or is to be; empty where all was so.

@@ -256,7 +256,7 @@ class GitHub(Shared):
     def protect(
         self, status: str, *, by: str = "", dry_run: bool = False
     ) -> dict[str, tuple[Any, Any]]:
-        app = int(self._api.get(f"{self._api_url}/apps/{by}", what=f"app {by}")["id"]) if by else -1
+        app = int(by) if by.isdecimal() else self._app(by) if by else -1
         where = f"branches/{protection.BRANCH}/protection"
         try:
             present = _as_told(self._api.get(where))
@@ -267,6 +267,9 @@ class GitHub(Shared):
         if changes and not dry_run:
             self._api.send("PUT", where, json=wanted, what=f"protection of {protection.BRANCH}")
         return changes | self._protect_tag(dry_run=dry_run)
+
+    def _app(self, name: str) -> int:
+        return int(self._api.get(f"{self._api_url}/apps/{name}", what=f"app {name}")["id"])
 
     def _protect_tag(self, *, dry_run: bool) -> dict[str, tuple[Any, Any]]:
         wanted = protection.GITHUB_TAG

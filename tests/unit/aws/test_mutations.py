@@ -101,10 +101,17 @@ def test_without_a_mistake_nothing_is_refused(stack: str) -> None:
     assert [said for resource in resources for said in by_models(resource)] == []
 
 
-def test_a_token_that_the_stack_file_has_encrypted_is_no_mistake() -> None:
-    resources = judged("eks_with_a_forge")
+@pytest.mark.parametrize(
+    ("stack", "holders"),
+    [
+        ("eks_with_a_forge", {"argocd-repository", "pipelines-forge"}),
+        ("eks_with_a_forge_by_an_app", {"argocd-repository", "forge-app"}),
+    ],
+)
+def test_what_the_stack_file_has_encrypted_is_no_mistake(stack: str, holders: set[str]) -> None:
+    resources = judged(stack)
     kept = {r.name for r in resources if r.aws == "secretsmanager/SecretVersion"}
-    assert {"argocd-repository", "pipelines-forge"} <= kept
+    assert holders <= kept
     assert list(by_policy(resources, limits.load(["dev"], frozenset(RULES)))) == []
     assert [said for resource in resources for said in by_models(resource)] == []
 

@@ -71,6 +71,15 @@ def test_where_the_cluster_judges_whoever_reports_counts(
     assert forge.asked == [("slipway/check", "", False)]
 
 
+def test_where_an_app_judges_nobody_elses_report_counts(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = Outside("github", "https://github.com", "acme/models", "cluster", app="12345")
+    monkeypatch.setattr(Cluster, "outside_forge", lambda _: outside)
+    assert run().exit_code == 0
+    assert forge.asked == [("slipway/check", "12345", False)]
+
+
 def test_the_platforms_own_is_none_of_its_concern(
     forge: Forge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

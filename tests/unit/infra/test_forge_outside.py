@@ -237,6 +237,8 @@ def test_argo_cd_reads_it_as_the_app(app: Program, enterprise: Program, key: str
 
 def test_steps_find_its_tokens_where_those_of_a_login_are(app: Program, github: Program) -> None:
     assert "data" not in app.one("Secret", "forge", "pipelines"), "what is in it is the pod's"
+    # `slipway protect` lets nobody else report.
+    assert app.one("ConfigMap", "platform", "pipelines")["data"]["FORGE_APP"] == "12345"
     role = app.one("Role", "forge-token", "pipelines")
     assert role["rules"] == [
         {
