@@ -92,8 +92,9 @@ def own() -> App | None:
     given = {name: os.environ.get(name, "") for name in OWN}
     if not any(given.values()):
         return None
-    if os.environ.get("FORGE_TOKEN"):
-        raise BadInput("set beside FORGE_TOKEN", field=OWN[0], fix="unset one of the two")
+    for name in ("FORGE_TOKEN", "FORGE_USERNAME", "FORGE_PASSWORD"):
+        if os.environ.get(name):
+            raise BadInput(f"set beside {name}", field=OWN[0], fix="unset one of the two")
     for name, value in given.items():
         if not value:
             raise BadInput("not set", field=name, fix=f"set all of {', '.join(OWN)}, or none")

@@ -48,7 +48,9 @@ class Login:
 
     @property
     def steps(self) -> Mapping[str, pulumi.Input[str]]:
-        return {"FORGE_USERNAME": self.username, "FORGE_PASSWORD": self.password}
+        # What an app that was there before has written stays where nothing takes its place.
+        former = {"FORGE_LOGIN": ""}
+        return {**former, "FORGE_USERNAME": self.username, "FORGE_PASSWORD": self.password}
 
 
 @dataclass(frozen=True)

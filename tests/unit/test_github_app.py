@@ -271,7 +271,10 @@ def test_a_gitea_has_no_apps(said: Path) -> None:
         ("FORGE_APP_ID", "acme", "FORGE_APP_ID: 'acme' is no number"),
         ("FORGE_APP_INSTALLATION", "1.5", "FORGE_APP_INSTALLATION: '1.5' is no number"),
         ("FORGE_APP_KEY_FILE", "/no/such.pem", "/no/such.pem: FORGE_APP_KEY_FILE: cannot be read"),
-        ("FORGE_TOKEN", "token", "FORGE_APP_ID: set beside FORGE_TOKEN\n  fix: unset one"),
+        *(
+            (name, "ada", f"FORGE_APP_ID: set beside {name}\n  fix: unset one of the two")
+            for name in ("FORGE_TOKEN", "FORGE_USERNAME", "FORGE_PASSWORD")
+        ),
     ],
 )
 def test_what_is_half_set_is_refused(

@@ -118,7 +118,11 @@ def test_steps_find_it(gitea: Program, github: Program) -> None:
         "FORGE_GATES": "actions",
     }
     secret = decoded(github.one("Secret", "forge", "pipelines"))
-    assert secret == {"FORGE_USERNAME": "acme-slipway-bot", "FORGE_PASSWORD": SECRET}
+    assert secret == {
+        "FORGE_USERNAME": "acme-slipway-bot",
+        "FORGE_PASSWORD": SECRET,
+        "FORGE_LOGIN": "",
+    }
 
 
 def test_the_gates_of_an_enterprise_may_be_the_cluster_s() -> None:
