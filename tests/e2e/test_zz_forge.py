@@ -7,7 +7,6 @@ it leaves one that reads its own again, without a model.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import secrets
@@ -24,9 +23,9 @@ import httpx
 import pytest
 import yaml
 
-from slipway import cluster, merging, paths, release, serving, toolchain, training, up
+from slipway import cluster, merging, paths, publish, release, serving, toolchain, training, up
 from slipway.endpoints import Cluster, part
-from slipway.errors import BadInput
+from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, Gitea, PullRequest
 from slipway.steps import dispatch
 from tests.tls import Authority
@@ -126,7 +125,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     config.write_text(settings(folder, address, port, password))
     authority = Authority.make("Acme root")
     (folder / "server.pem").write_text(authority.signed(address))
-    (folder / "ca.pem").write_text(authority.pem)
     gitea = [str(toolchain.binary("gitea")), "--config", str(config)]
     environment = {**os.environ, "HOME": str(folder), "USER": "root"}
     process = subprocess.Popen([*gitea, "web"], env=environment, start_new_session=True)
@@ -218,11 +216,8 @@ def commit(server: Server) -> str:
 
 def push(server: Server, place: Path) -> None:
     """As a person does, who may."""
-    basic = base64.b64encode(f"{OWNER}:{server.tokens[OWNER]}".encode()).decode()
-    header = f"http.extraHeader=Authorization: Basic {basic}"
-    trusts = f"http.sslCAInfo={server.folder / 'ca.pem'}"
-    where = f"{server.url}/{REPOSITORY}.git"
-    git(place, "-c", header, "-c", trusts, "push", "--quiet", where, "HEAD:refs/heads/main")
+    remote = server.client().remote
+    publish.git("push", "--quiet", remote.url, "HEAD:refs/heads/main", remote=remote, cwd=place)
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +345,7 @@ def test_main_is_protected_once_and_then_nobody_pushes(moved: Server) -> None:
     assert (again["changes"], again["changed"]) == ({}, False)
     place = moved.folder / "clone"
     git(place, "commit", "--quiet", "--allow-empty", "--message", "Past the gates")
-    with pytest.raises(AssertionError, match="protected branch main"):
+    with pytest.raises(SlipwayError, match="protected branch main"):
         push(moved, place)
     git(place, "reset", "--quiet", "--hard", "HEAD~1")
 

@@ -1,13 +1,16 @@
 """Stack files: what is accepted, and what is refused with which words."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infra import config
 from slipway.errors import BadInput
 from tests.manifests import program
+from tests.tls import Authority
 
 HERE = Path(__file__).parent
 
@@ -52,3 +55,30 @@ def test_a_size_names_only_what_differs() -> None:
     given = {"slipway:environments": '["dev"]', "slipway:components": '{"minio": {"cpu": "1"}}'}
     size = config.load(given, "local").components.minio
     assert (size.cpu, size.memory) == ("1", config.SIZES["minio"]["memory"])
+
+
+SHOWN = re.findall(
+    r"^```yaml\n(  slipway:forge:\n.*?)^```", (program.ROOT / "README.md").read_text(), re.M | re.S
+)
+
+
+@pytest.mark.parametrize("block", SHOWN)
+def test_a_forge_as_the_readme_shows_it(block: str) -> None:
+    forge = yaml.safe_load(block)["slipway:forge"]
+    if "ca" in forge:
+        forge["ca"] = Authority.make("Acme root").pem
+    secret = "forgeAppKey" if "app" in forge else "forgeToken"
+    given = {"slipway:environments": '["dev"]', "slipway:forge": json.dumps(forge)}
+    found = config.load(given | {f"slipway:{secret}": '{"secure": "v1:x"}'}, "local").forge
+    assert found
+    assert found.repository == "acme/models"
+
+
+def test_the_readme_shows_a_login_an_app_and_an_authority() -> None:
+    assert [
+        sorted({"username", "app", "ca"} & yaml.safe_load(b)["slipway:forge"].keys()) for b in SHOWN
+    ] == [
+        ["username"],
+        ["app"],
+        ["ca", "username"],
+    ]
