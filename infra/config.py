@@ -22,6 +22,7 @@ from pydantic import (
 from infra.aws import config as eks
 from slipway import attestation, authority, github, github_app, paths
 from slipway.errors import BadInput, did_you_mean, from_validation
+from slipway.people import Role
 from slipway.release import REGISTRY_NAME
 
 PROJECT = "slipway"
@@ -130,6 +131,58 @@ class Team(_Model):
     name: eks.Name
     gpus: dict[str, Annotated[int, Field(ge=0)]] = Field(min_length=1)
     borrow: bool = Field(default=True, description="use what other teams leave idle")
+
+
+# Kubernetes' own, and those that EKS lets nobody be given: of some of them everybody is.
+RESERVED = ("system:", "eks:", "aws:", "amazon:", "iam:")
+Somebody = Annotated[
+    str, Field(min_length=1, description="a name as the API server has it, e.g. data-scientists")
+]
+
+
+class Members(_Model):
+    """Who has a role: users and groups, as the API server is told of them by whoever logs in."""
+
+    users: list[Somebody] = []
+    groups: list[Somebody] = []
+
+    @field_validator("users", "groups")
+    @classmethod
+    def _are_of_people(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name.startswith(RESERVED):
+                begin = name.partition(":")[0]
+                raise ValueError(f"{name}: names that begin with {begin}: are no team's: name one")
+            if value.count(name) > 1:
+                raise ValueError(f"{name} is named twice")
+        return value
+
+    @model_validator(mode="after")
+    def _are_some(self) -> Members:
+        if not (self.users or self.groups):
+            raise ValueError("nobody: name users or groups, or leave the role out")
+        return self
+
+
+class People(_Model):
+    """Who may use the platform without administering it; what each may do, slipway/people.py has.
+
+    Promoters and labellers need not be named as viewers too.
+    """
+
+    viewers: Members | None = None
+    promoters: Members | None = None
+    labellers: Members | None = None
+
+    @property
+    def members(self) -> dict[Role, Members]:
+        """Of the roles that somebody has."""
+        found: dict[Role, Members | None] = {
+            "viewer": self.viewers,
+            "promoter": self.promoters,
+            "labeller": self.labellers,
+        }
+        return {role: members for role, members in found.items() if members}
 
 
 class Place(_Model):
@@ -298,6 +351,9 @@ class StackConfig(_Model):
         default=[],
         description="where the steps of workflows may get data outside the cluster; else nowhere",
     )
+    people: People = Field(
+        default=People(), description="who may use the platform without administering it"
+    )
     forge: Forge | None = Field(
         default=None, description="a forge that is there; by default the platform makes a Gitea"
     )
@@ -416,6 +472,8 @@ class StackConfig(_Model):
     def _can_be_simulated(self) -> StackConfig:
         if self.cluster != "simulated":
             return self
+        if self.people.members:
+            raise ValueError("people: cluster: simulated has nothing for them; remove it")
         if not self.gpuPools:
             raise ValueError("cluster: simulated is nothing but its gpuPools: name some")
         for index, pool in enumerate(self.gpuPools):

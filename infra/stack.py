@@ -25,6 +25,7 @@ from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
 from infra.platform.namespaces import Namespaces, NamespacesArgs
 from infra.platform.network import Elsewhere, Network, Peer, api_server
+from infra.platform.people import People, PeopleArgs
 from infra.platform.pipelines import Pipelines, PipelinesArgs
 from infra.platform.postgres import Databases, DatabasesArgs, Postgres, PostgresArgs, Tables
 from infra.platform.queues import queueing
@@ -335,6 +336,10 @@ class Stack:
             "workflows": Rights(write=["workflows"], delete=["workflows"]),
             # Whoever says how predictions turned out is not who made them.
             "labels": Rights(write=["labels"]),
+            # People, who change nothing there.
+            "reader": Rights(
+                read=["data", "bentos", "evidence", "predictions", "labels", "workflows"]
+            ),
             **{
                 f"models-{e}": Rights(read=["bentos", "evidence"], put=[f"predictions/{e}/"])
                 for e in self.config.environments
@@ -496,6 +501,7 @@ class Stack:
                 namespace=self.names["pipelines"],
                 object_store=store.environment("pipelines"),
                 labels=store.environment("labels"),
+                reader=store.environment("reader"),
                 forge=forge.credentials.steps,
                 settings={
                     "MLFLOW_TRACKING_URI": mlflow.url,
@@ -516,6 +522,15 @@ class Stack:
                 controllers=self.names["argo"],
                 readers={e: self.names[e] for e in self.config.environments},
                 former=self.config.formerKeys,
+            ),
+            self._opts,
+        )
+        People(
+            "people",
+            PeopleArgs(
+                namespaces=self.names,
+                environments=self.config.environments,
+                members=self.config.people.members,
             ),
             self._opts,
         )

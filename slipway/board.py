@@ -241,11 +241,10 @@ def _remaining(after: str, limits: Any, served: gates.Soak, now: datetime) -> Re
 
 
 def _with_aliases(cluster: Cluster, found: list[Row]) -> list[Row]:
-    with cluster.mlflow() as url:
-        mlflow = lineage.MLflow(url)
-        models = {row.model for row in found if row.version}
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            named = dict(zip(models, pool.map(partial(_aliases, mlflow), models), strict=True))
+    mlflow = lineage.mlflow(cluster)
+    models = {row.model for row in found if row.version}
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        named = dict(zip(models, pool.map(partial(_aliases, mlflow), models), strict=True))
 
     def compared(row: Row) -> Row:
         alias = named.get(row.model, {}).get(row.environment)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import httpx
 
-from slipway import paths
+from slipway import paths, people
 from slipway.credentials import Credentials, Token
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import (
@@ -241,13 +241,15 @@ class Cluster:
         if self.embedded and (node_port := found["spec"]["ports"][0].get("nodePort")):
             yield f"http://127.0.0.1:{node_port}"
             return
-        from kr8s.objects import Service
+        from kr8s.objects import Pod
         from kr8s.portforward import PortForward
 
-        port = found["spec"]["ports"][0]["targetPort"]
-        if not isinstance(port, int):
-            port = self._port_number(found, port)
-        forward = PortForward(Service(found, api=self._connection), port, local_port="auto")
+        pod = self._behind(found)
+        # What is refused of a forward is said to nobody.
+        name = str(pod["metadata"]["name"])
+        self.check(people.Access("get", "pods/portforward", "", namespace, name))
+        port = _port_number(pod, found["spec"]["ports"][0]["targetPort"])
+        forward = PortForward(Pod(pod, api=self._connection), port, local_port="auto")
         forward.start()
         try:
             _wait_for(forward)
@@ -255,15 +257,38 @@ class Cluster:
         finally:
             forward.stop()
 
-    def _port_number(self, service: Mapping[str, Any], name: str) -> int:
-        """The number of a named container port, from a pod behind the service."""
-        namespace = service["metadata"]["namespace"]
+    def _behind(self, service: Mapping[str, Any]) -> dict[str, Any]:
+        """A pod of a service that is ready."""
+        namespace, name = (service["metadata"][key] for key in ("namespace", "name"))
         selector = ",".join(f"{k}={v}" for k, v in service["spec"]["selector"].items())
         for pod in self.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector):
-            for port in [p for c in parts(pod, "spec", "containers") for p in parts(c, "ports")]:
-                if port.get("name") == name:
-                    return int(port["containerPort"])
-        raise ClusterError(f"no pod behind service {namespace}/{service['metadata']['name']}")
+            conditions = {c["type"]: c["status"] for c in parts(pod, "status", "conditions")}
+            if conditions.get("Ready") == "True":
+                return pod
+        raise ClusterError(f"no pod behind service {namespace}/{name} is ready")
+
+    def check(self, access: people.Access) -> None:
+        """Asks whether one may do this.
+
+        Raises:
+            ClusterError: one may not; says who may. Status 403.
+        """
+        kind, _, subresource = access.kind.partition("/")
+        attributes = {"resource": kind, "subresource": subresource} | {
+            key: getattr(access, key) for key in ("verb", "group", "namespace", "name")
+        }
+        api = "authorization.k8s.io/v1"
+        review = self.create(
+            f"/apis/{api}/selfsubjectaccessreviews",
+            {
+                "apiVersion": api,
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": attributes},
+            },
+        )
+        if not part(review, "status", "allowed"):
+            what = f"{access.verb} {access.kind} {access.namespace}/{access.name}"
+            raise ClusterError(f"{what}: 403", status=403, fix=people.advice(access))
 
     def outside_forge(self) -> Outside | None:
         """The forge that the platform reads where that is none of its own."""
@@ -290,8 +315,10 @@ class Cluster:
         except ClusterError as error:
             if error.status != 403:
                 raise
-            fix = "log in to the forge as yourself: set FORGE_USERNAME and FORGE_PASSWORD"
-            raise ClusterError(str(error), status=403, fix=fix) from error
+            said = str(error).partition("\n")[0]
+            fix = "log in to the forge as yourself: set FORGE_USERNAME and FORGE_PASSWORD, or "
+            fix += "FORGE_TOKEN; who keeps the forge makes you a login"
+            raise ClusterError(said, status=403, fix=fix) from error
         return admin["username"], admin["password"]
 
     def _bot(self, kind: str) -> Credentials:
@@ -348,21 +375,19 @@ class Cluster:
             yield forge
 
     @contextmanager
-    def store(self, rights_of: str = "object-store") -> Generator[Store, None, None]:
-        """The object store, with the pipelines' rights or those of another Secret beside them.
+    def store(self, rights_of: str = people.READER) -> Generator[Store, None, None]:
+        """The object store, to be read; or with the rights of another Secret beside that one's.
 
         On S3 nobody's keys are in a Secret: whoever asks has credentials for AWS of his own.
         """
         import boto3  # pyright: ignore[reportMissingTypeStubs]
 
-        keys = self.secret("pipelines", "object-store")
+        keys = self.secret("pipelines", people.READER)
         prefix, region = keys.get(PREFIX, ""), keys["AWS_DEFAULT_REGION"]
         if "AWS_ENDPOINT_URL" not in keys:
             yield _Given(cast(Any, boto3).Session().client("s3", region_name=region), prefix)
             return
-        rights = keys if rights_of == "object-store" else self.secret("pipelines", rights_of)
-        access = rights.get("AWS_ACCESS_KEY_ID") or rights["accesskey"]
-        private = rights.get("AWS_SECRET_ACCESS_KEY") or rights["secretkey"]
+        rights = keys if rights_of == people.READER else self.secret("pipelines", rights_of)
         inside = keys["AWS_ENDPOINT_URL"]
         host = inside.partition("://")[2].partition(":")[0]
         name, _, rest = host.partition(".")
@@ -372,8 +397,8 @@ class Cluster:
             client = cast(Any, boto3).client(
                 "s3",
                 endpoint_url=url,
-                aws_access_key_id=access,
-                aws_secret_access_key=private,
+                aws_access_key_id=rights["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=rights["AWS_SECRET_ACCESS_KEY"],
                 region_name=region,
             )
             return _Given(client, prefix)
@@ -386,9 +411,13 @@ class Cluster:
 
     @contextmanager
     def mlflow(self) -> Generator[str, None, None]:
-        """MLflow's URL from here."""
+        """MLflow's URL from here, for whoever may change what it holds."""
         with self.service("mlflow", "mlflow") as url:
             yield url
+
+    def through(self, namespace: str, service: str) -> httpx.BaseTransport:
+        """The way to a service through the API server, which lets some send GET alone."""
+        return _Through(self, f"/api/v1/namespaces/{namespace}/services/{service}/proxy")
 
     def ask(
         self, env: str, model: str, path: str, *, body: Any = None, timeout_s: float = 10
@@ -416,6 +445,38 @@ class Cluster:
         return response
 
 
+class _Through(httpx.BaseTransport):
+    """Sends requests to a service by the API server, under the name by which they were meant."""
+
+    def __init__(self, cluster: Cluster, prefix: str) -> None:
+        self._cluster, self._prefix = cluster, prefix
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        path = f"{self._prefix}{request.url.raw_path.decode()}"
+        headers = {k: v for k, v in request.headers.items() if k in ("host", "content-type")}
+        body = request.read()
+        answer = self._cluster.send(request.method, path, headers=headers, content=body)
+        if asked := _refused(answer):
+            raise _refusal(answer, f"{asked.namespace}/{asked.name}")
+        # As it was sent, its content has been unpacked by now.
+        return httpx.Response(answer.status_code, headers=_plain(answer), content=answer.content)
+
+
+def _plain(answer: httpx.Response) -> dict[str, str]:
+    packed = ("content-encoding", "content-length", "transfer-encoding")
+    return {k: v for k, v in answer.headers.items() if k not in packed}
+
+
+def _port_number(pod: Mapping[str, Any], port: int | str) -> int:
+    """The number of a container's port."""
+    if isinstance(port, int):
+        return port
+    for known in [p for c in parts(pod, "spec", "containers") for p in parts(c, "ports")]:
+        if known.get("name") == port:
+            return int(known["containerPort"])
+    raise ClusterError(f"pod {pod['metadata']['name']} has no port {port}")
+
+
 def _run(function: Any) -> Any:
     import anyio
 
@@ -439,9 +500,24 @@ def _unreachable(where: str) -> ClusterError:
     )
 
 
+def _refused(response: httpx.Response) -> people.Access | None:
+    """What the API server lets somebody else do, but not this one."""
+    if response.status_code != 403:
+        return None
+    try:
+        said = response.json()
+    except ValueError:
+        return None
+    return people.asked(str(part(said, "message")), str(part(said, "details", "name") or ""))
+
+
 def _refusal(response: httpx.Response, what: str) -> ClusterError:
     try:
         said = str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
         said = response.text[:200]
-    return ClusterError(f"{what}: {response.status_code} {said}", status=response.status_code)
+    access = _refused(response)
+    fix = people.advice(access) if access else ""
+    return ClusterError(
+        f"{what}: {response.status_code} {said}", status=response.status_code, fix=fix
+    )

@@ -48,8 +48,14 @@ class MLflow:
             raise SlipwayError(f"no answer from MLflow: {error or type(error).__name__}") from error
         if response.is_error:
             said = part(response.json(), "message") if _is_json(response) else response.text[:200]
-            raise Broken(f"MLflow: {said}")
+            kind = SlipwayError if response.is_server_error else Broken
+            raise kind(f"MLflow: {said}")
         return response.json()
+
+
+def mlflow(cluster: Cluster) -> MLflow:
+    """The platform's, asked through the API server: nothing else need be open, nor writable."""
+    return MLflow("http://mlflow", transport=cluster.through("mlflow", "mlflow:main"))
 
 
 def _is_json(response: httpx.Response) -> bool:

@@ -7,9 +7,11 @@ was refused. Nobody in it administers anything: what runs changes by pull reques
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from slipway.release import ENVIRONMENTS
 
 Role = Literal["viewer", "promoter", "labeller"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -33,12 +35,17 @@ class Grant:
     group: str = ""
     names: tuple[str, ...] = ()
 
-    def covers(self, asked: Access) -> bool:
-        """Whether it lets somebody do what was asked."""
+    def places(self, environments: Sequence[str] = ENVIRONMENTS) -> Sequence[str]:
+        """The namespaces that are meant."""
+        return environments if self.namespace == ENVIRONMENT else (self.namespace,)
+
+    def covers(self, access: Access) -> bool:
+        """Whether it lets somebody do this."""
         return (
-            (self.namespace in (asked.namespace, ENVIRONMENT) and self.group == asked.group)
-            and (asked.kind in self.kinds and asked.verb in self.verbs)
-            and (not self.names or asked.name in self.names)
+            access.namespace in self.places()
+            and (access.group, access.kind) in {(self.group, kind) for kind in self.kinds}
+            and access.verb in self.verbs
+            and (not self.names or access.name in self.names)
         )
 
 
@@ -104,25 +111,16 @@ def asked(message: str, name: str = "") -> Access | None:
     return Access(verb, kind, group, namespace or "", name)
 
 
-def having(access: Access, environments: Iterable[str]) -> list[Role]:
-    """The roles that let somebody do this."""
-    known = set(environments)
-
-    def covers(grant: Grant) -> bool:
-        elsewhere = grant.namespace == ENVIRONMENT and access.namespace not in known
-        return not elsewhere and grant.covers(access)
-
-    return [role for role in ROLES if any(map(covers, GRANTS[role]))]
+def having(access: Access) -> list[Role]:
+    """The roles that let somebody do this; all others may what a viewer may."""
+    return [role for role in ROLES if any(grant.covers(access) for grant in GRANTS[role])]
 
 
-def advice(access: Access, environments: Iterable[str]) -> str:
+def advice(access: Access) -> str:
     """Whom to ask for what was refused."""
-    roles = having(access, environments)
-    if not roles:
-        return "no role of slipway:people has this right: ask who administers the cluster"
-    # All others may what a viewer may.
-    role = roles[0]
-    return (
-        f"{role}s have this right: ask who keeps the stack file to put you, or a group of yours, "
-        f"under slipway:people.{role}s"
-    )
+    for role in having(access):
+        return (
+            f"{role}s have this right: ask who keeps the stack file to put you, or a group of "
+            f"yours, under slipway:people.{role}s"
+        )
+    return "no role of slipway:people has this right: ask who administers the cluster"

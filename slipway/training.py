@@ -322,7 +322,7 @@ def _log(cluster: Cluster, workflow: str, node: str, lines: int) -> str | None:
             return cluster.log(NAMESPACE, pod["metadata"]["name"], "main", lines)
     for artifact in parts(nodes.get(node), "outputs", "artifacts"):
         if artifact["name"] == "main-logs" and (key := part(artifact, "s3", "key")):
-            with cluster.store("argo-artifacts") as store:
+            with cluster.store() as store:
                 text = store.read("workflows", key).decode()
             return "\n".join(text.splitlines()[-lines:])
     return None

@@ -118,6 +118,7 @@ def flows(
             *(CONSOLES[name] for name in consoles),
             *([(KUEUE, kueue.WEBHOOKS)] if queues else []),
         ],
+        from_api=[CONSOLES["mlflow"]],
         elsewhere=[
             *((f.source, place) for f in all_flows for place in places.get(f.target.key, ())),
             *((STEPS, source) for source in sources),

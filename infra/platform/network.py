@@ -108,6 +108,8 @@ class NetworkArgs:
     """Where that is: no pod's, so no selector names it."""
     from_outside: Sequence[tuple[Peer, int]]
     """Ports that node ports lead to: their clients have no pod either."""
+    from_api: Sequence[tuple[Peer, int]] = ()
+    """Ports that people reach through the API server."""
     elsewhere: Sequence[tuple[Peer, Elsewhere]] = ()
     """What pods reach outside the cluster."""
 
@@ -151,21 +153,20 @@ class Network(Component):
                 for p, port in args.from_outside
                 if p.key == peer.key
             ]
+            ingress += [
+                NetworkPolicyIngressRuleArgs(from_=_at(args.api), ports=_ports(port))
+                for p, port in args.from_api
+                if p.key == peer.key
+            ]
             self._policy(peer, ingress, egress)
         self.register_outputs({})
 
     def _to_api(self, api: pulumi.Input[Sequence[Elsewhere]]) -> NetworkPolicyEgressRuleArgs:
-        def to(found: Sequence[Elsewhere]) -> list[NetworkPolicyPeerArgs]:
-            return [
-                NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=cidr))
-                for cidr in dict.fromkeys(there.cidr for there in found)
-            ]
-
         def ports(found: Sequence[Elsewhere]) -> list[NetworkPolicyPortArgs]:
             return _ports(*dict.fromkeys(port for there in found for port in there.ports))
 
         known = pulumi.Output.from_input(api)
-        return NetworkPolicyEgressRuleArgs(to=known.apply(to), ports=known.apply(ports))
+        return NetworkPolicyEgressRuleArgs(to=_at(api), ports=known.apply(ports))
 
     def _policy(
         self,
@@ -185,6 +186,18 @@ class Network(Component):
             ),
             opts=self.child(),
         )
+
+
+def _at(places: pulumi.Input[Sequence[Elsewhere]]) -> pulumi.Output[list[NetworkPolicyPeerArgs]]:
+    """Addresses, each once."""
+
+    def blocks(found: Sequence[Elsewhere]) -> list[NetworkPolicyPeerArgs]:
+        return [
+            NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=cidr))
+            for cidr in dict.fromkeys(there.cidr for there in found)
+        ]
+
+    return pulumi.Output.from_input(places).apply(blocks)
 
 
 def _ports(*numbers: int) -> list[NetworkPolicyPortArgs]:

@@ -13,6 +13,7 @@ from infra.platform import pods, secrets, signing
 from infra.platform.argo_workflows import ACCOUNT, EVENTS, WEBHOOK_CLIENTS, WEBHOOK_TOKEN
 from infra.platform.component import Component
 from infra.platform.rights import Rule, rights_in
+from slipway import people
 
 DISPATCHED = "dispatched"
 ARGO = "argoproj.io"
@@ -43,6 +44,8 @@ class PipelinesArgs:
     """Environment of the S3 client."""
     labels: Mapping[str, pulumi.Input[str]]
     """The same, for who says how predictions turned out. No step is given it."""
+    reader: Mapping[str, pulumi.Input[str]]
+    """The same, for people, who only read."""
     forge: Mapping[str, pulumi.Input[str]]
     """Environment of the forge's client; empty: another part of the platform brings it."""
     settings: Mapping[str, pulumi.Input[str]]
@@ -54,13 +57,18 @@ class PipelinesArgs:
 
 
 class Pipelines(Component):
-    """Secrets `object-store` and `forge`, ConfigMap `platform`, and the pods' accounts."""
+    """Secrets for steps and for people, ConfigMap `platform`, and the pods' accounts."""
 
     def __init__(
         self, name: str, args: PipelinesArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("Pipelines", name, opts)
-        given = {"object-store": args.object_store, "labels": args.labels, "forge": args.forge}
+        given = {
+            "object-store": args.object_store,
+            people.LABELS: args.labels,
+            people.READER: args.reader,
+            "forge": args.forge,
+        }
         for secret, data in given.items():
             secrets.keep(
                 f"pipelines-{secret}",

@@ -7,21 +7,13 @@ from dataclasses import dataclass
 
 import pulumi
 import pulumi_kubernetes as k8s
-from pulumi_kubernetes.admissionregistration.v1 import (
-    MatchResourcesArgs,
-    NamedRuleWithOperationsArgs,
-    ValidatingAdmissionPolicyBindingSpecArgs,
-    ValidatingAdmissionPolicySpecArgs,
-    ValidationArgs,
-    VariableArgs,
-)
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
+from pulumi_kubernetes.admissionregistration.v1 import NamedRuleWithOperationsArgs
 
 from infra.platform import pods, secrets
 from infra.platform.argo_workflows import CONTROLLER_ACCOUNT
 from infra.platform.component import Component
-from infra.platform.network import NAMESPACE
 from infra.platform.signing_key import SigningKey
+from infra.platform.validation import validating
 
 ACCOUNT = "evidence"
 PRIVATE, PUBLIC = "evidence-key", "evidence-keys"
@@ -84,10 +76,8 @@ class Signing(Component):
             f"c.command[size(c.command) - {len(command) - index}] == '{word}'"
             for index, word in enumerate(command)
         )
-        controller = pulumi.Output.concat(
-            "system:serviceaccount:", args.controllers, f":{CONTROLLER_ACCOUNT}"
-        )
-        return self._policy(
+        return validating(
+            self,
             "evidence-key",
             args.pipelines,
             NamedRuleWithOperationsArgs(
@@ -114,9 +104,7 @@ class Signing(Component):
                 ),
                 (
                     pulumi.Output.concat(
-                        "!variables.signs || variables.unchanged || request.userInfo.username == '",
-                        controller,
-                        "'",
+                        "!variables.signs || variables.unchanged || ", _is_controller(args)
                     ),
                     f"pods of ServiceAccount {ACCOUNT} are the workflow controller's to make",
                 ),
@@ -132,7 +120,8 @@ class Signing(Component):
 
     def _workflows(self, args: SigningArgs) -> list[pulumi.Resource]:
         fields, fixed = (", ".join(f"'{n}'" for n in ns) for ns in (WORKFLOW_FIELDS, FIXED))
-        return self._policy(
+        return validating(
+            self,
             "workflows-from-main",
             args.pipelines,
             NamedRuleWithOperationsArgs(
@@ -144,8 +133,18 @@ class Signing(Component):
             variables={
                 # The controller writes a workflow's status by updating all of it.
                 "unchanged": "oldObject != null && object.spec == oldObject.spec",
+                "status": "object.?status.orValue({})",
             },
             validations=[
+                # What the controller finds there it goes on with, steps and templates included.
+                (
+                    pulumi.Output.concat(
+                        "(oldObject == null ? variables.status.all(k, variables.status[k] == null)"
+                        " : variables.status == oldObject.?status.orValue({})) || ",
+                        _is_controller(args),
+                    ),
+                    "what became of a workflow is the controller's to say",
+                ),
                 (
                     "variables.unchanged || has(object.spec.workflowTemplateRef) && "
                     "!object.spec.workflowTemplateRef.?clusterScope.orValue(false) && "
@@ -162,41 +161,13 @@ class Signing(Component):
             ],
         )
 
-    def _policy(
-        self,
-        name: str,
-        namespace: pulumi.Input[str],
-        rule: NamedRuleWithOperationsArgs,
-        *,
-        variables: Mapping[str, str],
-        validations: Sequence[tuple[pulumi.Input[str], str]],
-    ) -> list[pulumi.Resource]:
-        policy = k8s.admissionregistration.v1.ValidatingAdmissionPolicy(
-            name,
-            metadata=ObjectMetaArgs(name=name, labels=pods.labels(name)),
-            spec=ValidatingAdmissionPolicySpecArgs(
-                failure_policy="Fail",
-                match_constraints=MatchResourcesArgs(
-                    namespace_selector=LabelSelectorArgs(match_labels={NAMESPACE: namespace}),
-                    resource_rules=[rule],
-                ),
-                variables=[VariableArgs(name=n, expression=e) for n, e in variables.items()],
-                validations=[
-                    ValidationArgs(expression=expression, message=message)
-                    for expression, message in validations
-                ],
-            ),
-            opts=self.child(),
-        )
-        binding = k8s.admissionregistration.v1.ValidatingAdmissionPolicyBinding(
-            name,
-            metadata=ObjectMetaArgs(name=name, labels=pods.labels(name)),
-            spec=ValidatingAdmissionPolicyBindingSpecArgs(
-                policy_name=name, validation_actions=["Deny"]
-            ),
-            opts=self.child(policy),
-        )
-        return [policy, binding]
+
+def _is_controller(args: SigningArgs) -> pulumi.Output[str]:
+    """CEL: whether it is the workflow controller who asks."""
+    account = pulumi.Output.concat(args.controllers, f":{CONTROLLER_ACCOUNT}")
+    return pulumi.Output.concat(
+        "request.userInfo.username == 'system:serviceaccount:", account, "'"
+    )
 
 
 def _reads(containers: str) -> str:

@@ -29,11 +29,11 @@ def command(
     release.check_model_name(model)
     cluster = Cluster.connect()
     keys = sources.Platform(lambda: cluster).keys(fresh=True)
-    with cluster.forge() as forge, cluster.store() as objects, cluster.mlflow() as url:
+    with cluster.forge() as forge, cluster.store() as objects:
         pins = lineage.released(forge, env, model)
         document = attestation.fetch(objects, pins.evidence.digest, keys)
         attestation.check_about(document, pins, env)
-        wanted = reproduce.pins_of(forge, lineage.MLflow(url), pins, document)
+        wanted = reproduce.pins_of(forge, lineage.mlflow(cluster), pins, document)
         workflow, new = reproduce.begin(cluster, pins, env)
         verb = "makes" if new else "makes already"
         say(f"{workflow.name} {verb} version {pins.version} of {pins.code.commit[:12]} once more")

@@ -18,8 +18,9 @@ def command(model: Model, env: Environment, output: Output = "text") -> None:
     release.check_model_name(model)
     cluster = Cluster.connect()
     keys = sources.Platform(lambda: cluster).keys(fresh=True)
-    with cluster.forge() as forge, cluster.store() as store, cluster.mlflow() as url:
-        links = lineage.trace(cluster, forge, store, keys, lineage.MLflow(url), env, model)
+    with cluster.forge() as forge, cluster.store() as store:
+        mlflow = lineage.mlflow(cluster)
+        links = lineage.trace(cluster, forge, store, keys, mlflow, env, model)
     if output == "json":
         show_json([vars(link) for link in links])
     else:

@@ -258,9 +258,8 @@ def connected(platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     cluster = platform.cluster
     monkeypatch.setattr(cluster, "forge", lambda: contextlib.nullcontext(platform.forge))
     monkeypatch.setattr(cluster, "store", lambda: contextlib.nullcontext(platform.store))
-    monkeypatch.setattr(cluster, "mlflow", lambda: contextlib.nullcontext("http://mlflow"))
     monkeypatch.setattr(Cluster, "connect", lambda: cluster)
-    monkeypatch.setattr("slipway.lineage.MLflow", lambda _: platform.mlflow)
+    monkeypatch.setattr("slipway.lineage.mlflow", lambda _: platform.mlflow)
     return platform
 
 
