@@ -16,7 +16,7 @@ import yaml
 
 from slipway import gates, merging, paths, publish, release, training
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import ACTIONS, NotFound
+from slipway.forge import ACTIONS, NotFound, own_login
 from slipway.release import ENVIRONMENTS, Release
 from slipway.repository import Repository, empty
 
@@ -81,8 +81,11 @@ def plan(model: str, to: str, source: str | None) -> Promotion:
     return Promotion(model, to, source)
 
 
-def requester() -> str:
-    """Who runs this, as their git would sign a commit; "" where it knows nobody."""
+def requester(forge: Forge) -> str:
+    """Who runs this: as whom one is on the forge, where one has said so, or as one's git would
+    sign a commit; "" where it knows nobody."""
+    if own_login():
+        return forge.login
     with Repository(paths.REPOSITORY) as repository:
         keys = ("user.name", "user.email")
         name, email = (repository.git("config", key, ok=(0, 1)).strip() for key in keys)

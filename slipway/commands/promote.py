@@ -59,7 +59,11 @@ def command(
     ] = None,
     requested_by: Annotated[
         str | None,
-        typer.Option("--as", metavar="NAME", help="Who asks for it. [default: as git has you]"),
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="Who asks for it. [default: your login, else as git has you]",
+        ),
     ] = None,
     output: Output = "text",
 ) -> None:
@@ -67,8 +71,7 @@ def command(
 
     It ends in a pull request; nothing runs before that is merged. Exit code 1: a gate refuses it.
     """
-    asks = promotion.requester() if requested_by is None else requested_by
-    wanted = replace(promotion.plan(model, to, source), dry_run=dry_run, requested_by=asks)
+    wanted = replace(promotion.plan(model, to, source), dry_run=dry_run)
     with _nothing_promoted():
         cluster = Cluster.connect()
         if break_glass is not None:
@@ -85,7 +88,8 @@ def command(
             if output == "json":
                 show_json({"pull_request": None, "note": why})
             return
-        workflow, new = promotion.begin(cluster, wanted)
+        asks = promotion.requester(forge) if requested_by is None else requested_by
+        workflow, new = promotion.begin(cluster, replace(wanted, requested_by=asks))
     verb = "goes on with" if not new else "makes evidence for"
     say(f"{workflow.name} {verb} {model} from {wanted.source} to {to}")
     try:

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 import os
-import ssl
 import subprocess
 import time
 from collections.abc import Iterable
@@ -24,8 +23,9 @@ import yaml
 
 from infra.platform import gitea
 from slipway import paths
-from tests.apiserver import TOKEN, binary, free_ports
+from tests.apiserver import binary, free_ports
 from tests.manifests import program
+from tests.manifests.api import ARGO, Api
 from tests.manifests.program import Kubectl
 
 pytestmark = pytest.mark.apiserver
@@ -33,44 +33,8 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "events"
 # Deliveries of a Gitea: a body each, as its code composes it (modules/structs in its source).
 OPENED = json.loads((FIXTURES / "opened.json").read_text())
 SECRET = "shared with the forge"
-ARGO = "/apis/argoproj.io/v1alpha1/namespaces/pipelines"
 KINDS = ("ServiceAccount", "Role", "RoleBinding", "ValidatingAdmissionPolicy")
 CONTROLLER = "system:serviceaccount:argo:argo"
-
-
-class Api:
-    def __init__(self, kubeconfig: Path) -> None:
-        self.kubeconfig = kubeconfig
-        cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
-        verify = ssl.create_default_context(cafile=cluster["certificate-authority"])
-        verify.check_hostname = False
-        self.client = httpx.Client(
-            base_url=cluster["server"],
-            verify=verify,
-            headers={"Authorization": f"Bearer {TOKEN}"},
-            trust_env=False,
-        )
-
-    def token(self, namespace: str, account: str) -> str:
-        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-        return str(self.client.post(path, json=body).raise_for_status().json()["status"]["token"])
-
-    def items(self, kind: str) -> list[dict[str, Any]]:
-        return self.client.get(f"{ARGO}/{kind}").raise_for_status().json()["items"]
-
-    def change(self, path: str, change: dict[str, Any], user: str = "") -> tuple[int, str]:
-        """Status and message of a change."""
-        headers = {"Content-Type": "application/merge-patch+json"}
-        headers |= {"Impersonate-User": user} if user else {}
-        answer = self.client.patch(path, json=change, headers=headers)
-        return answer.status_code, str(answer.json().get("message", ""))
-
-    def create(self, path: str, body: dict[str, Any], user: str = "") -> tuple[int, str]:
-        """Status and message of a creation that is only tried."""
-        headers = {"Impersonate-User": user} if user else {}
-        answer = self.client.post(path, json=body, headers=headers, params={"dryRun": "All"})
-        return answer.status_code, str(answer.json().get("message", ""))
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +286,33 @@ def test_a_workflow_has_a_template(api: Api) -> None:
     assert api.create(f"{ARGO}/workflows", body)[0] == 422
 
 
+MINE = {"entrypoint": "mine", "templates": [{"name": "mine", "serviceAccountName": "evidence"}]}
+CONTROLLER_SAYS = "what became of a workflow is the controller's to say"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        # As Argo's own clients say nothing of it.
+        ({"startedAt": None, "finishedAt": None}, ""),
+        ({}, ""),
+        # Which the controller would run in the place of what is on main, whatever is referred to.
+        ({"storedWorkflowTemplateSpec": MINE}, CONTROLLER_SAYS),
+        ({"storedTemplates": {"a": MINE["templates"][0]}}, CONTROLLER_SAYS),
+        # Which it would take for done, and hand on what is said of it.
+        ({"nodes": {"one": {"phase": "Succeeded"}}}, CONTROLLER_SAYS),
+        ({"compressedNodes": "x"}, CONTROLLER_SAYS),
+        ({"phase": "Succeeded"}, CONTROLLER_SAYS),
+    ],
+)
+def test_a_workflow_begins_with_nothing_done(
+    api: Api, status: dict[str, Any], message: str
+) -> None:
+    code, said = api.create(f"{ARGO}/workflows", workflow() | {"status": status})
+    assert code == (422 if message else 201), said
+    assert message in said
+
+
 def test_a_workflow_that_runs_changes_in_its_status_only(api: Api) -> None:
     path = f"{ARGO}/workflows"
     api.client.post(path, json=workflow()).raise_for_status()
@@ -330,6 +321,9 @@ def test_a_workflow_that_runs_changes_in_its_status_only(api: Api) -> None:
     status, said = api.change(f"{path}/one", {"spec": {"podSpecPatch": "{}"}})
     assert status == 422
     assert "which is on main" in said
+    status, said = api.change(f"{path}/one", {"status": {"phase": "Succeeded"}})
+    assert status == 422
+    assert CONTROLLER_SAYS in said
 
 
 RESTRICTED = {

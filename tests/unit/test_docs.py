@@ -51,6 +51,7 @@ EXECUTED = {
     "slipway try": ("tests/unit/trial/test_command.py", '["try", *arguments]'),
     "slipway new": ("tests/e2e/test_2_gitops.py", 'slipway("new"'),
     "slipway push": ("tests/unit/images/test_push.py", 'run("push", '),
+    "slipway kubeconfig": ("tests/e2e/test_people.py", 'slipway("kubeconfig"'),
     "slipway protect": ("tests/e2e/test_zz_forge.py", 'run("protect")'),
     "slipway pulumi config": ("tests/e2e/test_zz_forge.py", 'run("pulumi", "config", "set"'),
     "slipway fetch": ("tests/unit/test_weights.py", 'run("fetch", "toy"'),

@@ -11,7 +11,7 @@ from slipway.endpoints import Cluster
 
 MINIO = {
     "AWS_ENDPOINT_URL": "http://store.example:9000",
-    "AWS_ACCESS_KEY_ID": "pipelines",
+    "AWS_ACCESS_KEY_ID": "reader",
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
@@ -19,10 +19,10 @@ S3 = {"AWS_DEFAULT_REGION": "eu-central-1", "SLIPWAY_BUCKET_PREFIX": "slipway-de
 
 
 def cluster(held: dict[str, str]) -> Cluster:
-    """One with this in Secret `object-store`, and no other Secret."""
+    """One with this in Secret `reader`, and no other Secret."""
 
     def answer(request: httpx.Request) -> httpx.Response:
-        if not request.url.path.endswith("/pipelines/secrets/object-store"):
+        if not request.url.path.endswith("/pipelines/secrets/reader"):
             return httpx.Response(404, json={"message": "no such Secret"})
         data = {key: base64.b64encode(value.encode()).decode() for key, value in held.items()}
         return httpx.Response(200, json={"data": data})
@@ -31,7 +31,7 @@ def cluster(held: dict[str, str]) -> Cluster:
     return Cluster(client, embedded=False)
 
 
-@pytest.mark.parametrize("rights_of", ["object-store", "labels", "argo-artifacts"])
+@pytest.mark.parametrize("rights_of", ["reader", "labels"])
 def test_s3_is_asked_with_the_users_own_credentials(
     rights_of: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,9 +44,9 @@ def test_s3_is_asked_with_the_users_own_credentials(
         assert store._s3._request_signer._credentials.access_key == "mine"
 
 
-def test_minio_is_asked_with_the_platforms_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minio_is_asked_with_a_key_that_only_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLIPWAY_BUCKET_PREFIX", "of-another-")
     with cluster(MINIO).store() as store:
         assert store._bucket("bentos") == "bentos"
         assert store._s3.meta.endpoint_url == "http://store.example:9000"
-        assert store._s3._request_signer._credentials.access_key == "pipelines"
+        assert store._s3._request_signer._credentials.access_key == "reader"

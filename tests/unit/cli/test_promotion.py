@@ -103,7 +103,7 @@ def pull(connected: Any, monkeypatch: pytest.MonkeyPatch) -> PullRequest:
 def test_a_promotion_ends_in_a_pull_request_that_the_gates_have_judged(
     connected: Any, pull: PullRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotion, "requester", lambda: "Ada <ada@example.org>")
+    monkeypatch.setattr(promotion, "requester", lambda _: "Ada <ada@example.org>")
     ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
     result = run("promote", "toy", "--to", "staging")
     assert result.exit_code == 0, result.output
@@ -122,15 +122,25 @@ def test_a_promotion_ends_in_a_pull_request_that_the_gates_have_judged(
     assert {"name": "requested-by", "value": "grace"} in asked
 
 
-def test_who_asks_is_who_git_would_sign_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_is_who_git_would_sign_as(
+    connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paths, "REPOSITORY", tmp_path)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     asked: list[str] = []
     for name, email in (("", ""), ("", "ada@example.org"), ("Ada", "ada@example.org")):
         for key, value in (("user.name", name), ("user.email", email)):
             subprocess.run(["git", "config", key, value], cwd=tmp_path, check=True)
-        asked.append(promotion.requester())
+        asked.append(promotion.requester(connected.forge))
     assert asked == ["", "ada@example.org", "Ada <ada@example.org>"]
+
+
+def test_who_has_said_who_it_is_on_the_forge_asks_as_that(
+    connected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_TOKEN", "hers")
+    connected.forge.login = "ada"
+    assert promotion.requester(connected.forge) == "ada"
 
 
 def test_a_refusal_is_exit_code_one(connected: Any, pull: PullRequest) -> None:

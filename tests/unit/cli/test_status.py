@@ -164,7 +164,7 @@ def test_what_cannot_be_had_is_left_out_and_said_once(
 
     monkeypatch.setattr(connected.forge, "pulls", down)
     monkeypatch.setattr(
-        "slipway.lineage.MLflow", lambda _: (_ for _ in ()).throw(ForgeError("no MLflow"))
+        "slipway.lineage.mlflow", lambda _: (_ for _ in ()).throw(ForgeError("no MLflow"))
     )
     result = run("-o", "json")
     [row] = json.loads(result.stdout)

@@ -25,6 +25,7 @@ ENVIRONMENTS = ["dev", "staging", "prod"]
 BY_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 # Runs as root on the node's disk, and is no workload of the program's: the provisioner makes it.
 PRIVILEGED = {"local-path-storage"}
+KEPT = ("predictions", "labels", "workflows")
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +216,9 @@ def test_models_read_bentos_and_evidence_and_add_predictions(local: Program) -> 
     assert settings["users"]["mlflow"]["write"] == ["mlflow"]
     labels = decoded(local.one("Secret", "labels", "pipelines"))["AWS_ACCESS_KEY_ID"]
     assert settings["users"][labels]["write"] == ["labels"]
+    reader = decoded(local.one("Secret", "reader", "pipelines"))["AWS_ACCESS_KEY_ID"]
+    assert settings["users"][reader]["read"] == [*("data", "bentos", "evidence"), *KEPT]
+    assert not [v for k, v in settings["users"][reader].items() if k != "read" and v]
     assert set(settings["buckets"]) == {
         *("data", "bentos", "evidence", "predictions", "labels", "mlflow", "workflows")
     }
