@@ -469,6 +469,16 @@ class StackConfig(_Model):
         return self
 
     @model_validator(mode="after")
+    def _groups_have_roles(self) -> StackConfig:
+        known = {group for found in self.people.members.values() for group in found.groups}
+        for group in self.aws.groups if self.aws else ():
+            if group not in known:
+                raise ValueError(
+                    f"aws.groups: {group} has no role: name it in people, or leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_simulated(self) -> StackConfig:
         if self.cluster != "simulated":
             return self

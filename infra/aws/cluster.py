@@ -90,6 +90,8 @@ class Cluster(AwsComponent):
         )
         self.kubeconfig = self._kubeconfig(cluster, args)
         admins = [self._admin(arn) for arn in [args.account.deployRole, *args.account.admins]]
+        for principal, groups in args.account.members.items():
+            self._entry(principal, groups)
         early = [self._addon(cluster, addon) for addon in BEFORE_NODES]
         role, attached = self._node_role()
         self.node_role, self.node_role_name = role.arn, role.name
@@ -178,22 +180,27 @@ class Cluster(AwsComponent):
         ).apply(lambda known: _kubeconfig(args.context.name, known, execute))
 
     def _admin(self, principal: str) -> AccessPolicyAssociation:
-        name = principal.rpartition("/")[2]
-        entry = AccessEntry(
-            name,
-            cluster_name=self.cluster_name,
-            principal_arn=principal,
-            type="STANDARD",
-            tags=self.context.tagged(name),
-            opts=self.child(),
-        )
+        entry = self._entry(principal)
         return AccessPolicyAssociation(
-            name,
+            principal.rpartition("/")[2],
             cluster_name=self.cluster_name,
             principal_arn=principal,
             policy_arn=ADMIN,
             access_scope={"type": "cluster"},
             opts=self.child(entry),
+        )
+
+    def _entry(self, principal: str, groups: Sequence[str] = ()) -> AccessEntry:
+        """Lets a principal log in, as one of these groups."""
+        name = principal.rpartition("/")[2]
+        return AccessEntry(
+            name,
+            cluster_name=self.cluster_name,
+            principal_arn=principal,
+            kubernetes_groups=list(groups) or None,
+            type="STANDARD",
+            tags=self.context.tagged(name),
+            opts=self.child(),
         )
 
     def _attach(self, name: str, role: Role, policy: str) -> RolePolicyAttachment:

@@ -76,6 +76,10 @@ class Account(_Model):
         description="assumed by `pulumi up`: arn:aws:iam::111111111111:role/NAME"
     )
     admins: list[Arn] = Field(default=[], description="who else administers the cluster")
+    groups: dict[str, list[Arn]] = Field(
+        default={},
+        description="who is of a group that slipway:people names: {GROUP: [arn:aws:iam::…]}",
+    )
     endpointCidrs: list[str] = Field(
         default=[], description="from where the cluster's API is reached; none: from the VPC only"
     )
@@ -99,6 +103,15 @@ class Account(_Model):
         description="of Amazon Linux 2023 for EKS, on nodes that Karpenter makes, e.g. v20251108",
     )
 
+    @property
+    def members(self) -> dict[str, list[str]]:
+        """The groups of each principal that is no administrator."""
+        found: dict[str, list[str]] = {}
+        for group, principals in self.groups.items():
+            for principal in principals:
+                found.setdefault(principal, []).append(group)
+        return found
+
     @field_validator("endpointCidrs")
     @classmethod
     def _narrow(cls, value: list[str]) -> list[str]:
@@ -119,13 +132,21 @@ class Account(_Model):
 
     @model_validator(mode="after")
     def _admins_differ(self) -> Account:
-        names = [arn.rpartition("/")[2] for arn in [self.deployRole, *self.admins]]
+        admins = [self.deployRole, *self.admins]
+        names = [arn.rpartition("/")[2] for arn in admins]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
                     f"admins: two are called {name} (deployRole is one unnamed): leave one out, or "
                     "name a role that is called otherwise"
                 )
+        for principal in self.members:
+            if (name := principal.rpartition("/")[2]) in names:
+                raise ValueError(
+                    f"groups: {principal} is called as another, or administers the cluster: leave "
+                    "one out, or name a role that is called otherwise"
+                )
+            names.append(name)
         return self
 
 

@@ -155,6 +155,20 @@ def test_the_control_plane(made: Stack) -> None:
     assert {e.inputs["principalArn"] for e in made.of(":AccessPolicyAssociation")} == admins
 
 
+def test_people_log_in_as_their_groups_and_administer_nothing() -> None:
+    made = stack("eks_own_stores")
+    entries = {e.name: e.inputs for e in made.of(":AccessEntry")}
+    assert {
+        name: e["kubernetesGroups"] for name, e in entries.items() if name in ("ml", "ada")
+    } == {
+        "ml": ["ml-team"],
+        "ada": ["ml-team", "data-scientists"],
+    }
+    [admin] = made.of(":AccessPolicyAssociation")
+    assert admin.inputs["principalArn"] == "arn:aws:iam::111111111111:role/slipway-deploy"
+    assert "kubernetesGroups" not in entries["slipway-deploy"]
+
+
 def test_pods_do_not_reach_the_nodes_role(every: Stack) -> None:
     for template in every.of(":LaunchTemplate"):
         options = template.inputs["metadataOptions"]
