@@ -377,10 +377,10 @@ def test_who_reads_the_secrets(made: Stack) -> None:
 
 def test_a_secret_is_brought_into_the_cluster_by_one_way_only(made: Stack) -> None:
     held = [m for m in made.program.all("Secret") if m.get("data")]
-    # Nothing secret is in the first two; into the next Argo CD itself writes, and the last is of no
-    # use elsewhere: the certificate of a webhook.
+    # Nothing secret is in the first three; into the next Argo CD itself writes, and the last is of
+    # no use elsewhere: the certificate of a webhook.
     assert {m["metadata"]["name"] for m in held} - {"kueue-webhooks"} == {
-        *("object-store", "labels", "argocd-secret", "argocd-redis")
+        *("object-store", "labels", "reader", "argocd-secret", "argocd-redis")
     }
     # The operator makes no tokens, and Secrets in the platform's own namespaces only.
     [role] = [m for m in made.program.all("ClusterRole") if "external-secrets" in _name(m)]
@@ -407,8 +407,9 @@ def _name(manifest: dict[str, Any]) -> str:
 
 
 def test_nothing_has_a_key_to_s3(made: Stack) -> None:
-    secrets = [m for m in made.program.all("Secret") if m["metadata"]["name"] == "object-store"]
-    assert len(secrets) == 2
+    named = ("object-store", "labels", "reader")
+    secrets = [m for m in made.program.all("Secret") if m["metadata"]["name"] in named]
+    assert len(secrets) == 4
     for secret in secrets:
         assert set(secret["data"]) == {"AWS_DEFAULT_REGION", "SLIPWAY_BUCKET_PREFIX"}
     assert not [s for s in made.program.all("Secret") if s["metadata"]["name"] == "argo-artifacts"]
