@@ -297,7 +297,7 @@ def test_a_promoter_changes_nothing_that_runs(
         lambda: mine.delete(deployment),
         lambda: mine.create(f"/api/v1/namespaces/{env}/pods", {}),
         lambda: mine.patch(f"{application}/releases-{env}", {"spec": {"syncPolicy": None}}),
-        lambda: mine.patch(f"/api/v1/namespaces/{env}/configmaps/releases", {"data": {}}),
+        lambda: mine.patch(f"/apis/slipway.dev/v1/namespaces/{env}/releasesets/releases", {}),
     ]
     for attempt in attempts:
         with pytest.raises(ClusterError) as told:

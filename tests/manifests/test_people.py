@@ -73,6 +73,7 @@ NOBODY: list[Asked] = [
             ("update", "deployments.apps/scale"),
             ("create", "deployments.apps"),
             ("patch", "configmaps"),
+            ("patch", "releasesets.slipway.dev"),
             ("patch", "services"),
         )
     ),
