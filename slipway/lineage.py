@@ -208,11 +208,14 @@ def _pods(cluster: Cluster, env: str, pins: Release) -> str:
         annotations = part(pod, "metadata", "annotations") or {}
         for key, expected in pins.pins.items():
             _same(f"{key} of pod {name}", annotations.get(key), expected)
-        for container in parts(pod, "spec", "containers"):
-            named = {item["name"]: item.get("value") for item in parts(container, "env")}
-            variable = "SLIPWAY_BENTO_DIGEST"
-            _same(f"{variable} of pod {name}", named.get(variable), pins.bento.digest)
+        containers = {c["name"]: c for c in parts(pod, "spec", "containers")}
+        for container in containers.values():
             _same(f"the image of pod {name}", container["image"], pins.runtime.image)
+        # The others do not predict.
+        model = parts(containers.get("model"), "env")
+        variable = "SLIPWAY_BENTO_DIGEST"
+        found = {item["name"]: item.get("value") for item in model}.get(variable)
+        _same(f"{variable} of pod {name}", found, pins.bento.digest)
     return ", ".join(str(pod["metadata"]["name"]) for pod in pods)
 
 

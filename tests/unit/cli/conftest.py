@@ -231,7 +231,9 @@ def platform() -> Platform:
                     "name": "model",
                     "image": made.release.runtime.image,
                     "env": [{"name": "SLIPWAY_BENTO_DIGEST", "value": bento_digest}],
-                }
+                },
+                # What ships its predictions is told of no bento.
+                {"name": "predictions", "image": made.release.runtime.image},
             ]
         },
     }

@@ -55,6 +55,14 @@ def other_image(platform: Any) -> None:
     _pod(platform)["spec"]["containers"][0]["image"] = "serving:latest"
 
 
+def other_image_beside_it(platform: Any) -> None:
+    _pod(platform)["spec"]["containers"][1]["image"] = "shipping:latest"
+
+
+def no_model(platform: Any) -> None:
+    del _pod(platform)["spec"]["containers"][0]
+
+
 def other_variable(platform: Any) -> None:
     _pod(platform)["spec"]["containers"][0]["env"] = []
 
@@ -103,6 +111,8 @@ def lost_partition(platform: Any) -> None:
         (nothing_answers, {"answers"}, "nothing answers"),
         (edited_annotation, {"pods"}, "slipway.dev/commit of pod toy-1 is 0000"),
         (other_image, {"pods"}, "the image of pod toy-1 is serving:latest"),
+        (other_image_beside_it, {"pods"}, "the image of pod toy-1 is shipping:latest"),
+        (no_model, {"pods"}, "SLIPWAY_BENTO_DIGEST of pod toy-1 is None"),
         (other_variable, {"pods"}, "SLIPWAY_BENTO_DIGEST of pod toy-1 is None"),
         (no_pods, {"pods"}, "no pods of toy in dev"),
         (altered_bento, {"bento"}, "corrupt"),
