@@ -259,7 +259,7 @@ REFERS = {"workflowTemplateRef": {"name": "train"}}
 @pytest.mark.parametrize(
     ("workflow", "said"),
     [
-        (started(spec=STEAL), "a workflow runs a WorkflowTemplate of this namespace"),
+        (started(spec=STEAL), "denied request"),
         (
             started(spec={**REFERS, "volumes": STEAL["volumes"]}),
             "says nothing beside its arguments",
