@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from slipway import cluster, lineage, merging, paths, release, serving, training
+from slipway import cluster, lineage, merging, paths, predictions, release, serving, training
 from slipway.endpoints import Cluster
 from slipway.errors import SlipwayError
 from slipway.forge import ForgeError, Gitea
@@ -257,7 +257,11 @@ def test_prod_asks_for_soak_and_for_a_person(
 ) -> None:
     number = promote(slipway, "prod", code=1)
     said = comment(forge, number)
-    assert "served nothing yet" in said
+    bento = release_of(forge, "staging").bento.digest
+    with platform.store() as store:
+        logged = predictions.segments(store, "staging", MODEL, bento)
+    # A platform that was tested before knows this bento: the same inputs make the same one.
+    assert ("served nothing yet" in said) == (not logged)
     assert "approvals" in said
     with pytest.raises(merging.NotAllowed):
         merging.merge(forge, number)
