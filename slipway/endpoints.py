@@ -350,20 +350,16 @@ class Cluster:
                 yield forge
             return
         if outside := self.outside_forge():
-            kind, url, repository, ca = (
-                *(outside.kind, outside.url, outside.repository),
-                outside.ca,
-            )
-            who = (
-                self._bot(kind) if administrator else own_credentials(kind, url, repository, ca=ca)
-            )
+            where, ca = (outside.kind, outside.url, outside.repository), outside.ca
+            who = self._bot(outside.kind) if administrator else own_credentials(*where, ca=ca)
             if who is None:
                 raise BadInput(
-                    f"the platform reads {repository} on {url}, and nothing says who you are there",
+                    f"the platform reads {outside.repository} on {outside.url}, and nothing says "
+                    "who you are there",
                     field="FORGE_TOKEN",
                     fix="set it to an access token of yours, or FORGE_USERNAME and FORGE_PASSWORD",
                 )
-            with connect(kind, url, repository, who, ca=ca) as forge:
+            with connect(*where, who, ca=ca) as forge:
                 yield forge
             return
         username, password = self.forge_login(administrator=administrator)

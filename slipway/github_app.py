@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 # Where the id, the installation and the key are said: for a command, and for a stack.
 OWN = ("FORGE_APP_ID", "FORGE_APP_INSTALLATION", "FORGE_APP_KEY_FILE")
 STACK = ("slipway:forge.app.id", "slipway:forge.app.installation", "slipway:forgeAppKey")
+# What every request to GitHub's API bears.
+HEADERS = {
+    "Accept": "application/vnd.github+json",
+    "X-GitHub-Api-Version": "2022-11-28",
+    "User-Agent": "slipway",
+}
 # What the platform does on a forge, in GitHub's words; it comments on pull requests.
 PERMISSIONS = {"contents": "write", "metadata": "read", "pull_requests": "write"}
 # And where it is the cluster that judges.
@@ -135,11 +141,7 @@ class Installation(Credentials):
         self.app, self._repository, self._permissions = app, repository, permissions
         self._api, self._ca, self._backoff_s = api.rstrip("/"), ca, backoff_s
         self._client = httpx.Client(
-            headers={
-                "Accept": "application/vnd.github+json",
-                "X-GitHub-Api-Version": "2022-11-28",
-                "User-Agent": "slipway",
-            },
+            headers=HEADERS,
             timeout=httpx.Timeout(30, connect=5),
             verify=authority.trusting(ca),
             transport=transport,

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_kubernetes as k8s
 from pulumi_kubernetes.admissionregistration.v1 import NamedRuleWithOperationsArgs
-from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, RoleRefArgs, SubjectArgs
+from pulumi_kubernetes.rbac.v1 import RoleRefArgs, SubjectArgs
 
 from infra.config import Members
 from infra.platform import pods
 from infra.platform.component import Component
-from infra.platform.rights import GROUP
+from infra.platform.rights import GROUP, Rule, policy_rules
 from infra.platform.validation import validating
 from slipway.people import ARGO, GRANTS, ROLES, STARTED, Grant, Role
 
@@ -63,15 +63,7 @@ class People(Component):
     ) -> None:
         name = f"slipway-{role}"
         metadata = pods.metadata(name, namespace)
-        rules = [
-            PolicyRuleArgs(
-                api_groups=[grant.group],
-                resources=list(grant.kinds),
-                verbs=list(grant.verbs),
-                resource_names=list(grant.names) or None,
-            )
-            for grant in grants
-        ]
+        rules = policy_rules([_rule(grant) for grant in grants])
         made = k8s.rbac.v1.Role(
             f"{place}-{role}", metadata=metadata, rules=rules, opts=self.child(*first)
         )
@@ -108,6 +100,11 @@ class People(Component):
                 f"request.userInfo.?groups.orValue([]).exists(g, g in {groups})"
             },
         )
+
+
+def _rule(grant: Grant) -> Rule:
+    rule = grant.group, list(grant.kinds), list(grant.verbs)
+    return (*rule, list(grant.names)) if grant.names else rule
 
 
 def _by_namespace(role: Role, environments: Sequence[str]) -> dict[str, list[Grant]]:

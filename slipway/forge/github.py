@@ -53,11 +53,7 @@ class GitHub(Shared):
             root,
             f"{self._api_url}/repos/{self._owner}/{name}/",
             credentials=credentials,
-            headers={
-                "Accept": "application/vnd.github+json",
-                "X-GitHub-Api-Version": "2022-11-28",
-                "User-Agent": "slipway",
-            },
+            headers=github_app.HEADERS,
             page_size=("per_page", 100),
             ca=ca,
             transport=transport,
