@@ -13,7 +13,8 @@ TOGETHER = (
     ("tests/provider/",),
     (
         *("tests/manifests/test_platform", "tests/manifests/test_events"),
-        *("tests/manifests/test_chart", "tests/unit/infra/", "tests/unit/aws/"),
+        *("tests/manifests/test_chart", "tests/manifests/test_claims"),
+        *("tests/unit/infra/", "tests/unit/aws/", "tests/unit/simulation/"),
     ),
     ("tests/unit/steps/",),
     ("tests/manifests/test_admission",),

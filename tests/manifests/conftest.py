@@ -15,14 +15,14 @@ from tests.manifests import program
 from tests.manifests.program import FIRST, Kubectl
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Tests leave there only what disturbs no other: most that they send is a dry run."""
     with start_apiserver(tmp_path_factory.mktemp("apiserver")) as path:
         yield path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kubectl(kubeconfig: Path) -> Kubectl:
     """Runs it with these objects as its file; what the local stack's objects need is there."""
 

@@ -25,14 +25,14 @@ from standin.kubeconfig import Access, load  # noqa: E402
 from standin.protocol import provider_pb2_grpc  # noqa: E402
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("apiserver")
     with apiserver.start_apiserver(folder, *apiserver.DELETION) as path:
         yield path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(kubeconfig: Path) -> Cluster:
     return Cluster(Access.of(load(str(kubeconfig))))
 
@@ -68,14 +68,14 @@ def unconfigured() -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def provider(kubeconfig: Path) -> Iterator[Client]:
     with serve() as client:
         client.configure(kubeconfig=str(kubeconfig))
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(tmp_path_factory: pytest.TempPathFactory, kubeconfig: Path) -> dict[str, str]:
     """The environment in which `pulumi` runs with the stand-in installed, on a file backend."""
     home = tmp_path_factory.mktemp("pulumi")
