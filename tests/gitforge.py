@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +21,15 @@ class GitForge:
 
     url, repository = "http://forge", "o/r"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, bytes] | None = None) -> None:
+        """With these files on main."""
         self.folder = folder
         self.asked: list[PullRequest] = []
         self.reported: dict[str, dict[str, State]] = {}
         # What each new pull request is judged, as if gates ran at once.
         self.verdict: State | None = "success"
-        self._git("init", "--quiet", "--bare", "--initial-branch=main", "--template=", str(folder))
-        self._import("main", {}, "Start", parent="")
+        begun = _begun(tuple((files or {}).items()))
+        shutil.copytree(begun.name, folder, dirs_exist_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -40,32 +44,13 @@ class GitForge:
         return self._run(*arguments, given=given).decode().strip()
 
     def _run(self, *arguments: str, given: bytes = b"") -> bytes:
-        who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in _WHO.items()}
-        command = ["git", f"--git-dir={self.folder}", *arguments]
-        done = subprocess.run(command, env=os.environ | who, input=given, capture_output=True)
-        if done.returncode:
-            raise ForgeError((done.stderr or done.stdout).decode(), status=409)
-        return done.stdout
+        return _run(self.folder, *arguments, given=given)
 
     def _import(
         self, branch: str, files: Mapping[str, bytes | None], message: str, *, parent: str
     ) -> None:
         """A commit in one process, where git's commands for each file and tree are many."""
-        who = f"{_WHO['NAME']} <{_WHO['EMAIL']}> {_WHO['DATE']}"
-        stream = [
-            f"commit refs/heads/{branch}\ncommitter {who}\n".encode(),
-            _data(message.encode()),
-        ]
-        if parent:
-            stream.append(f"from {parent}\n".encode())
-        for path, content in files.items():
-            if content is None:
-                stream.append(f"D {path}\n".encode())
-            else:
-                stream += [f"M 100644 inline {path}\n".encode(), _data(content)]
-        # Objects stay as they came: another process would unpack them.
-        settings = ("-c", "fastimport.unpackLimit=1")
-        self._git(*settings, "fast-import", "--quiet", "--date-format=raw", given=b"".join(stream))
+        self._run(*_IMPORT, given=_commit(branch, files, message, parent=parent))
 
     def commit(self, ref: str = "main") -> str:
         try:
@@ -166,8 +151,47 @@ class GitForge:
         return self.reported.get(sha, {})
 
 
+@functools.cache
+def _begun(files: tuple[tuple[str, bytes], ...]) -> tempfile.TemporaryDirectory[str]:
+    """A repository to be copied: to make one takes longer than many a test."""
+    made = tempfile.TemporaryDirectory()
+    _run(Path(made.name), "init", "--quiet", "--bare", "--initial-branch=main", "--template=")
+    _run(Path(made.name), *_IMPORT, given=_commit("main", dict(files), "Start"))
+    return made
+
+
+def _run(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
+    who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in _WHO.items()}
+    command = ["git", f"--git-dir={folder}", *arguments]
+    done = subprocess.run(command, env=os.environ | who, input=given, capture_output=True)
+    if done.returncode:
+        raise ForgeError((done.stderr or done.stdout).decode(), status=409)
+    return done.stdout
+
+
+def _commit(
+    branch: str, files: Mapping[str, bytes | None], message: str, *, parent: str = ""
+) -> bytes:
+    """What fast-import makes a commit of."""
+    who = f"{_WHO['NAME']} <{_WHO['EMAIL']}> {_WHO['DATE']}"
+    stream = [
+        f"commit refs/heads/{branch}\ncommitter {who}\n".encode(),
+        _data(message.encode()),
+    ]
+    if parent:
+        stream.append(f"from {parent}\n".encode())
+    for path, content in files.items():
+        if content is None:
+            stream.append(f"D {path}\n".encode())
+        else:
+            stream += [f"M 100644 inline {path}\n".encode(), _data(content)]
+    return b"".join(stream)
+
+
 def _data(content: bytes) -> bytes:
     return b"data %d\n%b\n" % (len(content), content)
 
 
+# Objects stay as they came: another process would unpack them.
+_IMPORT = ("-c", "fastimport.unpackLimit=1", "fast-import", "--quiet", "--date-format=raw")
 _WHO = {"NAME": "Ada", "EMAIL": "ada@example.org", "DATE": "1767323045 +0000"}

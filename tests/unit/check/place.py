@@ -64,15 +64,14 @@ class Place(GitForge):
     """The repository, the store beside it, and what a gate's report leaves on the forge."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        files = {f"policies/promotion/{e}.yaml": rules() for e in release.ENVIRONMENTS}
+        super().__init__(folder, files | {APPROVALS: PEOPLE})
         self.verdict = None
         self.source = Kept()
         self.log: list[tuple[str, State, str]] = []
         self.commented: dict[int, list[Comment]] = {}
         self.attached: list[str] = []
         self.approvals: dict[int, list[Review]] = {}
-        files = {f"policies/promotion/{e}.yaml": rules() for e in release.ENVIRONMENTS}
-        self.write("main", files | {APPROVALS: PEOPLE}, "Begin")
         # What trained all that is released here.
         self.trained = self.commit()
 
