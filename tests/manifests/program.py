@@ -32,6 +32,8 @@ FILES = toolchain.files
 ROOT = Path(__file__).parents[2]
 LOCAL = ROOT / "environments" / "Pulumi.local.yaml"
 EXECUTOR = ROOT / "toolchain" / "pulumi-language-python" / "bin" / "pulumi-language-python-exec"
+# As a stack runs with it; besides, the SDK's own takes seconds for the stacks on AWS.
+contains_unknowns = runpy.run_path(str(EXECUTOR))["contains_unknowns"]
 # What other objects need to be there.
 FIRST = ("CustomResourceDefinition", "Namespace", "PriorityClass")
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -157,9 +159,6 @@ def run(
     SETTINGS.rpc_manager.clear()
     SETTINGS.outputs.clear()
     path = list(sys.path)
-
-    # As the executor has it: the SDK's own takes a quarter of the time.
-    contains_unknowns = runpy.run_path(str(EXECUTOR))["contains_unknowns"]
 
     def exported(name: str, value: Any) -> None:
         pulumi.Output.from_input(value).apply(lambda v: program.outputs.__setitem__(name, v))

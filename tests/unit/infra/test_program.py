@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
+from pulumi.output import UNKNOWN
 
 from infra.config import size_in_bytes
 from infra.platform import pods, upstream
@@ -529,3 +530,24 @@ def test_an_image_that_is_not_ours_is_refused() -> None:
     manifest = {"kind": "Deployment", "metadata": {}, "spec": {"template": {"spec": pod}}}
     with pytest.raises(SlipwayError, match="no image of ours for"):
         upstream.with_images([manifest], {})
+
+
+class Filter(dict[str, Any]):
+    """A provider's type, as its SDK has it."""
+
+    @property
+    def values(self) -> Any:
+        return self["values"]
+
+
+@pytest.mark.parametrize(
+    ("value", "unknown"),
+    [
+        ({"a": [1, {"b": "c"}]}, False),
+        ({"a": [1, {"b": UNKNOWN}]}, True),
+        (Filter(values=["a"]), False),
+        ([Filter(values=["a", UNKNOWN])], True),
+    ],
+)
+def test_what_is_unknown_is_found_wherever_it_is(value: Any, unknown: bool) -> None:
+    assert program.contains_unknowns(value) is unknown
