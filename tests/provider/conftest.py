@@ -19,10 +19,11 @@ STAND_IN = REPOSITORY / "toolchain" / "pulumi-kubernetes"
 sys.path[:0] = [str(REPOSITORY / "tests"), str(STAND_IN)]
 
 import apiserver  # noqa: E402
-from provider.harness import Client, Objects, Stack  # noqa: E402
 from standin.api import Cluster  # noqa: E402
 from standin.kubeconfig import Access, load  # noqa: E402
 from standin.protocol import provider_pb2_grpc  # noqa: E402
+
+from provider.harness import Client, Objects, Stack  # noqa: E402
 
 
 @pytest.fixture(scope="package")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from provider.harness import Objects, Stack
 
 pytestmark = pytest.mark.apiserver

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from provider.conftest import REPOSITORY
 from provider.harness import Stack
 

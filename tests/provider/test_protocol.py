@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from provider.harness import Client, Failed, Objects
 from standin import awaits, values
 from standin.values import UNKNOWN, Secret
+
+from provider.harness import Client, Failed, Objects
 
 pytestmark = pytest.mark.apiserver
 

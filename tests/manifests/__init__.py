@@ -1,0 +1,1 @@
+"""What is applied to a cluster, on an API server of its own for these tests."""
