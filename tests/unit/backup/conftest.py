@@ -85,8 +85,15 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait()
 
 
+@pytest.fixture(scope="session")
+def administrator(endpoint: str) -> Any:
+    """Made once: to read what S3 can do takes longer than many a test."""
+    session: Any = boto3.Session(*ROOT, region_name="us-east-1")
+    return session.client("s3", endpoint_url=endpoint)
+
+
 @pytest.fixture
-def client(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def client(administrator: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """S3 as its administrator, with the buckets of a platform, empty; so does the environment."""
     for name, value in {
         "AWS_ENDPOINT_URL": endpoint,
@@ -95,14 +102,13 @@ def client(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    made: Any = boto3.Session().client("s3")
-    there = {bucket["Name"] for bucket in made.list_buckets()["Buckets"]}
+    there = {bucket["Name"] for bucket in administrator.list_buckets()["Buckets"]}
     for bucket in (*BUCKETS, "backups"):
         if bucket not in there:
-            made.create_bucket(Bucket=bucket)
-        empty(made, bucket)
-    yield made
-    empty(made, "backups")
+            administrator.create_bucket(Bucket=bucket)
+        empty(administrator, bucket)
+    yield administrator
+    empty(administrator, "backups")
 
 
 def empty(client: Any, bucket: str) -> None:
