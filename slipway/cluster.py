@@ -1,8 +1,8 @@
 """The embedded cluster: a standard kubeadm cluster of one node, on a machine without systemd.
 
 Three supervised processes (image registry, containerd, kubelet) carry it; everything else runs in
-pods. What it writes outside Slipway's own folders is where kubeadm and the kubelet must have it:
-/etc/kubernetes and /var/lib/kubelet.
+pods. What it writes outside Slipway's own folders is where kubeadm, the kubelet and CNI have it:
+/etc/kubernetes, /var/lib/kubelet, pods' logs in /var/log, and /var/lib/cni/results.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ TEMPLATES = paths.REPOSITORY / "toolchain" / "cluster"
 RUN = Path("/run/slipway")
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 KUBERNETES, KUBELET = Path("/etc/kubernetes"), Path("/var/lib/kubelet")
+POD_LOGS = (Path("/var/log/pods"), Path("/var/log/containers"))
+CNI_RESULTS = Path("/var/lib/cni/results")
 REPOSITORY = f"{images.REGISTRY}/slipway"
 PROGRAMS = ("registry", "containerd", "kubelet")
 # By this queue the kernel asks kube-network-policies about a connection.
@@ -279,7 +281,7 @@ def up(
     Raises:
         SlipwayError: it does not come up; the message names the log.
     """
-    _refuse_foreign_cluster()
+    refuse_foreign_node()
     if _settings_changed():
         warn(
             f"settings in {TEMPLATES} have changed since this cluster was made, and take effect on "
@@ -338,7 +340,8 @@ def _wait(ready: Callable[[], bool], what: str, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def _refuse_foreign_cluster() -> None:
+def refuse_foreign_node() -> None:
+    """Raises BadInput where this machine is a node of a cluster that Slipway did not make."""
     for place in (KUBERNETES / "admin.conf", KUBELET / "config.yaml"):
         if place.exists() and not _is_ours():
             raise BadInput(
@@ -551,15 +554,14 @@ def down(*, erase: bool = False, progress: Callable[[str], None] = lambda _: Non
     progress("removing what is left")
     clean_remains()
     if erase:
-        kubernetes = (KUBERNETES, KUBELET) if _is_ours() else ()
+        kubernetes = (KUBERNETES, KUBELET, *POD_LOGS) if _is_ours() else ()
         for place in (*kubernetes, paths.data(), paths.state()):
             shutil.rmtree(place, ignore_errors=True)
 
 
 def _stop_containers() -> None:
     """Ends every container as a shutdown would: TERM, time to finish, then KILL."""
-    shims = list(our_processes("-address", f"{RUN}/containerd.sock"))
-    inside = [p for shim in shims for p in _children(shim)]
+    inside = list(_in_pods())
     # The store goes last: who writes to it may finish first. The API server waits for its clients.
     last = [p for p in inside if _name(p) in ("etcd", "kube-apiserver")]
     for processes, seconds in ([p for p in inside if p not in last], 20), (last, 3):
@@ -609,7 +611,7 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def our_processes(*arguments: str) -> Iterator[psutil.Process]:
-    """Processes whose command line holds these arguments, which only ours can hold."""
+    """Processes whose command line holds these arguments: those that only ours can hold."""
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or []
         if all(argument in line for argument in arguments):
@@ -617,17 +619,39 @@ def our_processes(*arguments: str) -> Iterator[psutil.Process]:
 
 
 def orphans() -> list[psutil.Process]:
+    """What runs of the node: its supervisor, all that this one started, and what is in pods."""
     state = paths.state()
-    kubelet = "--kubeconfig=/etc/kubernetes/kubelet.conf"
     lines = [
         ("-c", f"{state}/supervisord.conf"),
         ("--config", f"{state}/containerd.toml"),
         ("serve", f"{state}/registry.yaml"),
-        (kubelet,),
         ("-address", f"{RUN}/containerd.sock"),
     ]
     found = [p for line in lines for p in our_processes(*line) if p.pid != os.getpid()]
-    return [*found, *(child for p in found for child in _children(p))]
+    found += _kubelets()
+    found += [child for p in found for child in _children(p)]
+    return [*dict.fromkeys((*found, *_in_pods()))]
+
+
+def _kubelets() -> Iterator[psutil.Process]:
+    """Our kubelet, and the shell that waits to become it. All others that kubeadm set up, kind's
+    for instance, have the same arguments, but not our program."""
+    ours = f"{toolchain.cache()}/"
+    for process in our_processes("--kubeconfig=/etc/kubernetes/kubelet.conf"):
+        if any(argument.startswith(ours) for argument in process.info["cmdline"]):
+            yield process
+
+
+def _in_pods() -> Iterator[psutil.Process]:
+    """What runs in pods, by their control groups: when a shim was killed, its container goes on and
+    is nobody's child."""
+    numbers: set[int] = set()
+    for folder in (folder for root in _cgroups() for folder, _, _ in os.walk(root)):
+        with contextlib.suppress(OSError):  # gone by now
+            numbers.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
+    for number in numbers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield psutil.Process(number)
 
 
 def clean_remains() -> None:
@@ -652,6 +676,8 @@ def clean_remains() -> None:
     if Path(f"/sys/class/net/{addresses().bridge}").exists():
         _run("ip", "link", "delete", addresses().bridge, check=False)
     _restore_switches()
+    for file in _cni_results():
+        file.unlink(missing_ok=True)
     shutil.rmtree(RUN, ignore_errors=True)
     _remove_cgroups()
 
@@ -667,6 +693,7 @@ def remains() -> dict[str, list[str]]:
         "firewall rules": _shown_rules(),
         "folder": [str(RUN)] if RUN.exists() else [],
         "control group": [str(root) for root in _cgroups()],
+        "CNI result": [str(file) for file in _cni_results()],
     }
 
 
@@ -703,6 +730,8 @@ def _mounts(table: Path = Path("/proc/self/mounts")) -> list[str]:
 def network_namespaces() -> dict[Path, str]:
     """Those of our pods, each with its pod's IP, and, with none, those that nothing is in."""
     found: dict[Path, str] = {}
+    if not _is_ours():  # another's pods may have the same addresses
+        return found
     for place in Path("/run/netns").glob("cni-*"):
         shown = _run("nsenter", f"--net={place}", "ip", "-o", "-4", "addr", check=False)
         inside = re.findall(r"inet (\S+?)/", shown)
@@ -760,7 +789,9 @@ def _policy_tables() -> list[str]:
 
 
 def _cgroups() -> list[Path]:
-    """Of pods: one, or where the machine has version 1, one for each controller."""
+    """Of our pods: one, or where the machine has version 1, one for each controller."""
+    if not _is_ours():  # another's kubelet calls them the same
+        return []
     return [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
 
 
@@ -769,3 +800,10 @@ def _remove_cgroups() -> None:
         for folder, _, _ in os.walk(root, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
+
+
+def _cni_results() -> list[Path]:
+    """What is noted of our pods' networks, a file each; of a container that went without the CNI
+    plugins' being asked, it stays."""
+    ours = {file.name.rsplit("-", 2)[1] for file in CNI_RESULTS.glob("slipway-*-*")}
+    return [file for file in CNI_RESULTS.glob("*-*-*") if file.name.rsplit("-", 2)[1] in ours]
