@@ -42,6 +42,7 @@ Registry = Annotated[
 ]
 # Namespaces of every platform, and of those parts that some have.
 PLATFORM = ["argocd", "argo", "storage", "mlflow", "forge", "pipelines"]
+NODE_PORTS = {"gitea": 30300, "argocd": 30080, "mlflow": 30500, "argo": 30746, "minio": 30900}
 PROVISIONER, GPU_SOFTWARE, QUEUES = "local-path-storage", "gpu", "gpus"
 _SCALE = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -395,6 +396,14 @@ class StackConfig(_Model):
     def parts(self) -> list[str]:
         """Namespaces of the platform itself."""
         return [name for name in PLATFORM if name != "forge" or self.forge is None]
+
+    @property
+    def node_ports(self) -> dict[str, int]:
+        """The consoles that are to have one."""
+        if not self.nodePorts:
+            return {}
+        there = (name for name in NODE_PORTS if name != "gitea" or not self.forge)
+        return {name: NODE_PORTS[name] for name in there}
 
     @property
     def protected(self) -> bool:

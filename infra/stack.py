@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra.config import GPU_SOFTWARE, PROVISIONER, Level, Place, Size, StackConfig, load
+from infra.config import (
+    GPU_SOFTWARE,
+    NODE_PORTS,
+    PROVISIONER,
+    Level,
+    Place,
+    Size,
+    StackConfig,
+    load,
+)
 from infra.config import Forge as GivenForge
 from infra.platform import kueue, secrets
 from infra.platform.admission import Admission, AdmissionArgs
@@ -42,7 +51,6 @@ if TYPE_CHECKING:
 REPOSITORY = "slipway/slipway"
 BUCKETS = ["data", "bentos", "evidence", "predictions", "labels", "mlflow", "workflows"]
 DATABASES = ["gitea", "mlflow", "argo"]
-NODE_PORTS = {"gitea": 30300, "argocd": 30080, "mlflow": 30500, "argo": 30746, "minio": 30900}
 # Those that are behind single sign-on, where a stack has a domain: to where each says it is well.
 CONSOLES = {"argocd": "/healthz", "mlflow": "/health", "argo": "/"}
 # Where these two are to be told of what happens on the forge, from inside the cluster.
@@ -263,7 +271,7 @@ class Stack:
     def _consoles(self) -> list[str]:
         """Consoles that are reached from outside: by node port, and there through a login."""
         if self.config.nodePorts:
-            return [name for name in NODE_PORTS if name != "gitea" or not self.config.forge]
+            return list(self.config.node_ports)
         return list(CONSOLES) if self.config.domain else []
 
     def _cluster(self) -> list[pulumi.Resource]:
@@ -563,8 +571,8 @@ class Stack:
         }
         pulumi.export("addresses", inside)
         if self.config.nodePorts:
-            ports = {name: NODE_PORTS[name] for name in self._consoles()}
-            consoles = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+            ports = self.config.node_ports.items()
+            consoles = {name: f"http://127.0.0.1:{port}" for name, port in ports}
             pulumi.export("consoles", consoles)
         pulumi.export("repository", forge.repository_url)
         pulumi.export("environments", list(self.config.environments))

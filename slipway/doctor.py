@@ -21,6 +21,8 @@ PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
 MIB, GIB = 2**20, 2**30
 # Measured: the peak of a cold `make up`, and a running platform with room for training.
 DISK_TO_BUILD, DISK_AT_REST, MEMORY = 25 * GIB, 10 * GIB, 6 * GIB
+# What else there has to be for a large program to build, and where a platform is at rest already.
+DISK_A_TOOL, DISK_TO_GO_ON = 4 * GIB, 3 * GIB
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ def examine(*, embedded: bool = True, stack: str = "local") -> list[Finding]:
         stack: whose cluster it is.
     """
     todo = toolchain.missing(None if embedded else pulumi.TOOLS)
-    found = [_system(embedded), _checkout(), _disk(todo)]
+    found = [_system(embedded), _checkout(), _disk(todo, embedded)]
     if not embedded:
         found += [_cluster(stack), _own_images(stack)]
     else:
-        found += [_kubernetes(), _memory(), _kernel(), _packages(), *_ports(), _network()]
+        found += [_kubernetes(), _memory(), _kernel(), _packages(), *_ports(stack), _network()]
     return [*found, _toolchain(todo), *([_images()] if embedded else [])]
 
 
@@ -134,7 +136,11 @@ def _own_images(stack: str) -> Finding:
 
 
 def _kubernetes() -> Finding:
-    """A newer kubelet on an older API server is what Kubernetes does not support."""
+    """Another's node is left alone, and a newer kubelet on an older API server not supported."""
+    try:
+        cluster.refuse_foreign_node()
+    except BadInput as error:
+        return _failed("Kubernetes", error)
     made, pinned = cluster.version(), toolchain.tool("kubernetes").version
     if made in ("", pinned):
         return Finding("Kubernetes", "ok", pinned)
@@ -172,11 +178,12 @@ def existing(place: Path) -> Path:
     return place if place.exists() else existing(place.parent)
 
 
-def _disk(todo: list[toolchain.Tool]) -> Finding:
+def _disk(todo: list[toolchain.Tool], embedded: bool) -> Finding:
     place = existing(paths.cache())
     free = shutil.disk_usage(place).free
-    fresh = not paths.images_file().exists()
-    needed = DISK_TO_BUILD if todo else DISK_AT_REST if fresh else 3 * GIB
+    fresh = embedded and not paths.images_file().exists()
+    needed = (DISK_AT_REST if fresh else DISK_TO_GO_ON) + DISK_A_TOOL * len(todo)
+    needed = min(needed, DISK_TO_BUILD)
     detail = f"{free / GIB:.1f} GiB free at {place}, {needed / GIB:.0f} needed"
     if free >= needed:
         return Finding("disk", "ok", detail)
@@ -190,7 +197,7 @@ def _packages() -> Finding:
     return Finding("packages", "todo", f"apt-get install {' '.join(missing)}", seconds=60)
 
 
-def _ports() -> list[Finding]:
+def _ports(stack: str) -> list[Finding]:
     # What a crash has left of us holds them too, until `make up` clears it away.
     if cluster.running() or cluster.orphans():
         return [Finding("ports", "ok", "in use by Slipway itself")]
@@ -199,6 +206,7 @@ def _ports() -> list[Finding]:
         "API server": cluster.addresses().api_port,
         **{"etcd": 2379, "etcd's peers": 2380, **cluster.LISTENERS},
         **{"controller manager": 10257, "scheduler": 10259},
+        **{f"console of {name}": port for name, port in pulumi.config(stack).node_ports.items()},
     }
     taken = {what: port for what, port in ports.items() if _is_taken(port)}
     if not taken:

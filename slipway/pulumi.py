@@ -23,6 +23,7 @@ from slipway.errors import BadInput, SlipwayError, did_you_mean, from_validation
 
 if TYPE_CHECKING:
     from infra.aws.config import Backend
+    from infra.config import StackConfig
 
 PROJECT = "slipway"
 # What the engine needs on any cluster, and whose manifests the program applies.
@@ -215,6 +216,15 @@ def _document(stack: str) -> dict[str, Any]:
     return document
 
 
+def config(stack: str) -> StackConfig:
+    """A stack's configuration, on the cluster that is meant.
+
+    Raises:
+        BadInput: there is no such stack, or the program would refuse it.
+    """
+    return cost.stack_config(yaml.safe_dump(_document(stack)).encode(), stack)
+
+
 def _is_given(stack: str) -> bool:
     """Whether the stack runs on a cluster that Slipway did not make."""
     return not (is_embedded(stack) or is_on_aws(stack) or is_simulated(stack))
@@ -262,6 +272,20 @@ def _engine(stack: str, *arguments: str) -> str:
     if done.returncode:
         raise SlipwayError(f"pulumi {' '.join(arguments[:2])} {stack}: {done.stderr.strip()}")
     return done.stdout
+
+
+def on_other_clusters() -> dict[str, Path]:
+    """Stacks whose state is this machine's and tells of something that is not on the embedded
+    cluster: the state's file of each."""
+
+    def is_away(file: Path) -> bool:
+        resources = part(json.loads(file.read_text()), "checkpoint", "latest", "resources") or []
+        made = [r for r in resources if r.get("custom")]
+        providers = [r for r in made if r["type"] == "pulumi:providers:kubernetes"]
+        clusters = {part(provider, "inputs", "kubeconfig") for provider in providers}
+        return bool(made) and clusters != {str(paths.kubeconfig())}
+
+    return {file.stem: file for file in sorted(_states().glob("*.json")) if is_away(file)}
 
 
 def keeps_state_here(stack: str) -> bool:
@@ -377,10 +401,10 @@ def take_nothing_over(stack: str, platform: Cluster, *, whole: bool = True) -> N
 
 def _first(stack: str) -> list[Object]:
     """The namespaces of a stack, and the kinds that others are likely to have there, too."""
-    config = cost.stack_config(yaml.safe_dump(_document(stack)).encode(), stack)
-    kinds = KINDS if config.cluster != "simulated" else ()
+    meant = config(stack)
+    kinds = KINDS if meant.cluster != "simulated" else ()
     return [
-        *(Object("v1", "Namespace", name) for name in config.namespaces),
+        *(Object("v1", "Namespace", name) for name in meant.namespaces),
         *(Object("apiextensions.k8s.io/v1", "CustomResourceDefinition", name) for name in kinds),
     ]
 

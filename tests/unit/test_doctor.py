@@ -35,6 +35,8 @@ def machine(tmp_path: Path, monkeypatch: Patch) -> Path:
     for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable.lower()))
     monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setattr(cluster, "KUBERNETES", tmp_path / "etc")
+    monkeypatch.setattr(cluster, "KUBELET", tmp_path / "kubelet")
     (tmp_path / "packages.txt").write_text(f"# what and where\nmade-up {tmp_path}/packages.txt\n")
     monkeypatch.setattr(doctor, "PACKAGES", tmp_path / "packages.txt")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -96,7 +98,7 @@ def little_memory(monkeypatch: Patch) -> None:
 
 def little_disk_to_build(monkeypatch: Patch) -> None:
     disk(monkeypatch, 24 * GIB)
-    monkeypatch.setattr(toolchain, "missing", lambda _=None: [tool("etcd", 0)])
+    monkeypatch.setattr(toolchain, "missing", lambda _=None: [tool("etcd", 0)] * 20)
     monkeypatch.setattr(doctor, "_toolchain", lambda _: Finding("toolchain", "ok", ""))
 
 
@@ -106,6 +108,12 @@ def little_disk_to_run(monkeypatch: Patch) -> None:
 
 def older_cluster(monkeypatch: Patch) -> None:
     monkeypatch.setattr(cluster, "version", lambda: "v1.33.1")
+
+
+def foreign_node(monkeypatch: Patch) -> None:
+    """As kubeadm leaves one."""
+    cluster.KUBERNETES.mkdir()
+    (cluster.KUBERNETES / "admin.conf").touch()
 
 
 def route(monkeypatch: Patch) -> None:
@@ -118,6 +126,7 @@ def no_overlay(monkeypatch: Patch) -> None:
 
 
 def archive(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("SLIPWAY_STACKS", str(paths.REPOSITORY / "environments"))
     monkeypatch.setattr(paths, "REPOSITORY", Path("/no/checkout"))
 
 
@@ -136,6 +145,7 @@ FAULTS = [
     (not_root, "system", "not root", "KUBECONFIG=… make up"),
     (other_system, "system", "neither Debian nor Ubuntu", "KUBECONFIG=… make up"),
     (older_cluster, "Kubernetes", f"with v1.33.1, {PINS} pins {KUBERNETES},", "make down ERASE=1"),
+    (foreign_node, "Kubernetes", "that Slipway did not start", "KUBECONFIG=… make up"),
     (little_memory, "memory", "4.0 GiB, 6 needed", "a cluster that exists"),
     (little_disk_to_build, "disk", "24.0 GiB free", "slipway clean"),
     (little_disk_to_run, "disk", "9.0 GiB free", "slipway clean"),
@@ -184,6 +194,36 @@ def test_taken_ports_are_named(monkeypatch: Patch) -> None:
     found = [f for f in doctor.examine() if f.state == "failed"]
     assert [f.detail for f in found] == ["5000 (registry) is taken", "2379 (etcd) is taken"]
     assert found[0].fix == "see `ss -ltnp sport = 5000`"
+
+
+def test_a_console_s_port_that_is_taken_is_named(monkeypatch: Patch) -> None:
+    """Whoever listens there would be heard no more, as rules of the kernel come first."""
+    monkeypatch.setattr(doctor, "_is_taken", lambda port: port == 30500)
+    assert only(doctor.examine(), "failed").detail == "30500 (console of mlflow) is taken"
+
+
+@pytest.mark.parametrize(
+    ("built", "embedded", "tools", "needed"),
+    [
+        (False, True, 20, 25),
+        (False, True, 1, 14),
+        (False, True, 0, 10),
+        (True, True, 1, 7),
+        (True, True, 0, 3),
+        (False, False, 2, 11),
+    ],
+)
+@pytest.mark.usefixtures("elsewhere")
+def test_disk_is_asked_for_by_what_is_to_be_built(
+    monkeypatch: Patch, built: bool, embedded: bool, tools: int, needed: int
+) -> None:
+    if built:
+        paths.write(paths.images_file(), b"{}")
+    monkeypatch.setattr(toolchain, "missing", lambda _=None: [tool("etcd", 0)] * tools)
+    for free, state in ((needed * GIB, "ok"), (needed * GIB - 1, "failed")):
+        disk(monkeypatch, free)
+        found = {f.what: f for f in doctor.examine(embedded=embedded)}["disk"]
+        assert (found.state, f", {needed} needed" in found.detail) == (state, True)
 
 
 @pytest.mark.parametrize("of", ["running", "orphans"])
