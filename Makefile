@@ -8,8 +8,9 @@ help: ## what there is to make
 
 .PHONY: env
 env:
-	@toolchain/bootstrap
+	@toolchain/bootstrap $(FOR)
 
+up: FOR := up
 up: export SLIPWAY_BEGUN := $(shell date +%s)
 up: env ## the whole platform, from nothing, until a model answers
 	@$(SLIPWAY) up

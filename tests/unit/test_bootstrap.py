@@ -77,9 +77,20 @@ class Machine:
             f'#!/bin/sh\n[ "$1" = -c ] && exit {0 if works else 1}\n{venv}\n',
         )
 
-    def run(self, **environment: str) -> tuple[int, str]:
+    def apt(self, *, works: bool) -> None:
+        """An apt-get after which python3 is one that works, or is as it was."""
+        self.python(works=works)
+        brought = (self.programs / "python3").rename(self.folder / "brought")
+        self.python(works=False)
+        bring = f"cp {brought} {self.programs}/python3"
+        self.program(
+            self.programs / "apt-get",
+            f'#!/bin/sh\necho "apt-get $*" >>{self.log}\n[ "$1" = update ] || {bring}\n',
+        )
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
         done = subprocess.run(
-            [self.script],
+            [self.script, *arguments],
             env={"PATH": str(self.programs), "HOME": str(self.folder), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -131,7 +142,7 @@ FAULTS = {
 def test_refusals_change_nothing(machine: Machine, fault: object, works: bool) -> None:
     machine.python(works=works)
     fault(machine)  # type: ignore[operator]
-    code, said = machine.run()
+    code, said = machine.run("up")
     assert code == 2
     assert FAULTS[fault] in said  # type: ignore[index]
     assert "KUBECONFIG=… make up" in said
@@ -142,7 +153,7 @@ def test_refusals_change_nothing(machine: Machine, fault: object, works: bool) -
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_with_a_cluster_that_exists_nobody_is_refused(machine: Machine, fault: object) -> None:
     fault(machine)  # type: ignore[operator]
-    code, said = machine.run(KUBECONFIG="/some/where")
+    code, said = machine.run("up", KUBECONFIG="/some/where")
     assert code == 0, said
     assert machine.changes[0] == "venv"
     assert not [change for change in machine.changes if change.startswith("apt-get")]
@@ -157,19 +168,36 @@ def test_a_stack_file_may_name_the_cluster_too(
     stack = machine.checkout / "environments" / "Pulumi.local.yaml"
     stack.parent.mkdir()
     stack.write_text(f"config:\n  slipway:cluster: {cluster}\n")
-    assert machine.run()[0] == 0
+    assert machine.run("up")[0] == 0
     stack.write_text("config:\n  slipway:cluster: embedded  # not kubeconfig\n")
     (machine.checkout / ".venv" / "slipway.lock").unlink()
-    assert machine.run()[0] == 2
+    assert machine.run("up")[0] == 2
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_to_stop_and_to_clean_up_takes_nothing_of_the_machine(
+    machine: Machine, fault: object
+) -> None:
+    fault(machine)  # type: ignore[operator]
+    assert machine.run()[0] == 0
+    # Who has the environment, `slipway up` asks.
+    assert machine.run("up")[0] == 0
+
+
+def test_make_asks_for_up_alone() -> None:
+    for target, said in (("up", " up"), ("down", ""), ("clean", ""), ("doctor", "")):
+        command = ["make", "--dry-run", "--no-print-directory", target]
+        done = subprocess.run(command, cwd=paths.REPOSITORY, capture_output=True, text=True)
+        assert done.stdout.splitlines()[0].rstrip() == f"toolchain/bootstrap{said}"
 
 
 def test_a_machine_that_has_the_programs_needs_less_disk(machine: Machine) -> None:
     (machine.folder / ".cache" / "slipway" / "toolchain").mkdir(parents=True)
     machine.disk(3 * doctor.GIB)
-    assert machine.run()[0] == 0
+    assert machine.run("up")[0] == 0
     (machine.checkout / ".venv" / "slipway.lock").unlink()
     machine.disk(3 * doctor.GIB - 1024)
-    assert "less than 3 GiB" in machine.run()[1]
+    assert "less than 3 GiB" in machine.run("up")[1]
 
 
 def test_what_is_done_and_that_it_is_done_once(machine: Machine) -> None:
@@ -201,10 +229,22 @@ def test_a_run_that_was_interrupted_is_done_anew(machine: Machine) -> None:
 
 
 def test_python_is_installed_where_it_is_missing(machine: Machine) -> None:
-    machine.python(works=False)
-    machine.run()
+    machine.apt(works=True)
+    assert machine.run()[0] == 0
     assert machine.changes[0].startswith("apt-get update")
     assert "python3 python3-venv" in machine.changes[1]
+    assert machine.changes[2] == "venv"
+
+
+def test_a_python_that_is_old_after_it_was_installed_is_not_used(machine: Machine) -> None:
+    """As Ubuntu 22.04's."""
+    machine.apt(works=False)
+    code, said = machine.run()
+    assert code == 2
+    assert "python3 is older than 3.11" in said
+    assert "fix: use Debian 12" in said
+    assert [change.split()[0] for change in machine.changes] == ["apt-get", "apt-get"]
+    assert not (machine.checkout / ".venv").exists()
 
 
 def test_without_root_what_is_missing_is_named(machine: Machine) -> None:
