@@ -7,13 +7,16 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from slipway import cluster, paths, up
 from slipway.endpoints import Cluster
 
 from .conftest import ENV, MODEL, SLIPWAY, document, until
+
+# What a node is carried by: without its shim a container goes on, and is nobody's child.
+CARRIERS = {"supervisord", "registry", "containerd", "containerd-shim-runc-v2", "kubelet"}
 
 
 def bento() -> str:
@@ -22,13 +25,36 @@ def bento() -> str:
     return str(row["answers"])
 
 
+def of_the_node() -> dict[int, str]:
+    """Processes of the node and of its pods, by number: what each is called. The kernel tells, and
+    not the code that is tested."""
+    found: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended by now
+            words = (folder / "cmdline").read_text().split("\0")
+            in_pod = "/kubepods" in (folder / "cgroup").read_text()
+            carries = CARRIERS & {Path(word).name for word in words[:2]}
+            ours = in_pod or (carries and any("slipway" in word for word in words))
+            if ours and words[0]:  # else it has ended, and nobody has asked how
+                found[int(folder.name)] = next(iter(carries), words[0])
+    return found
+
+
+def kill(numbers: Iterable[int]) -> None:
+    """All at once, more or less: the oldest first, which would start the others again."""
+    for number in sorted(numbers):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+
+
 def left_behind() -> dict[str, list[str]]:
     """What a stopped platform must not leave, by kind."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    shown = subprocess.run(["iptables-save"], capture_output=True, text=True).stdout
+    families = ("iptables-save", "ip6tables-save")
+    shown = "".join(subprocess.run([f], capture_output=True, text=True).stdout for f in families)
     places = (str(cluster.RUN), str(cluster.KUBELET), str(cluster.paths.data()))
     return {
-        "processes": [str(p) for p in cluster.orphans()],
+        "processes": [f"{number} {name}" for number, name in of_the_node().items()],
         "mounts": [m for m in mounts if m.startswith(places)],
         "interfaces": [
             n
@@ -40,6 +66,10 @@ def left_behind() -> dict[str, list[str]]:
         if os.path.isdir("/run/netns")
         else [],
         "sockets": [str(cluster.RUN)] if cluster.RUN.exists() else [],
+        "control groups": [
+            str(group) for at in ("", "*/") for group in cluster.CGROUPS.glob(f"{at}kubepods")
+        ],
+        "CNI": [str(file) for file in Path("/var/lib/cni/results").glob("slipway-*")],
     }
 
 
@@ -98,9 +128,7 @@ def test_what_is_measured_stands_beside_its_target() -> None:
 
 def test_everything_killed_at_once_comes_back_with_its_data(slipway: Callable[..., str]) -> None:
     before = bento()
-    for process in cluster.orphans():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+    kill(of_the_node())
     slipway("up")
     assert bento() == before
     slipway("trace", MODEL, "--env", ENV)
@@ -112,9 +140,15 @@ def test_down_leaves_nothing_and_up_brings_the_data_back(slipway: Callable[..., 
     found = left_behind()
     assert not any(found.values()), found
     assert document("doctor", "--leftovers")["leftovers"] == []
-    # Ctrl-C, then a crash, each in the middle of it.
+    # Ctrl-C, then a crash, each in the middle of it; then what carries the pods goes, without them.
     interrupt_up("cluster: ", signal.SIGINT)
     interrupt_up("platform: pulumi up", signal.SIGKILL)
+    pods = {number for number, name in of_the_node().items() if name not in CARRIERS}
+    carriers = of_the_node().keys() - pods
+    assert len(carriers) > 4
+    kill(carriers)
+    assert pods & of_the_node().keys()
     slipway("up")
+    assert not pods & of_the_node().keys()
     assert bento() == before
     slipway("trace", MODEL, "--env", ENV)
