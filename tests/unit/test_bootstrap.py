@@ -71,7 +71,8 @@ class Machine:
         made = f"{self.checkout}/.venv/bin"
         venv = f'mkdir -p {made}; echo "venv" >>{self.log}; cp {self.folder}/tool {made}/pip; '
         venv += f"cp {self.folder}/tool {made}/uv"
-        self.program(self.folder / "tool", f'#!/bin/sh\necho "${{0##*/}} $*" >>{self.log}\n')
+        words = f'echo "${{0##*/}} $*" >>{self.log}\necho "$UV_CACHE_DIR" >{self.folder}/uv-cache'
+        self.program(self.folder / "tool", f"#!/bin/sh\n{words}\n")
         self.program(
             self.programs / "python3",
             f'#!/bin/sh\n[ "$1" = -c ] && exit {0 if works else 1}\n{venv}\n',
@@ -208,6 +209,24 @@ def test_what_is_done_and_that_it_is_done_once(machine: Machine) -> None:
     assert all("--require-hashes" in change for change in machine.changes[1:3])
     assert machine.run() == (0, "")
     assert len(machine.changes) == 4
+
+
+def uv_cache(machine: Machine, **environment: str) -> Path:
+    assert machine.run(**environment)[0] == 0
+    (machine.checkout / ".venv" / "slipway.lock").unlink()
+    return Path((machine.folder / "uv-cache").read_text().strip())
+
+
+def test_packages_are_kept_where_slipway_clean_finds_them(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("UV_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(machine.folder))
+    assert uv_cache(machine) == paths.uv_cache() == paths.cache() / "uv"
+    for variable in ("XDG_CACHE_HOME", "UV_CACHE_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert uv_cache(machine, **{variable: str(tmp_path / variable)}) == paths.uv_cache()
 
 
 @pytest.mark.parametrize("file", ["requirements/all.txt", "requirements/uv.txt", "pyproject.toml"])

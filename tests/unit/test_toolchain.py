@@ -395,12 +395,14 @@ def test_clean_drops_former_pins_and_what_was_interrupted(
     for name in ("tool/former", f"tool/{made.key}.partial", "removed/key"):
         (made.place.parent.parent / name).mkdir(parents=True)
     (paths.cache() / "go-build").mkdir()
+    (paths.cache() / "uv" / "wheels").mkdir(parents=True)
     (paths.cache() / "images" / "base" / "key").mkdir(parents=True)
     monkeypatch.setattr(images, "_drop_storage", lambda: None)
     assert CliRunner().invoke(app, ["clean"]).exit_code == 0
     left = {f.relative_to(paths.cache()) for f in paths.cache().rglob("*") if f.is_file()}
     assert {str(f) for f in left} == {"images/.lock", f"toolchain/tool/{made.key}/bin/tool"}
     assert not (paths.cache() / "go-build").exists()
+    assert not (paths.cache() / "uv").exists()
     assert not (paths.cache() / "images" / "base" / "key").exists()
 
 
