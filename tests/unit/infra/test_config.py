@@ -57,6 +57,15 @@ def test_a_size_names_only_what_differs() -> None:
     assert (size.cpu, size.memory) == ("1", config.SIZES["minio"]["memory"])
 
 
+def test_consoles_that_are_made_have_ports_where_the_stack_says_so() -> None:
+    given = {"slipway:environments": '["dev"]'}
+    assert config.load(given, "local").node_ports == {}
+    given["slipway:nodePorts"] = "true"
+    assert config.load(given, "local").node_ports == config.NODE_PORTS
+    outside = program.settings(HERE / "valid" / "forge_gitea_inside.yaml")
+    assert config.NODE_PORTS.keys() - config.load(outside, "local").node_ports == {"gitea"}
+
+
 SHOWN = re.findall(
     r"^```yaml\n(  slipway:forge:\n.*?)^```", (program.ROOT / "README.md").read_text(), re.M | re.S
 )
