@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -204,6 +205,23 @@ def test_supervised_processes(configured: Path) -> None:
         assert "environment" not in file[f"program:{name}"] or (
             f"/opt/100%:{configured}" in file[f"program:{name}"]["environment"]
         )
+
+
+def test_the_kubelet_is_started_with_kubeadm_s_flags_too(configured: Path) -> None:
+    file = configparser.ConfigParser(inline_comment_prefixes=(" ;",))
+    file.read(written(configured)["supervisord.conf"])
+    command = file["program:kubelet"]["command"].replace("/var/lib/kubelet", str(configured))
+    (configured / "config.yaml").write_text("kind: KubeletConfiguration")
+    (configured / "kubeadm-flags.env").write_text('KUBELET_KUBEADM_ARGS="--node-ip=::1 --v=2"')
+    kubelet = configured / "bin" / "kubelet"
+    kubelet.parent.mkdir()
+    kubelet.write_text("#!/bin/sh\necho $#\nprintf '%s\\n' \"$@\"\n")
+    kubelet.chmod(0o755)
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=True)
+    count, *given = done.stdout.splitlines()
+    assert (count, given[0]) == ("5", f"--config={configured}/config.yaml")
+    assert given[-2:] == ["--node-ip=::1", "--v=2"]
+    assert "--kubeconfig=/etc/kubernetes/kubelet.conf" in given
 
 
 @pytest.fixture
