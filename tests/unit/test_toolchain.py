@@ -454,6 +454,34 @@ def test_each_pin_is_checksummed(owner: Tool) -> None:
     assert f"{module} {owner.version} h1:" in sums or any(f"{r} h1:" in sums for r in replaced)
 
 
+# What an official one prints, and when it is asked how.
+OFFICIAL = {
+    "coredns": ("--version", "CoreDNS-{}\nlinux/amd64, go1.24.6, 7bfda65"),
+    "etcd": ("--version", "etcd Version: {}\nGit SHA: a061450\nGo Version: go1.24.7"),
+    "helm": ("version --short", "v{}+g3d8990f"),
+    "kustomize": ("version", "v{}"),
+    "pulumi": ("version", "v{}"),
+}
+
+
+@pytest.mark.parametrize("owner", OWN, ids=lambda t: t.name)
+def test_those_that_are_official_are_known_by_what_they_say(owner: Tool, place: Path) -> None:
+    assert bool(owner.config.version_command) == (owner.name in OFFICIAL)
+    asked, said = OFFICIAL.get(owner.name, ("", ""))
+    for version, taken in ((owner.version.lstrip("v"), True), ("0.0.1", False)):
+        text = f"#!/bin/sh\n[ \"$*\" != '{asked}' ] || echo '{said.format(version)}'\n"
+        official = script(place / "path" / owner.name, text)
+        expected = official if taken and asked else None
+        assert toolchain._official(owner, owner.name) == expected
+
+
+def test_the_readme_names_those_that_may_be_official() -> None:
+    text = (paths.REPOSITORY / "README.md").read_text()
+    said = re.search(r"An official (.*?) of the pinned version", text)
+    assert said
+    assert set(re.findall(r"`(\w+)`", said[1])) == OFFICIAL.keys()
+
+
 def test_each_program_comes_from_one_folder() -> None:
     names = [name for owner in OWN for name in owner.binaries]
     assert sorted(set(names)) == sorted(names)
