@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -21,6 +21,9 @@ from slipway import cluster, merging, paths, release, serving, training
 from slipway.endpoints import Cluster, part
 from slipway.forge import Gitea, NotFound, PullRequest
 from slipway.release import Release
+
+if TYPE_CHECKING:
+    from .kept import Kept
 
 MODEL, ENV = "flight_delay", "dev"
 SLIPWAY = str(Path(sys.executable).with_name("slipway"))
@@ -64,6 +67,19 @@ def slipway() -> Callable[..., str]:
 def running(slipway: Callable[..., str]) -> None:
     """The platform is up before the first test; on a running one this changes nothing."""
     slipway("up")
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    """A backup, for tests that take away what the platform has. When the last of them has ended,
+    whichever failed, the platform has it again."""
+    from .kept import Kept
+
+    made = Kept.take(tmp_path_factory.mktemp("kept"))
+    yield made
+    if made.lost:
+        run(*made.restore, "--replace")
+        made.check()
 
 
 @pytest.fixture

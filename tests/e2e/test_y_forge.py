@@ -1,8 +1,8 @@
 """The platform reads a forge that is there already: a Gitea beside it, on this machine, over https
 and by an authority of its own.
 
-What was on the platform goes with its own Gitea, so it comes after the platform has been made anew;
-it leaves one that reads its own again, without a model.
+What was on the platform goes with its own Gitea, and comes back from the backup that was taken
+before, in test_z_destroy.py or when the tests end.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ import httpx
 import pytest
 import yaml
 
-from slipway import cluster, merging, paths, publish, release, serving, toolchain, training, up
+from slipway import cluster, merging, paths, publish, release, serving, toolchain, up
 from slipway.endpoints import Cluster, part
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, Gitea, PullRequest
-from slipway.steps import dispatch
 from tests.tls import Authority
 
 from .conftest import ENV, MODEL, document, git, released, run, sweep, until, verdict
+from .kept import SETTINGS, Kept
 
 REPOSITORY, OWNER, BOT = "acme/models", "ada", "acme-bot"
-SETTINGS = ("--yes", "--skip-preview", "--non-interactive")
 CHANGED = f"bentos/{MODEL}/model.yaml"
 
 
@@ -221,9 +220,10 @@ def push(server: Server, place: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def moved(server: Server, stacks: Path, commit: str) -> Iterator[Server]:
+def moved(kept: Kept, server: Server, stacks: Path, commit: str) -> Iterator[Server]:
     """The platform reads it, and people say who they are there."""
     patch = pytest.MonkeyPatch()
+    kept.lost = True
     patch.setenv("SLIPWAY_GIVE_UP", "gitea")
     run("up")
     patch.delenv("SLIPWAY_GIVE_UP")
@@ -234,14 +234,11 @@ def moved(server: Server, stacks: Path, commit: str) -> Iterator[Server]:
 
 
 def back(stacks: Path) -> None:
-    """To a Gitea of its own, which is empty; what was trained for another forge is forgotten."""
+    """To a Gitea of its own, which is empty."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("SLIPWAY_STACKS")
         run("pulumi", "up", *SETTINGS)
-        cluster.kubectl("-n", training.NAMESPACE, "delete", "workflows", "--all")
         platform = Cluster.connect()
-        memo = part(platform.find(dispatch.MEMO), "data") or {}
-        platform.patch(dispatch.MEMO, {"data": dict.fromkeys(memo)})
         until(up.all_ready, 180, "not every pod is ready")
         assert platform.outside_forge() is None
         with platform.forge() as own, pytest.raises(ForgeError) as empty:
