@@ -1,5 +1,10 @@
 """What Argo CD syncs: each environment's models and what admission knows of them, and workflows.
 
+A push reaches all of it by Argo CD's webhook. That knows Applications only, and an ApplicationSet's
+own webhook does not understand Gitea. So each environment's ApplicationSet makes `releases-ENV`,
+too, which lists the release files: the webhook has it look at git again when one of them comes or
+goes, and a controller that sees what it owns being looked at looks itself.
+
 No sync waves: nothing in a model's Application waits for anything else there. Of the Deployment the
 order is in its pods: an init container fetches the bento and verifies it by its digest, and ready
 is a pod that has just made a real prediction with it. So Synced and Healthy together say that the
@@ -29,7 +34,7 @@ WORKFLOWS = "workflows"
 MODEL = '{{ trimSuffix ".yaml" .path.filename | replace "_" "-" }}'
 # A push that touches none of these paths renders nothing anew.
 PATHS = "argocd.argoproj.io/manifest-generate-paths"
-# How often a forge of the platform's own is looked at for files that have come or gone.
+# How often a forge of the platform's own is looked at for files that no webhook has told of.
 LOOK_SECONDS = 10
 FINALIZER = "resources-finalizer.argocd.argoproj.io/foreground"
 
@@ -46,7 +51,7 @@ class ApplicationsArgs:
     pipelines: pulumi.Input[str]
     """Namespace where workflows run."""
     look_seconds: int
-    """How often the ApplicationSets look for files that have come or gone."""
+    """How often the ApplicationSets look for files that no webhook has told of."""
 
 
 class Applications(Component):
@@ -79,15 +84,6 @@ class Applications(Component):
                 environment,
                 self._application_set(environment, namespace),
                 project,
-            )
-            # Not <environment>-releases, as the application of a model might be called.
-            self._custom(
-                "Application",
-                f"releases-{environment}",
-                self._releases(environment, namespace),
-                project,
-                finalizers=[FINALIZER],
-                annotations={PATHS: f"/{RELEASES};/environments/{environment}/models"},
             )
         project = self._project("pipelines", args.pipelines, WORKFLOW_KINDS)
         self._custom(
@@ -150,11 +146,10 @@ class Applications(Component):
                         "repoURL": self._args.repository_url,
                         "revision": "main",
                         "files": [{"path": f"environments/{environment}/models/*.yaml"}],
-                        # No webhook leads to this controller, so it looks often; a change of a
-                        # file that it has seen syncs by Argo CD's own webhook.
                         "requeueAfterSeconds": self._args.look_seconds,
                     }
-                }
+                },
+                {"list": self._releases(environment, namespace)},
             ],
             "syncPolicy": {"applicationsSync": "sync"},
             "template": {
@@ -192,18 +187,31 @@ class Applications(Component):
         }
 
     def _releases(self, environment: str, namespace: pulumi.Input[str]) -> dict[str, Any]:
-        """ReleaseSet `releases`: what admission lets run there."""
+        """ReleaseSet `releases`: what admission lets run there. What is not said here is as in the
+        template of the models."""
+        # Not <environment>-releases, as the application of a model might be called.
+        name = f"releases-{environment}"
         return {
-            "project": environment,
-            "source": {
-                "repoURL": self._args.repository_url,
-                "targetRevision": "main",
-                "path": RELEASES,
-                "helm": {"parameters": [{"name": "environment", "value": environment}]},
+            "elements": [{"environment": environment}],
+            "template": {
+                "metadata": {
+                    "name": name,
+                    "annotations": {PATHS: f"/{RELEASES};/environments/{environment}/models"},
+                },
+                "spec": {
+                    "project": environment,
+                    "source": {
+                        "repoURL": self._args.repository_url,
+                        "path": RELEASES,
+                        "helm": {
+                            "releaseName": name,
+                            "valueFiles": ["values.yaml"],
+                            "parameters": [{"name": "environment", "value": environment}],
+                        },
+                    },
+                    "destination": {"server": CLUSTER, "namespace": namespace},
+                },
             },
-            "destination": {"server": CLUSTER, "namespace": namespace},
-            "syncPolicy": _SYNC,
-            "revisionHistoryLimit": 3,
         }
 
     def _workflows(self) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import httpx
 import pytest
 
 from slipway import cluster, merging, release, serving
-from slipway.endpoints import Cluster
+from slipway.endpoints import Cluster, parts
 from slipway.forge import Gitea
 
 from .conftest import ENV, MODEL, comment, number_in, until
@@ -31,6 +34,77 @@ def test_a_push_is_synced_at_once(platform: Cluster, forge: Gitea) -> None:
     finally:
         forge.write("main", {PATH: before}, "One replica")
     until(lambda: replicas() == 1, 45, "the second push did not arrive")
+
+
+@contextmanager
+def rarely_looked_at(platform: Cluster) -> Iterator[None]:
+    """No ApplicationSet looks at git by itself for a while."""
+    where = f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applicationsets/{ENV}"
+    before = parts(platform.find(where), "spec", "generators")
+
+    def look(seconds: int) -> None:
+        changed = [
+            {**g, "git": {**g["git"], "requeueAfterSeconds": seconds}} if "git" in g else g
+            for g in before
+        ]
+        platform.patch(where, {"spec": {"generators": changed}})
+
+    look(600)
+    try:
+        time.sleep(12)  # what it was to do by then it has done
+        yield
+    finally:
+        look(before[0]["git"]["requeueAfterSeconds"])
+
+
+@contextmanager
+def one_more(forge: Gitea, model: str) -> Iterator[None]:
+    """Another release of the same bento, by a file that was not there."""
+    path = str(release.path(ENV, model))
+    content = forge.read(PATH).replace(f"model: {MODEL}\n".encode(), f"model: {model}\n".encode())
+    forge.write("main", {path: content}, "One more")
+    try:
+        yield
+    finally:
+        forge.write("main", {path: None}, "One less")
+
+
+def deployed(model: str) -> bool:
+    query = ("-n", ENV, "get", "deployment", release.service(model), "--ignore-not-found")
+    return bool(cluster.kubectl(*query))
+
+
+def test_a_new_release_file_is_synced_at_once(platform: Cluster, forge: Gitea) -> None:
+    """By the webhook, too; and so is that it has gone."""
+    with rarely_looked_at(platform):
+        with one_more(forge, "newcomer"):
+            until(lambda: deployed("newcomer"), 15, "the new file did not arrive")
+        until(lambda: not deployed("newcomer"), 30, "that it has gone did not arrive")
+
+
+@pytest.fixture
+def deaf(api: httpx.Client) -> Iterator[None]:
+    """The forge tells Argo CD of nothing."""
+    hooks = api.get("hooks").raise_for_status().json()
+    [hook] = [h for h in hooks if "argocd" in h["config"]["url"]]
+    api.patch(f"hooks/{hook['id']}", json={"active": False}).raise_for_status()
+    yield
+    api.patch(f"hooks/{hook['id']}", json={"active": True}).raise_for_status()
+
+
+def test_a_push_that_nobody_tells_of_is_found(platform: Cluster, forge: Gitea, deaf: None) -> None:
+    """By looking: at files that are known every minute, for new ones more often."""
+    before = forge.read(PATH)
+    two = before.replace(b"replicas: 1", b"replicas: 2")
+    with one_more(forge, "newcomer"):
+        forge.write("main", {PATH: two}, "Two replicas")
+        try:
+            until(lambda: deployed("newcomer"), 45, "the new file was not found")
+            until(lambda: replicas() == 2, 120, "the push was not found")
+        finally:
+            forge.write("main", {PATH: before}, "One replica")
+    until(lambda: not deployed("newcomer"), 45, "that it has gone was not found")
+    until(lambda: replicas() == 1, 120, "the second push was not found")
 
 
 def test_a_hand_edit_is_put_back() -> None:

@@ -276,11 +276,6 @@ def test_the_synced_file_takes_the_annotation() -> None:
         push.annotated(push.annotated(before, "mark"), "mark")
 
 
-def test_what_a_new_file_waits_for_is_what_the_program_sets() -> None:
-    program = (paths.REPOSITORY / "infra" / "platform" / "applications.py").read_text()
-    assert f"LOOK_SECONDS = {push.POLL_S}\n" in program
-
-
 def test_a_push_that_does_not_arrive_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "PATIENCE_S", 0.1)
     item = {"metadata": {"annotations": {push.ANNOTATION: "mark"}}}

@@ -84,7 +84,7 @@ def test_the_platforms_own_application_set_gets_other_names_and_nothing_else() -
     args = SimpleNamespace(repository_url="http://forge/slipway.git", look_seconds=10)
     itself = SimpleNamespace(_args=args)
     spec = Applications._application_set(itself, "dev", "dev")  # type: ignore[arg-type]
-    own = many.renamed(spec)
+    own = many.models_of(spec)
     (git,) = (g["git"] for g in own["generators"])
     assert git["revision"] == NAME
     assert git["files"] == [{"path": f"environments/{NAME}/models/*.yaml"}]

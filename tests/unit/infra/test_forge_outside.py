@@ -91,10 +91,11 @@ def test_argo_cd_reads_it_as_whose_token_it_is(gitea: Program, github: Program) 
         assert stack.one("Application", "workflows")["spec"]["source"]["repoURL"] == url
         for project in stack.all("AppProject"):
             assert project["spec"]["sourceRepos"] == [url]
-        [generator] = stack.one("ApplicationSet", "dev")["spec"]["generators"]
-        assert generator["git"]["repoURL"] == url
+        git, made = stack.one("ApplicationSet", "dev")["spec"]["generators"]
+        assert git["git"]["repoURL"] == url
+        assert made["list"]["template"]["spec"]["source"]["repoURL"] == url
         # Others use it, too: no more often than the stack says.
-        assert generator["git"]["requeueAfterSeconds"] == 60
+        assert git["git"]["requeueAfterSeconds"] == 60
         assert stack.outputs["repository"] == url
 
 

@@ -237,24 +237,43 @@ def test_admission_knows_the_stacks_registries(local: Program) -> None:
 
 
 def test_each_environment_keeps_a_list_of_its_releases(local: Program) -> None:
+    """By an Application that the ApplicationSet makes, of one template laid over the other."""
     for environment in ENVIRONMENTS:
-        application = local.one("Application", f"releases-{environment}")
+        spec = local.one("ApplicationSet", environment)["spec"]
+        [made] = [g["list"] for g in spec["generators"] if "list" in g]
+        assert len(made["elements"]) == 1
+        # Without a parameter a template would be taken as it stands.
+        assert made["elements"][0]
+        application = overlaid(spec["template"], made["template"])
+        assert application["metadata"]["name"] == f"releases-{environment}"
+        paths = application["metadata"]["annotations"]["argocd.argoproj.io/manifest-generate-paths"]
+        assert f"/environments/{environment}/models" in paths.split(";")
         spec = application["spec"]
         assert spec["project"] == spec["destination"]["namespace"] == environment
         assert spec["source"]["path"] == "policies/admission/releases"
+        assert spec["source"]["targetRevision"] == "main"
+        assert spec["source"]["helm"]["valueFiles"] == ["values.yaml"]
         assert spec["source"]["helm"]["parameters"] == [
             {"name": "environment", "value": environment}
         ]
         assert spec["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
-        paths = application["metadata"]["annotations"]["argocd.argoproj.io/manifest-generate-paths"]
-        assert f"/environments/{environment}/models" in paths.split(";")
+        # None of the models' own parameters, which this one has not.
+        assert "{{" not in json.dumps(application)
+
+
+def overlaid(base: Any, over: Any) -> Any:
+    """What `over` leaves open is as `base` has it."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    both = {key: overlaid(base[key], over[key]) for key in base.keys() & over.keys()}
+    return {**base, **over, **both}
 
 
 def test_an_application_set_for_each_environment(local: Program) -> None:
     for environment in ENVIRONMENTS:
         spec = local.one("ApplicationSet", environment)["spec"]
-        [generator] = spec["generators"]
-        assert generator["git"]["files"] == [{"path": f"environments/{environment}/models/*.yaml"}]
+        [git] = [g["git"] for g in spec["generators"] if "git" in g]
+        assert git["files"] == [{"path": f"environments/{environment}/models/*.yaml"}]
         application = spec["template"]["spec"]
         assert application["project"] == environment
         assert application["destination"]["namespace"] == environment
