@@ -39,6 +39,8 @@ RUNS_PROGRAM = {"up", "update", "preview", "watch"}
 UPDATES = RUNS_PROGRAM - {"preview"}
 # By these a cluster that has an Argo CD or Argo Workflows is told before there is an engine.
 KINDS = ("applications.argoproj.io", "workflows.argoproj.io")
+# What Pulumi writes into a stack file besides.
+ENCRYPTED_BY = {"secretsprovider", "encryptedkey", "encryptionsalt"}
 # By this a stack says what it is willing to lose.
 GIVE_UP = "SLIPWAY_GIVE_UP"
 WITH_STACK = {*WITH_CONFIG, *("about", "cancel", "console", "logs", "stack", "state")}
@@ -163,7 +165,7 @@ def _shared(stack: str) -> Backend | None:
 
 
 def environment(stack: str | None = None) -> dict[str, str]:
-    """Variables with which `pulumi` itself (and `slipway pulumi`) works on this project.
+    """Variables with which `pulumi` itself works on this project.
 
     Args:
         stack: whose backend is meant; None: this machine's.
@@ -200,9 +202,10 @@ def environment(stack: str | None = None) -> dict[str, str]:
 def _stack_file(stack: str) -> Path:
     """The committed stack file plus what its state is encrypted by, outside the checkout.
 
-    Pulumi would write that into the committed file, where every machine would change it.
+    Pulumi would write that into the committed file, where every machine would change it. One that
+    is there is of another machine's state.
     """
-    document = _document(stack)
+    document = {k: v for k, v in _document(stack).items() if k not in ENCRYPTED_BY}
     file = _home() / f"Pulumi.{stack}.yaml"
     file.write_text(yaml.safe_dump({**_encryption(stack), **document}, sort_keys=False))
     return file
@@ -267,7 +270,7 @@ def _engine(stack: str, *arguments: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
         merged = {**os.environ, **environment(stack)}
-        command = ["pulumi", *arguments]
+        command = [str(toolchain.binary("pulumi")), *arguments]
         done = subprocess.run(command, cwd=folder, env=merged, capture_output=True, text=True)
     if done.returncode:
         raise SlipwayError(f"pulumi {' '.join(arguments[:2])} {stack}: {done.stderr.strip()}")

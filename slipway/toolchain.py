@@ -29,6 +29,8 @@ from slipway import paths
 from slipway.errors import BadInput, SlipwayError, did_you_mean, from_validation
 
 FOLDER = paths.REPOSITORY / "toolchain"
+# First on the path of a shell that has `slipway env`.
+SHELL = FOLDER / "shell"
 # Rebuild everything when the way of building changes.
 RECIPE = "1"
 # The compiler's caches grow past 30 GB if left alone; one big tool needs about 4.
@@ -241,7 +243,9 @@ def _official(owner: Tool, name: str) -> Path | None:
     """The program on PATH, if it says that it is of the pinned version."""
     if not owner.config.version_command:
         return None
-    found = shutil.which(name)
+    # The shell's own `pulumi` asks here in its turn.
+    folders = [f for f in os.get_exec_path() if Path(f).resolve() != SHELL]
+    found = shutil.which(name, path=os.pathsep.join(folders))
     if not found or str(paths.cache()) in str(Path(found).resolve()):
         return None
     said = _said([found, *owner.config.version_command])

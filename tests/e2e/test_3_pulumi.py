@@ -12,6 +12,8 @@ from pathlib import Path
 from slipway import cluster, paths
 from slipway.endpoints import Cluster
 
+SETTINGS = ("--yes", "--skip-preview", "--non-interactive")
+
 
 def test_nothing_changed_is_no_diff(slipway: Callable[..., str]) -> None:
     output = slipway("pulumi", "preview", "--non-interactive", "--expect-no-changes")
@@ -24,7 +26,9 @@ def test_drift_is_repaired(slipway: Callable[..., str]) -> None:
     cluster.kubectl("-n", "mlflow", "scale", "deployment/mlflow", "--replicas=0")
     cluster.kubectl("-n", "mlflow", "delete", "service", "mlflow")
     cluster.kubectl("-n", "mlflow", "create", "configmap", "somebody-else-s")
-    slipway("pulumi", "up", "--refresh", "--yes", "--skip-preview", "--non-interactive")
+    slipway("pulumi", "refresh", *SETTINGS)
+    assert cluster.kubectl(*replicas) == "0"
+    slipway("pulumi", "up", *SETTINGS)
     assert cluster.kubectl(*replicas) == "1"
     cluster.kubectl("-n", "mlflow", "get", "service", "mlflow")
     cluster.kubectl("-n", "mlflow", "delete", "configmap", "somebody-else-s")

@@ -13,7 +13,7 @@ from pathlib import Path
 from slipway import cluster, paths, up
 from slipway.endpoints import Cluster
 
-from .conftest import ENV, MODEL, SLIPWAY, document, until
+from .conftest import ENV, MODEL, SLIPWAY, document, git, until
 
 # What a node is carried by: without its shim a container goes on, and is nobody's child.
 CARRIERS = {"supervisord", "registry", "containerd", "containerd-shim-runc-v2", "kubelet"}
@@ -115,6 +115,21 @@ def test_a_shell_has_what_readme_promises_it(platform: Cluster) -> None:
     assert same
     for target in ("doctor", "status"):
         subprocess.run(["make", target], cwd=paths.REPOSITORY, check=True, capture_output=True)
+
+
+def test_a_shells_pulumi_knows_the_platform() -> None:
+    """As a platform engineer types it, within the project and below; nothing is written there."""
+    script = """
+    eval "$(.venv/bin/slipway env)"
+    pulumi preview --non-interactive --expect-no-changes
+    cd infra && pulumi stack output repository
+    """
+    done = subprocess.run(
+        ["bash", "-euc", script], cwd=paths.REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "slipway/slipway.git" in done.stdout
+    assert git(paths.REPOSITORY, "status", "--porcelain", "environments") == ""
 
 
 def test_what_is_measured_stands_beside_its_target() -> None:

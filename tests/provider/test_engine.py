@@ -60,6 +60,18 @@ def test_life_of_a_stack(stack: Stack, objects: Objects) -> None:
     assert objects.get("v1", "ConfigMap", "mixed")
     assert "5 unchanged" in stack.up()
 
+    # A refresh by itself only takes over what it finds; the next update puts that back.
+    objects.patch("v1", "ConfigMap", name, {"metadata": {"labels": {"ours": "4"}}})
+    objects.delete("v1", "ConfigMap", "mixed")
+    said = stack.pulumi("refresh", "--yes", "--skip-preview")
+    assert "1 updated" in said
+    assert "1 deleted" in said
+    assert objects.get("v1", "ConfigMap", name)["metadata"]["labels"]["ours"] == "4"
+    said = stack.up()
+    assert "1 updated" in said
+    assert "1 created" in said
+    assert objects.get("v1", "ConfigMap", name)["metadata"]["labels"]["ours"] == "1"
+
     stack.program(program.format(version="2"))
     assert "1 updated" in stack.up("--diff", "--refresh")
     assert objects.get("v1", "Secret", "secret")["metadata"]["labels"] == {"version": "2"}

@@ -84,6 +84,7 @@ def merged(arguments: tuple[str, ...] = ("preview",), stack: str = "local") -> d
 def test_valid(checkout: Path, file: Path) -> None:
     committed(checkout).write_text(file.read_text())
     assert pulumi.is_embedded("local") == (file.stem != "kubeconfig")
+    assert set(merged()) == {"encryptionsalt", "config"}
     assert merged()["encryptionsalt"] == "v1:salt"
     assert committed(checkout).read_text() == file.read_text()
 
@@ -710,15 +711,43 @@ def test_the_engine_s_own_things_are_the_owner_s_only() -> None:
 
 
 def test_a_shell_gets_what_it_needs_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = CliRunner().invoke(app, ["env"])
-    assert result.exit_code == 0, result.output
-    passphrase = Path(pulumi.environment()["PULUMI_CONFIG_PASSPHRASE_FILE"])
-    assert passphrase.read_text() not in result.stdout
-    typed = f'{result.stdout}\necho "$KUBECONFIG $PULUMI_BACKEND_URL"; command -v pulumi'
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    given = CliRunner().invoke(app, ["env"])
+    assert given.exit_code == 0, given.output
+    typed = f'{given.stdout}\necho "$KUBECONFIG $PATH"; command -v pulumi; command -v slipway'
     said = subprocess.run(["sh", "-euc", typed], capture_output=True, text=True, check=True)
-    engine = toolchain.binary("pulumi")
-    kubeconfig, state = paths.kubeconfig(), paths.data() / "pulumi" / "state"
-    assert said.stdout.splitlines() == [f"{kubeconfig} file://{state}", str(engine)]
+    variables, *found = said.stdout.splitlines()
+    kubeconfig, path = variables.split()
+    assert kubeconfig == str(paths.kubeconfig())
+    here = Path(sys.executable).parent
+    assert path == f"{SHIM.parent}:{toolchain.binary('kubectl').parent}:{here}:/usr/bin:/bin"
+    assert found == [str(SHIM), str(here / "slipway")]
+    # Again in the same shell, nothing changes.
+    monkeypatch.setenv("PATH", path)
+    assert "PATH" not in CliRunner().invoke(app, ["env"]).stdout
+
+
+SHIM = toolchain.SHELL / "pulumi"
+
+
+@pytest.mark.parametrize("folder", [".", "infra/aws"])
+def test_a_shells_pulumi_is_slipways(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "slipway").write_text('#!/bin/sh\necho "$# $*"; exit 3\n')
+    (tmp_path / "slipway").chmod(0o755)
+    done = subprocess.run(
+        ["pulumi", "up", "--message", "two words"],
+        cwd=SHIM.parents[2] / folder,
+        env={"PATH": f"{SHIM.parent}:{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (3, "4 pulumi up --message two words\n")
+
+
+def test_a_shells_pulumi_leaves_other_projects_alone(tmp_path: Path) -> None:
+    done = subprocess.run([SHIM, "destroy"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"is for the project in {SHIM.parents[2]}\n  fix: go there" in done.stderr
 
 
 def test_a_secret_that_was_half_written_is_made_anew(tmp_path: Path) -> None:

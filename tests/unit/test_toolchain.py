@@ -251,6 +251,20 @@ def test_a_program_of_ours_on_path_is_not_official(make: Make, place: Path) -> N
     assert toolchain.binary("tool") == ours
 
 
+def test_a_shells_own_hides_no_official_one(
+    make: Make, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which to ask would have no end: it asks which program there is."""
+    make(VERSIONED)
+    monkeypatch.setattr(toolchain, "SHELL", place / "shell")
+    (place / "shell").mkdir()
+    script(place / "shell" / "tool", "#!/bin/sh\necho v1.2.3\n")
+    monkeypatch.setenv("PATH", f"{place / 'shell'}{os.pathsep}{os.environ['PATH']}")
+    assert [t.name for t in toolchain.missing()] == ["tool"]
+    official = on_path(place, "tool", "v1.2.3")
+    assert toolchain.binary("tool") == official
+
+
 def test_an_official_program_brings_no_files(make: Make, place: Path) -> None:
     make(f'{VERSIONED}\nfiles = ["manifests"]')
     on_path(place, "tool", "v1.2.3")
