@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .kept import Kept
 
 MODEL, ENV = "flight_delay", "dev"
+# Of Pulumi, which would ask.
+SETTINGS = ("--yes", "--skip-preview", "--non-interactive")
 SLIPWAY = str(Path(sys.executable).with_name("slipway"))
 
 
@@ -220,8 +222,8 @@ def workflows(platform: Cluster, template: str) -> dict[str, str]:
     }
 
 
-def sweep(platform: Cluster) -> None:
-    """What happens every two minutes, now."""
+def sweep(platform: Cluster) -> str:
+    """What happens every two minutes, now; the workflow's name."""
     body = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
@@ -234,6 +236,7 @@ def sweep(platform: Cluster) -> None:
         300,
         "the sweep does not end",
     )
+    return str(name)
 
 
 @pytest.hookimpl(hookwrapper=True)

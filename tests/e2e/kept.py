@@ -14,8 +14,6 @@ from slipway.lineage import MLflow
 
 from .conftest import ENV, MODEL, document, run, until
 
-SETTINGS = ("--yes", "--skip-preview", "--non-interactive")
-
 
 @dataclass
 class Kept:

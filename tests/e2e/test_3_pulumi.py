@@ -12,7 +12,7 @@ from pathlib import Path
 from slipway import cluster, paths
 from slipway.endpoints import Cluster
 
-SETTINGS = ("--yes", "--skip-preview", "--non-interactive")
+from .conftest import SETTINGS
 
 
 def test_nothing_changed_is_no_diff(slipway: Callable[..., str]) -> None:

@@ -29,8 +29,8 @@ from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, Gitea, PullRequest
 from tests.tls import Authority
 
-from .conftest import ENV, MODEL, document, git, released, run, sweep, until, verdict
-from .kept import SETTINGS, Kept
+from .conftest import ENV, MODEL, SETTINGS, document, git, released, run, sweep, until, verdict
+from .kept import Kept
 
 REPOSITORY, OWNER, BOT = "acme/models", "ada", "acme-bot"
 CHANGED = f"bentos/{MODEL}/model.yaml"

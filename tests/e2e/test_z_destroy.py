@@ -13,8 +13,8 @@ from typing import Any
 
 from slipway import cluster, paths, pulumi
 
-from .conftest import document
-from .kept import SETTINGS, Kept
+from .conftest import SETTINGS, document
+from .kept import Kept
 
 Object = tuple[str, str, str]
 # What a bare cluster of kubeadm has by itself, by kind; any name, where there is none.
