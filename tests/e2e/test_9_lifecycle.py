@@ -7,11 +7,15 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pytest
+
 from slipway import cluster, paths, up
 from slipway.endpoints import Cluster
+from slipway.trial import libraries
 
 from .conftest import ENV, MODEL, SLIPWAY, document, git, until
 
@@ -130,6 +134,27 @@ def test_a_shells_pulumi_knows_the_platform() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "slipway/slipway.git" in done.stdout
     assert git(paths.REPOSITORY, "status", "--porcelain", "environments") == ""
+
+
+@pytest.mark.slow
+def test_a_try_needs_the_environment_alone(tmp_path: Path) -> None:
+    """Made as README says, in a copy of the checkout that has none."""
+    clone = tmp_path / "clone"
+    git(None, "clone", "--quiet", "--shared", str(paths.REPOSITORY), str(clone))
+    own = {"VIRTUAL_ENV", "PYTHONPATH", "KUBECONFIG"}
+    environment = {k: v for k, v in os.environ.items() if k not in own}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    for command in (
+        f"uv venv --python {libraries.PYTHON}",
+        *libraries.INSTALL,
+        f".venv/bin/slipway try {MODEL} --history",
+        ".venv/bin/python -I -c 'import slipway; print(slipway.__file__)'",
+    ):
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=clone, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    assert done.stdout.strip() == str(clone / "slipway" / "__init__.py")
 
 
 def test_what_is_measured_stands_beside_its_target() -> None:

@@ -7,6 +7,7 @@ before, in test_z_destroy.py or when the tests end.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -29,7 +30,19 @@ from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, Gitea, PullRequest
 from tests.tls import Authority
 
-from .conftest import ENV, MODEL, SETTINGS, document, git, released, run, sweep, until, verdict
+from .conftest import (
+    ENV,
+    MODEL,
+    SETTINGS,
+    document,
+    git,
+    released,
+    run,
+    sweep,
+    until,
+    verdict,
+    with_password,
+)
 from .kept import Kept
 
 REPOSITORY, OWNER, BOT = "acme/models", "ada", "acme-bot"
@@ -262,6 +275,21 @@ def test_a_gitea_is_not_given_up_unasked(stacks: Path, commit: str) -> None:
     assert "SLIPWAY_GIVE_UP=gitea" in said
 
 
+def test_branches_and_tags_are_copied_as_readme_says(server: Server, forge: Gitea) -> None:
+    owner, _, _ = REPOSITORY.partition("/")
+    with server.api() as api:
+        wanted = {"name": "copied", "private": True}
+        api.post(f"orgs/{owner}/repos", json=wanted).raise_for_status()
+    there = Gitea(server.url, f"{owner}/copied", OWNER, server.tokens[OWNER], ca=server.ca).remote
+    mirror = server.folder / "slipway.git"
+    git(None, "clone", "--mirror", with_password(forge), str(mirror))
+    refs = ("refs/heads/*", "refs/tags/*")
+    publish.git("push", there.url, "refs/heads/*", "refs/tags/*", remote=there, cwd=mirror)
+    copied = publish.git("ls-remote", there.url, *refs, remote=there)
+    assert f"{forge.commit()}\trefs/heads/main" in copied.splitlines()
+    assert copied == git(None, "ls-remote", with_password(forge), *refs)
+
+
 def test_there_is_no_gitea_any_more(moved: Server, platform: Cluster) -> None:
     assert platform.find("/api/v1/namespaces/forge") is None
     claims = [
@@ -294,12 +322,15 @@ def test_commands_ask_who_one_is_there(moved: Server, monkeypatch: pytest.Monkey
 def test_a_push_is_synced_when_the_forge_tells_of_it(
     moved: Server, platform: Cluster, commit: str
 ) -> None:
-    """By the addresses and the secret that the stack tells."""
-    found = json.loads(run("pulumi", "stack", "output", "--json"))
-    where, _, key = found["secrets"]["webhooks"].partition(", ")
-    secret = platform.secret(*where.split("/"))[key]
+    """By the addresses and the secret that the stack tells, read as README says."""
+    webhooks = json.loads(run("pulumi", "stack", "output", "webhooks"))
+    told = json.loads(run("pulumi", "stack", "output", "secrets"))["webhooks"]
+    assert told == "argocd/argocd-secret, webhook.gogs.secret"
+    key = r"jsonpath={.data.webhook\.gogs\.secret}"
+    encoded = cluster.kubectl("-n", "argocd", "get", "secret", "argocd-secret", "-o", key)
+    secret = base64.b64decode(encoded).decode()
     with moved.api() as api:
-        for url, events in found["webhooks"].items():
+        for url, events in webhooks.items():
             config = {"url": url, "content_type": "json", "secret": secret}
             hook = {"type": "gitea", "config": config, "events": events, "active": True}
             api.post(f"repos/{REPOSITORY}/hooks", json=hook).raise_for_status()

@@ -66,10 +66,23 @@ EXECUTED = {
     "slipway cost": ("tests/unit/test_cost.py", '["cost", *arguments]'),
     "slipway env": ("tests/e2e/test_9_lifecycle.py", "slipway env"),
     "slipway bench": ("tests/e2e/test_9_lifecycle.py", 'document("bench"'),
+    "slipway bench gpus": ("tests/e2e/test_5_gpus.py", 'document("bench", "gpus")'),
     "slipway clean": ("tests/unit/test_toolchain.py", '["clean"]'),
+    "git clone --mirror": ("tests/e2e/test_y_forge.py", '"clone", "--mirror"'),
+    "git -C slipway.git push": ("tests/e2e/test_y_forge.py", '"refs/heads/*", "refs/tags/*"'),
+    "kubectl get": ("tests/e2e/test_5_gpus.py", '"get", "clusterqueues,nodepools,'),
+    "kubectl -n pipelines get": ("tests/e2e/test_5_gpus.py", '"-n", "pipelines", "get"'),
+    "kubectl -n argocd get": ("tests/e2e/test_y_forge.py", '"-n", "argocd", "get", "secret"'),
+    "kubectl -n forge get": ("tests/e2e/test_9_lifecycle.py", "kubectl -n forge get secret"),
+    "uv venv": ("tests/e2e/test_9_lifecycle.py", "uv venv"),
+    "uv pip sync": ("tests/e2e/test_9_lifecycle.py", "*libraries.INSTALL"),
+    "uv pip install": ("tests/e2e/test_9_lifecycle.py", "*libraries.INSTALL"),
 }
-# Programs that a reader has; what is said to them is checked by eye.
-OTHERS = {".", "bentoml", "cd", "git", "kubectl", "uv"}
+# Of these the first word says which of several commands it is.
+SEVERAL = {"bench", "pulumi"}
+# Programs that a reader has, and what needs what no test can have; these are checked by eye.
+OTHERS = {".", "bentoml", "cd"}
+BY_EYE = {"kubectl -n argocd logs deployment/forge-token"}  # of a GitHub App
 
 
 @cache
@@ -97,7 +110,7 @@ def commands(document: str) -> list[list[str]]:
     lines += [
         code
         for code in re.findall(r"`([^`\n]+)`", prose)
-        if re.match(r".*\bmake [a-z]|slipway ", code)
+        if re.match(r".*\bmake [a-z]|(slipway|kubectl) ", code)
     ]
     # What a substitution runs is a command like any other.
     lines = [re.sub(r'^eval "\$\((.*)\)"', r"\1", line) for line in lines]
@@ -154,10 +167,13 @@ def test_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     elif program == "pytest":
         assert all((ROOT / a).exists() for a in arguments if not a.startswith("-"))
         return
-    else:
-        assert program in OTHERS
+    elif program in OTHERS or " ".join(words) in BY_EYE:
         return
-    assert named([program, *arguments]), "no test runs this command; see EXECUTED"
+    known = named([program, *arguments])
+    assert known, "no test runs this command; see EXECUTED"
+    if program == "slipway" and arguments[0] in SEVERAL:
+        chosen = [a for a in arguments[1:2] if not a.startswith("-")]
+        assert known.split()[2:] == chosen, f"no test runs this {arguments[0]}; see EXECUTED"
 
 
 def check_slipway(arguments: list[str]) -> None:
