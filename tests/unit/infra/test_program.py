@@ -305,6 +305,13 @@ def test_the_repository_is_the_same_everywhere(local: Program) -> None:
     assert "ROOT_URL = http://gitea.forge.svc:3000/\n" in ini
 
 
+def test_what_no_webhook_tells_of_is_looked_for(local: Program) -> None:
+    data = local.one("ConfigMap", "argocd-cm")["data"]
+    assert (data["timeout.reconciliation"], data["timeout.reconciliation.jitter"]) == ("60s", "0s")
+    for made in local.all("ApplicationSet"):
+        assert made["spec"]["generators"][0]["git"]["requeueAfterSeconds"] == 10
+
+
 def rights(local: Program, account: str) -> dict[str, set[str]]:
     return {
         resource: set(rule["verbs"])
