@@ -82,10 +82,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_platforms_own_application_set_gets_other_names_and_nothing_else() -> None:
     args = SimpleNamespace(repository_url="http://forge/slipway.git", look_seconds=10)
-    itself = SimpleNamespace(_args=args)
+    itself = SimpleNamespace(
+        _args=args, _releases=lambda *_: {"template": "of what admission asks"}
+    )
     spec = Applications._application_set(itself, "dev", "dev")  # type: ignore[arg-type]
     own = many.models_of(spec)
-    (git,) = (g["git"] for g in own["generators"])
+    [generator] = own["generators"]
+    git = generator["git"]
     assert git["revision"] == NAME
     assert git["files"] == [{"path": f"environments/{NAME}/models/*.yaml"}]
     template = own["template"]
