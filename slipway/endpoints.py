@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import httpx
 
@@ -40,6 +41,45 @@ class ClusterError(SlipwayError):
     def __init__(self, message: str, *, status: int = 0, fix: str = "") -> None:
         super().__init__(message, fix=fix)
         self.status = status
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the API server was away or not ready yet, and may answer a moment later."""
+        return self.status in (0, 429) or self.status >= 500
+
+
+Answer = TypeVar("Answer")
+
+
+def patiently(
+    ask: Callable[[], Answer],
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    seconds: float = 120,
+    every_s: float = 1,
+) -> Answer:
+    """What `ask` gets of the API server, where one that begins anew is waited for.
+
+    Args:
+        ask: asked again after each answer that may pass.
+        say: called, once, with what is waited for.
+        seconds: how long, at the most.
+
+    Raises:
+        ClusterError: it refuses, or is away for longer than that.
+    """
+    deadline, told = time.monotonic() + seconds, False
+    while True:
+        try:
+            return ask()
+        except ClusterError as error:
+            if not error.may_pass or time.monotonic() > deadline:
+                raise
+            if not told:
+                problem = str(error).partition("\n")[0]
+                say(f"waiting for the API server, at most {seconds:.0f} s: {problem}")
+            told = True
+        time.sleep(every_s)
 
 
 def part(item: Any, *keys: str) -> Any:
@@ -480,8 +520,6 @@ def _run(function: Any) -> Any:
 
 
 def _wait_for(forward: Any) -> None:
-    import time
-
     deadline = time.monotonic() + 10
     while not forward.servers:
         if time.monotonic() > deadline:

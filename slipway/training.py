@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,7 +11,7 @@ from typing import Any
 
 from slipway import publish, release
 from slipway.digests import Digest
-from slipway.endpoints import Cluster, part, parts
+from slipway.endpoints import Cluster, part, parts, patiently
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound, PullRequest
 from slipway.release import Release
@@ -156,10 +156,20 @@ def _values(model: str, commit: str, environment: str, *, dry_run: bool) -> dict
     }
 
 
-def follow(cluster: Cluster, name: str, *, every_s: float = 1.0) -> Iterator[Workflow]:
-    """The workflow as it stands, again and again; the last one has ended."""
+def follow(
+    cluster: Cluster,
+    name: str,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    every_s: float = 1.0,
+) -> Iterator[Workflow]:
+    """The workflow as it stands, again and again; the last one has ended.
+
+    An API server that is away for a while is waited for, and `say` told so: the workflow goes on
+    without it.
+    """
     while True:
-        found = cluster.find(f"{API}/workflows/{name}")
+        found = patiently(lambda: cluster.find(f"{API}/workflows/{name}"), say)
         if found is None:
             raise SlipwayError(f"workflow {name} is gone", fix="start it again")
         workflow = read(found)
@@ -238,6 +248,14 @@ def proposal(forge: Forge, model: str, environment: str, commit: str) -> PullReq
             if found and found.code.commit == commit:
                 return pull
     return None
+
+
+def stands(forge: Forge, model: str, environment: str, commit: str) -> bool:
+    """Whether what a training of `commit` came to is still on the forge: the proposal, or the
+    release that made one needless. A forge that was made anew has neither."""
+    path = release.path(environment, model)
+    released = str(path) in forge.files(str(path.parent))
+    return released or proposal(forge, model, environment, commit) is not None
 
 
 def was_proposed(forge: Forge, model: str, environment: str, runs: Collection[str]) -> bool:

@@ -129,7 +129,8 @@ def train(
     environment: str,
     say: Callable[[str], None],
 ) -> PullRequest | None:
-    """Trains and waits; goes on with a workflow that runs or has succeeded. For `slipway up`.
+    """Trains and waits; goes on with a workflow that runs, or has succeeded where what it came to
+    is still on the forge. For `slipway up`.
 
     Returns the pull request; None when the environment has this bento already.
 
@@ -137,8 +138,11 @@ def train(
         SlipwayError: a step failed; the message has the end of its log.
     """
     training.check_model(forge, model, commit)
-    found = training.find(cluster, model, commit, environment)
-    workflow = found or begin(cluster, model, commit, environment, say)
+    workflow = training.find(cluster, model, commit, environment)
+    if workflow and workflow.ended and not training.stands(forge, model, environment, commit):
+        say(f"the forge has nothing of what {workflow.name} proposed")
+        workflow = None
+    workflow = workflow or begin(cluster, model, commit, environment, say)
     _check(cluster, _each(cluster, workflow, say))
     return training.proposal(forge, model, environment, commit)
 
@@ -152,7 +156,7 @@ def watch(cluster: Cluster, workflow: Workflow) -> Workflow:
         return _each(cluster, workflow, say)
     now = workflow
     with Live(table(now), console=err, refresh_per_second=4) as live:
-        for now in training.follow(cluster, workflow.name):
+        for now in training.follow(cluster, workflow.name, say):
             live.update(table(now))
     return now
 
@@ -160,7 +164,7 @@ def watch(cluster: Cluster, workflow: Workflow) -> Workflow:
 def _each(cluster: Cluster, workflow: Workflow, say: Callable[[str], None]) -> Workflow:
     seen: dict[str, str] = {}
     now = workflow
-    for now in training.follow(cluster, workflow.name):
+    for now in training.follow(cluster, workflow.name, say):
         for step in now.steps:
             if step.phase and seen.get(step.name) != step.phase:
                 seen[step.name] = step.phase

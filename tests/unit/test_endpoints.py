@@ -8,7 +8,8 @@ from contextlib import nullcontext
 import httpx
 import pytest
 
-from slipway.endpoints import Cluster, ClusterError
+from slipway import endpoints
+from slipway.endpoints import Cluster, ClusterError, patiently
 from slipway.errors import BadInput
 from slipway.forge import Gitea, GitHub
 
@@ -133,3 +134,42 @@ def test_github_is_asked_where_its_api_is(monkeypatch: Patch) -> None:
 
 def test_the_platforms_own_forge_is_no_other(monkeypatch: Patch) -> None:
     assert platform(monkeypatch, readable=True).outside_forge() is None
+
+
+# --- an API server that is away -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "passes"), [(0, True), (429, True), (503, True), (403, False)])
+def test_an_api_server_that_is_away_is_waited_for_and_a_refusal_is_none(
+    monkeypatch: Patch, status: int, passes: bool
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(endpoints.time, "sleep", slept.append)
+    problems = [ClusterError("no answer", status=status, fix="wait")] * 2
+    news: list[str] = []
+
+    def ask() -> str:
+        if problems:
+            raise problems.pop()
+        return "an answer"
+
+    if passes:
+        assert patiently(ask, news.append) == "an answer"
+        assert (slept, news) == ([1, 1], ["waiting for the API server, at most 120 s: no answer"])
+    else:
+        with pytest.raises(ClusterError):
+            patiently(ask, news.append)
+        assert (slept, news) == ([], [])
+
+
+def test_an_api_server_that_stays_away_is_not_waited_for_forever(monkeypatch: Patch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(endpoints.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(endpoints.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+
+    def ask() -> str:
+        raise ClusterError("no answer")
+
+    with pytest.raises(ClusterError, match="no answer"):
+        patiently(ask, seconds=5)
+    assert now == [6]

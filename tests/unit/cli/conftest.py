@@ -109,7 +109,9 @@ class Platform:
             # A list of states is taken one a request, the last one again and again.
             if isinstance(found, list):
                 found = found.pop(0) if len(found) > 1 else found[0]
-            return httpx.Response(200, json=found)
+            if isinstance(found, httpx.TransportError):
+                raise found
+            return found if isinstance(found, httpx.Response) else httpx.Response(200, json=found)
         return httpx.Response(404, json={"message": f"{path} not found"})
 
     def _mlflow(self, request: httpx.Request) -> httpx.Response:

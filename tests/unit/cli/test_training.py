@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from slipway import release, training
+from slipway import endpoints, release, training
+from slipway.commands import train
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, PullRequest
 from tests.gitforge import GitForge
@@ -77,6 +79,25 @@ def test_follow_ends_with_the_workflow(platform: Any) -> None:
     platform.objects[f"{WORKFLOWS}/train-toy-x"] = states
     seen = [w.phase for w in training.follow(platform.cluster, "train-toy-x", every_s=0)]
     assert seen == ["Running", "Running", "Succeeded"]
+
+
+def test_follow_waits_for_an_api_server_that_begins_anew(
+    platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoints.time, "sleep", lambda _: None)
+    platform.objects[f"{WORKFLOWS}/train-toy-x"] = [
+        workflow("Running"),
+        httpx.ConnectError("refused"),
+        httpx.Response(503, json={"message": "not all paths are installed"}),
+        workflow("Running"),
+        workflow("Succeeded"),
+    ]
+    news: list[str] = []
+    seen = training.follow(platform.cluster, "train-toy-x", news.append, every_s=0)
+    assert [w.phase for w in seen] == ["Running", "Running", "Succeeded"]
+    [said] = news
+    assert said.startswith("waiting for the API server, at most 120 s: ")
+    assert "refused" in said
 
 
 def test_a_failure_shows_the_last_attempts_log(platform: Any) -> None:
@@ -180,3 +201,37 @@ def test_the_proposal_is_the_newest_that_this_commit_made(platform: Any) -> None
     assert training.proposal(forge, "toy", "dev", "0" * 40) is None
     forge.pull_requests = [proposed(platform, 7, merged=True)]
     assert training.proposal(forge, "toy", "dev", COMMIT)
+
+
+def test_up_goes_on_with_what_succeeded_only_while_the_forge_has_what_it_came_to(
+    platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[str] = []
+
+    def ended(_: Any, found: training.Workflow, __: Any) -> training.Workflow:
+        followed.append(found.name)
+        return training.Workflow(found.name, "Succeeded", "", ())
+
+    monkeypatch.setattr(train, "_each", ended)
+    platform.objects[WORKFLOWS] = {"items": [workflow("Succeeded")]}
+
+    def trained() -> PullRequest | None:
+        news: list[str] = []
+        options: Any = {"commit": COMMIT, "environment": "dev", "say": news.append}
+        return train.train(platform.cluster, platform.forge, "toy", **options)
+
+    # Released already, so that it had nothing to propose.
+    assert trained() is None
+    platform.forge.pull_requests = [proposed(platform, 7)]
+    found = trained()
+    assert found
+    assert found.number == 7
+    # A forge that was made anew: no release, and no pull request either.
+    platform.forge.head, platform.forge.pull_requests = COMMIT, []
+    assert trained() is None
+    assert followed == ["train-toy-x", "train-toy-x", "train-toy-abcde"]
+    assert len(platform.created) == 1
+    # What runs is gone on with; it has yet to propose.
+    platform.objects[WORKFLOWS] = {"items": [workflow("Running")]}
+    trained()
+    assert followed[3:] == ["train-toy-x"]
