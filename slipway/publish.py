@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from slipway import authority, paths
 from slipway.errors import BadInput, SlipwayError
+from slipway.repository import Repository
+
+# Whether the release file of this path and content is another platform's than the forge's.
+IsForeign = Callable[[str, bytes], bool]
 
 # Credentials go by the environment: a command line is readable by every process of the machine.
 _HELPER = '!f() { echo "username=$SLIPWAY_GIT_USER"; echo "password=$SLIPWAY_GIT_PASSWORD"; }; f'
@@ -96,11 +100,22 @@ def whole() -> str:
     return head()
 
 
-def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
+def publish(
+    remote: Remote,
+    branch: str = "main",
+    *,
+    is_foreign: IsForeign = lambda _path, _content: False,
+    warn: Callable[[str], None] = lambda _: None,
+) -> tuple[str, bool]:
     """Makes the forge's branch contain this checkout's HEAD.
 
     The forge gains commits of its own (merged release files), so HEAD is merged into its branch
-    when neither contains the other. Your branch and your files are not touched.
+    when neither contains the other. Release files of another platform, which a clone brings along,
+    stay out: at their paths the forge keeps what it has. Your branch and your files are not
+    touched.
+
+    Args:
+        warn: called with what stays out.
 
     Returns:
         The branch's commit, and whether it had to move.
@@ -112,6 +127,9 @@ def publish(remote: Remote, branch: str = "main") -> tuple[str, bool]:
     mine, theirs = whole(), _theirs(remote, branch)
     if theirs and _is_ancestor(mine, theirs):
         return theirs, False
+    if foreign := _foreign(theirs, mine, is_foreign):
+        mine = _without(foreign, mine, theirs)
+        warn(_stays_out(foreign))
     if theirs and not _is_ancestor(theirs, mine):
         mine = _merged(mine, theirs)
     if theirs:
@@ -169,21 +187,79 @@ def _is_ancestor(older: str, newer: str) -> bool:
 
 def _releases_nothing(theirs: str, mine: str) -> None:
     """Who may push to a protected branch passes by its gates: releases are not to come that way."""
-    changed = git("diff", "--name-only", "--no-renames", "-z", theirs, mine, "--", *_RELEASES)
-    if files := [file for file in changed.split("\0") if file]:
+    if files := _releases(theirs, mine):
         raise BadInput(
             "changed by hand, and the forge's main takes releases by pull request only"
-            + (f" ({len(files) - 1} more like it)" if files[1:] else ""),
+            + _more(files),
             file=files[0],
             fix="git revert what changed it; then propose it: slipway promote, or a branch and a "
             "pull request on the forge",
         )
 
 
-def _merged(mine: str, theirs: str) -> str:
+def _releases(before: str, after: str) -> list[str]:
+    """The files by which `after` changes what environments run; `before` is "" for nothing yet."""
+    before = before or _nothing()
+    changed = git("diff", "--name-only", "--no-renames", "-z", before, after, "--", *_RELEASES)
+    return [file for file in changed.split("\0") if file]
+
+
+def _nothing() -> str:
+    """A tree without files."""
+    return git("hash-object", "-t", "tree", os.devnull)
+
+
+def _more(files: Sequence[str]) -> str:
+    return f" ({len(files) - 1} more like it)" if files[1:] else ""
+
+
+def _foreign(theirs: str, mine: str, is_foreign: IsForeign) -> list[str]:
+    """What came to `mine`, and `theirs` has otherwise, with the releases of another platform."""
+    with Repository(paths.REPOSITORY) as repository:
+        base = repository.git("merge-base", theirs, mine, ok=(0, 1)).strip() if theirs else ""
+
+        def is_of_another(file: str) -> bool:
+            """By the release that it is, goes with, or was before it went."""
+            _, environment, _, name = PurePosixPath(file).parts[:4]
+            path = str(PurePosixPath("environments", environment, "models", name))
+            content = repository.read(mine, path) or (repository.read(base, path) if base else None)
+            return content is not None and is_foreign(path, content)
+
+        different = set(_releases(theirs, mine))
+        return [f for f in _releases(base, mine) if f in different and is_of_another(f)]
+
+
+def _without(files: Sequence[str], mine: str, theirs: str) -> str:
+    """A commit on `mine` that has these files as `theirs` has them."""
+    as_there = f"--source={theirs or _nothing()}"
+    with _worktree(mine) as place:
+        named = [f":(top,literal){file}" for file in files]
+        git("restore", as_there, "--staged", "--worktree", "--", *named, cwd=place)
+        git("commit", "--quiet", "--message", "Leave out what another platform released", cwd=place)
+        return git("rev-parse", "HEAD", cwd=place)
+
+
+def _stays_out(files: Sequence[str]) -> str:
+    return (
+        f"{files[0]}{_more(files)} stays out of the forge: another platform released it, and its "
+        "evidence is in that one's store (`slipway restore` brings a platform back with both)"
+    )
+
+
+@contextmanager
+def _worktree(commit: str) -> Generator[Path]:
+    """A checkout beside this one."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "merge"
-        git("worktree", "add", "--quiet", "--detach", str(place), theirs)
+        git("worktree", "add", "--quiet", "--detach", str(place), commit)
+        try:
+            yield place
+        finally:
+            git("worktree", "remove", "--force", str(place))
+
+
+def _merged(mine: str, theirs: str) -> str:
+    with _worktree(theirs) as place:
         try:
             message = f"Merge {mine[:12]} from a checkout"
             git("merge", "--quiet", "--no-ff", "--no-edit", "-m", message, mine, cwd=place)
@@ -193,5 +269,3 @@ def _merged(mine: str, theirs: str) -> str:
                 f"this checkout and the forge's main conflict: {error}",
                 fix=f"git merge {theirs[:12]}, resolve, commit, and run `make up` again",
             ) from error
-        finally:
-            git("worktree", "remove", "--force", str(place))

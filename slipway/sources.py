@@ -162,6 +162,29 @@ def verified(source: Source, pins: Release, environment: str) -> Evidence:
     return found
 
 
+def is_foreign(cluster: Cluster, path: str, content: bytes) -> bool:
+    """Whether a release file is of another platform than this cluster's: the store here has not its
+    evidence, or the keys here did not sign it.
+
+    Raises:
+        SlipwayError: the store or the API server does not answer.
+    """
+    from slipway import attestation, release
+    from slipway.store import Missing
+
+    try:
+        pins = release.parse(content, path)
+    except BadInput:
+        return False  # no platform writes such a file
+    keys = Platform(lambda: cluster).keys(fresh=True)
+    try:
+        with cluster.store() as store:
+            attestation.fetch(store, pins.evidence.digest, keys)
+    except (Missing, attestation.Unverified):
+        return True
+    return False
+
+
 def read_keys(file: Path) -> Keys:
     """Public keys from a PEM file; `BadInput` where there is none."""
     from slipway import attestation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -186,6 +186,98 @@ def test_releases_that_the_forge_has_stay_and_are_no_reason_to_refuse(
     commit(checkout, model="4\n")
     with pytest.raises(BadInput, match=TOY):
         publish.publish(remote)
+
+
+# --- releases of another platform, which a clone brings along ------------------------------------
+
+OTHER, MINE = "of: another\n", "of: this one\n"
+
+
+def put(folder: Path, **files: str | None) -> str:
+    """As `commit`, with folders made and files removed."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            (folder / name).unlink()
+    return commit(folder, **{name: text for name, text in files.items() if text is not None})
+
+
+@pytest.fixture
+def warned() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def begin(remote: Remote, warned: list[str]) -> Callable[[], tuple[str, bool]]:
+    """`publish` on a platform whose store knows what is its own."""
+
+    def is_foreign(path: str, content: bytes) -> bool:
+        assert path.startswith("environments/")
+        return content.decode().startswith(OTHER.strip())
+
+    return lambda: publish.publish(remote, is_foreign=is_foreign, warn=warned.append)
+
+
+def on_forge(forge: Path) -> list[str]:
+    return git(forge, "ls-tree", "-r", "--name-only", "main").splitlines()
+
+
+def test_an_empty_forge_begins_without_the_releases_of_another_platform(
+    checkout: Path, forge: Path, begin: Callable[[], tuple[str, bool]], warned: list[str]
+) -> None:
+    of_mine = TOY.replace("toy", "mine")
+    mine = put(checkout, **{TOY: OTHER, GLASS.replace("prod", "dev"): "who: ada\n", of_mine: MINE})
+    begun, moved = begin()
+    assert (moved, tip(forge)) == (True, begun)
+    assert on_forge(forge) == [of_mine, "model"]
+    [said] = warned
+    assert said.startswith(
+        f"{GLASS.replace('prod', 'dev')} (1 more like it) stays out of the forge"
+    )
+    # The checkout is as it was, and has nothing to publish.
+    assert publish.head() == mine
+    assert (checkout / TOY).read_text() == OTHER
+    assert git(checkout, "status", "--porcelain") == ""
+    assert len(git(checkout, "worktree", "list").splitlines()) == 1
+    assert begin() == (begun, False)
+    assert len(warned) == 1
+
+
+def test_later_commits_go_there_and_later_releases_of_the_other_platform_do_not(
+    tmp_path: Path,
+    checkout: Path,
+    forge: Path,
+    begin: Callable[[], tuple[str, bool]],
+    warned: list[str],
+) -> None:
+    more = TOY.replace("dev", "prod")
+    put(checkout, **{TOY: OTHER})
+    begin()
+    git(tmp_path, "clone", "--quiet", str(forge), "other")
+    put(tmp_path / "other", **{TOY: MINE})  # this platform's own, by pull request
+    git(tmp_path / "other", "push", "--quiet")
+    commit(checkout, model="2\n")
+    assert begin()[1]
+    assert len(warned) == 1
+    for files in ({TOY: f"{OTHER}version: 2\n", more: OTHER, "model": "3\n"}, {TOY: None}):
+        put(checkout, **files)
+        assert begin()[1]
+        assert on_forge(forge) == [TOY, "model"]
+        assert git(forge, "show", f"main:{TOY}") == MINE.strip()
+        assert git(forge, "show", "main:model") == "3"
+        assert begin()[1] is False
+    assert len(warned) == 3
+
+
+def test_a_release_of_this_platform_is_still_not_changed_by_hand(
+    checkout: Path, forge: Path, begin: Callable[[], tuple[str, bool]]
+) -> None:
+    put(checkout, **{TOY: OTHER})
+    begun, _ = begin()
+    put(checkout, **{GLASS: "who: ada\n", TOY.replace("toy", "mine"): MINE})
+    with pytest.raises(BadInput, match=r"dev/models/mine.yaml: changed by hand.* \(1 more"):
+        begin()
+    assert tip(forge) == begun
 
 
 def test_the_user_s_settings_and_hooks_stay_out_of_it(
