@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from slipway import training
-from slipway.endpoints import Cluster, part, parts
+from slipway.endpoints import Cluster, part, parts, patiently
 from slipway.errors import BadInput, SlipwayError, did_you_mean
 from slipway.training import API, NAMESPACE, Workflow
 from slipway.usage import GPU
@@ -141,10 +141,17 @@ def start(
     return training.submit(cluster, TEMPLATE, values, labels)
 
 
-def follow(cluster: Cluster, name: str, *, every_s: float = 2.0) -> Iterator[Progress]:
-    """The search as it stands, again and again; the last time it has ended."""
+def follow(
+    cluster: Cluster,
+    name: str,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    every_s: float = 2.0,
+) -> Iterator[Progress]:
+    """The search as it stands, again and again; the last time it has ended. `say`: see
+    `training.follow`."""
     while True:
-        found = look(cluster, name)
+        found = patiently(lambda: look(cluster, name), say)
         yield found
         if found.workflow.ended:
             return

@@ -30,18 +30,21 @@ from slipway import (
     pulumi,
     release,
     serving,
+    sources,
     toolchain,
 )
 from slipway.commands.predict import example
 from slipway.commands.train import train
-from slipway.endpoints import Cluster, Outside, part
+from slipway.endpoints import Cluster, ClusterError, Outside, part, patiently
 from slipway.errors import BadInput, SlipwayError
+from slipway.forge import Forge, ForgeError
 from slipway.publish import Remote, head, publish, published
 
 STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
 # First runs, whose time is kept: nothing there at all; the toolchain there, but no cluster.
 KINDS = ("cold", "cached")
+APPLICATIONS = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
 # By it Argo CD is asked to look at an Application now.
 REFRESH = "argocd.argoproj.io/refresh"
 
@@ -111,7 +114,7 @@ def up(console: Console) -> None:
             fix="`slipway restore` once more; or remove this file, and begin with what is there",
         )
     started = time.monotonic()
-    if embedded and nothing_to_do():
+    if nothing_to_do():
         console.print(f"[green]✓[/] nothing to do: it runs ({time.monotonic() - started:.1f} s)")
         summary(console)
         return
@@ -297,7 +300,11 @@ def _publish(report: Report, platform: Cluster) -> str:
         repository = platform.config("pipelines", "platform")["FORGE_REPOSITORY"]
         with platform.service("forge", "gitea") as url:
             remote = Remote(f"{url}/{repository}.git", username, password)
-            commit, moved = publish(remote)
+            commit, moved = publish(
+                remote,
+                is_foreign=lambda path, content: sources.is_foreign(platform, path, content),
+                warn=report.warn,
+            )
         if moved:
             say(f"{commit[:12]} is on the forge's main")
             look_again(platform)
@@ -318,12 +325,12 @@ def wait_synced(
     platform: Cluster, say: Callable[[str], None], application: str, seconds: float = 180
 ) -> None:
     """Waits until Argo CD has synced an application; asks it to look now, not at its next poll."""
-    where = f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{application}"
+    where = f"{APPLICATIONS}/{application}"
     deadline, asked, seen = time.monotonic() + seconds, False, ""
     while True:
-        found = platform.find(where)
+        found = patiently(lambda: platform.find(where), say)
         if found and not asked:
-            platform.annotate(where, {REFRESH: "normal"})
+            patiently(lambda: platform.annotate(where, {REFRESH: "normal"}), say)
             asked = True
             continue
         status = (found or {}).get("status", {})
@@ -347,10 +354,16 @@ def wait_synced(
 
 
 def _first_release(report: Report, platform: Cluster, commit: str) -> None:
+    """Where nothing was ever released the sample model is; where it is released, it answers.
+
+    What people have released since, or no more, is theirs.
+    """
     model, env = FIRST_MODEL, FIRST_ENVIRONMENT
-    path = release.path(env, model)
+    path = str(release.path(env, model))
     with platform.forge(administrator=True) as forge:
-        if str(path) not in forge.files(str(path.parent)):
+        if not _is_released(forge):
+            if not _has_sample(forge, commit) or _has_released(forge):
+                return
             if platform.outside_forge():
                 report.warn(
                     f"{env} serves no {model} yet: within two minutes what is on main is trained "
@@ -364,11 +377,34 @@ def _first_release(report: Report, platform: Cluster, commit: str) -> None:
                     merging.merge(forge, pull.number, say=say)
                     say(f"merged {pull.url}")
                     look_again(platform)
-        digest = release.parse(forge.read(str(path)), path).bento.digest
+        digest = release.parse(forge.read(path), path).bento.digest
     with report.step("serve") as say:
         serving.wait_until_answering(platform, env, model, digest, say=say)
-        answer = serving.predict(platform, env, model, example(model).read_bytes())
-        say(f"{model} in {env} answers: {json.dumps(answer.prediction)}")
+        said = ""
+        if example(model).exists():
+            answer = serving.predict(platform, env, model, example(model).read_bytes())
+            said = f": {json.dumps(answer.prediction)}"
+        say(f"{model} in {env} answers{said}")
+
+
+def _is_released(forge: Forge) -> bool:
+    """Whether the sample model is."""
+    path = release.path(FIRST_ENVIRONMENT, FIRST_MODEL)
+    return str(path) in forge.files(str(path.parent))
+
+
+def _has_sample(forge: Forge, commit: str) -> bool:
+    """Whether the sample model is in a commit: a fork may do without it."""
+    folder = f"bentos/{FIRST_MODEL}"
+    return f"{folder}/model.yaml" in forge.files(folder, commit)
+
+
+def _has_released(forge: Forge) -> bool:
+    """Whether an environment has a release, or had one that came by a pull request."""
+    folders = (str(release.path(env, FIRST_MODEL).parent) for env in release.ENVIRONMENTS)
+    if any(file.endswith(".yaml") for folder in folders for file in forge.files(folder)):
+        return True
+    return any(pull.merged and release.proposes(pull.head) for pull in forge.pulls("all"))
 
 
 def _inputs() -> str:
@@ -378,6 +414,7 @@ def _inputs() -> str:
         *(paths.REPOSITORY / "toolchain").rglob("*"),
         paths.stack_file(STACK),
         paths.images_file(),
+        endpoints.kubeconfig(STACK),  # another cluster is another platform
     ]
     sums = [
         f"{file} {hashlib.sha256(file.read_bytes()).hexdigest()}"
@@ -468,19 +505,41 @@ def record(kind: str, seconds: float, **more: int) -> None:
 
 def nothing_to_do() -> bool:
     """True when the last `make up` ended well on these inputs and everything still answers."""
-    if not _mark().exists() or _mark().read_text() != _inputs() or not all_ready():
+    if not _mark().exists() or _mark().read_text() != _inputs():
         return False
-    return serving.answering(Cluster.connect(), FIRST_ENVIRONMENT, FIRST_MODEL) is not None
+    try:
+        return all_ready() and _sample_answers()
+    except (ClusterError, ForgeError):
+        return False  # why, says who goes all the way
+
+
+def _sample_answers() -> bool:
+    """Whether the sample model does, where the forge releases it."""
+    platform = Cluster.connect()
+    with platform.forge(administrator=True) as forge:
+        released = _is_released(forge)
+    return not released or bool(serving.answering(platform, FIRST_ENVIRONMENT, FIRST_MODEL))
 
 
 def all_ready() -> bool:
-    """True when the cluster runs and every pod that controllers want is ready."""
-    if not cluster.is_up():
+    """True when the cluster runs and every pod that controllers want is ready: of those in the
+    platform's namespaces, where the cluster is not Slipway's own.
+
+    Raises:
+        ClusterError: it does not answer.
+    """
+    if pulumi.is_embedded(STACK) and not cluster.is_up():
         return False
     platform = Cluster.connect()
+    labels = {} if platform.embedded else {"labelSelector": "app.kubernetes.io/part-of=slipway"}
+    namespaces = platform.items("/api/v1/namespaces", **labels)
+    ours = {namespace["metadata"]["name"] for namespace in namespaces}
     kinds = ("deployments", "statefulsets", "daemonsets")
     return all(
-        _is_ready(item) for kind in kinds for item in platform.items(f"/apis/apps/v1/{kind}")
+        _is_ready(item)
+        for kind in kinds
+        for item in platform.items(f"/apis/apps/v1/{kind}")
+        if item["metadata"]["namespace"] in ours
     )
 
 
@@ -502,4 +561,7 @@ def summary(console: Console) -> None:
         address = f"http://127.0.0.1:{port}" if port else f"service {namespace}/{name}"
         console.print(f"{what:<15} {address:<24} {credentials}", soft_wrap=True)
     console.print(f"kubeconfig: {endpoints.kubeconfig()}", soft_wrap=True)
-    console.print(f"next: .venv/bin/slipway trace {FIRST_MODEL} --env {FIRST_ENVIRONMENT}")
+    sample = f"{FIRST_ENVIRONMENT}-{release.service(FIRST_MODEL)}"
+    runs = platform.find(f"{APPLICATIONS}/{sample}")
+    look = f"trace {FIRST_MODEL} --env {FIRST_ENVIRONMENT}" if runs else "status"
+    console.print(f"next: .venv/bin/slipway {look}")

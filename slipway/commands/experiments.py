@@ -135,11 +135,11 @@ def _watch(cluster: Cluster, name: str) -> Progress:
     try:
         if err.is_terminal:
             with Live(console=err, refresh_per_second=4) as live:
-                for now in experiments.follow(cluster, name):
+                for now in experiments.follow(cluster, name, say):
                     live.update(summary(now))
         else:
             said = ""
-            for now in experiments.follow(cluster, name):
+            for now in experiments.follow(cluster, name, say):
                 if (line := summary(now)) != said:
                     say(said := line)
     except KeyboardInterrupt:

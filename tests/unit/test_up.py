@@ -10,16 +10,32 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from rich.console import Console
 
-from slipway import cluster, doctor, images, paths, pulumi, serving, toolchain, up
+from slipway import (
+    cluster,
+    doctor,
+    images,
+    merging,
+    paths,
+    pulumi,
+    release,
+    serving,
+    sources,
+    toolchain,
+    up,
+)
+from slipway.commands import predict
 from slipway.doctor import Finding
-from slipway.endpoints import Cluster
+from slipway.endpoints import Cluster, ClusterError
 from slipway.errors import BadInput, SlipwayError
+from slipway.forge import NotFound
+from tests import samples
 
 Patch = pytest.MonkeyPatch
 
@@ -143,7 +159,7 @@ def test_inputs_are_what_decides_the_platform(checkout: Path, monkeypatch: Patch
     write("infra/__pycache__/stack.pyc", "compiled")
     assert up._inputs() == seen[0], "files that decide nothing"
     for name in ("infra/stack.py", "toolchain/etcd/go.mod", "environments/Pulumi.local.yaml"):
-        write(name, "other")
+        write(name, "config: {}\n")
         seen.append(up._inputs())
     write("infra/platform/new.py", "")
     seen.append(up._inputs())
@@ -151,24 +167,60 @@ def test_inputs_are_what_decides_the_platform(checkout: Path, monkeypatch: Patch
     seen.append(up._inputs())
     monkeypatch.setattr(up, "head", lambda: "e5" * 20)
     seen.append(up._inputs())
-    assert len(set(seen)) == len(seen) == 7
+    paths.kubeconfig().write_text("of another cluster")
+    seen.append(up._inputs())
+    assert len(set(seen)) == len(seen) == 8
+
+
+RELEASED = "environments/dev/models/flight_delay.yaml"
+SAMPLE = "bentos/flight_delay/model.yaml"
+
+
+class Forge:
+    """What main has, by path, and pull requests by the branch each is of."""
+
+    def __init__(self, *there: str, merged: tuple[str, ...] = (), closed: tuple[str, ...] = ()):
+        self.there, self.empty = set(there), False
+        pulls = [(branch, True) for branch in merged] + [(branch, False) for branch in closed]
+        self._pulls = [SimpleNamespace(head=branch, merged=state) for branch, state in pulls]
+
+    def files(self, folder: str, _: str = "main") -> list[str]:
+        if self.empty:
+            raise NotFound("no branch main", status=404)
+        return [file for file in self.there if str(Path(file).parent) == folder]
+
+    def read(self, path: str) -> bytes:
+        assert path in self.there
+        return release.dumps(samples.released(model="flight_delay")).encode()
+
+    def pulls(self, state: str) -> list[Any]:
+        assert state == "all"
+        return self._pulls
 
 
 @pytest.fixture
 def answering(monkeypatch: Patch) -> Iterator[dict[str, Any]]:
     """A platform that is up and was brought up from these inputs."""
     state: dict[str, Any] = {"ready": True, "answers": f"sha256:{'a' * 64}"}
+    state["forge"] = Forge(RELEASED)
     monkeypatch.setattr(up, "all_ready", lambda: state["ready"])
-    monkeypatch.setattr(Cluster, "connect", lambda: None)
+    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([]), []))
+    monkeypatch.setattr(Cluster, "forge", lambda *_, **__: nullcontext(state["forge"]))
     monkeypatch.setattr(serving, "answering", lambda *_: state["answers"])
     up._remember()
     return state
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["embedded", "a cluster that was there"])
 def test_a_second_time_there_is_nothing_to_do(
-    answering: dict[str, Any], monkeypatch: Patch, console: Console
+    answering: dict[str, Any], monkeypatch: Patch, console: Console, elsewhere: bool, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(up, "summary", lambda _: None)
+    if elsewhere:
+        (tmp_path / "kubeconfig").write_text("theirs")
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        assert not up.nothing_to_do(), "it was another cluster"
+        up._remember()
     up.up(console)
     assert "nothing to do" in heard(console)
 
@@ -180,13 +232,71 @@ def test_there_is_something_to_do(answering: dict[str, Any], checkout: Path) -> 
     answering |= {"answers": "sha256:b", "ready": False}
     assert not up.nothing_to_do(), "a pod is not ready"
     answering["ready"] = True
+    answering["forge"].empty = True
+    assert not up.nothing_to_do(), "the forge was made anew"
+    answering["forge"].empty = False
     (checkout / "infra" / "stack.py").write_text("other")
     assert not up.nothing_to_do(), "the program changed"
+
+
+def test_a_model_that_nobody_releases_need_not_answer(answering: dict[str, Any]) -> None:
+    answering |= {"answers": None, "forge": Forge(SAMPLE, merged=("release/flight_delay-1",))}
+    assert up.nothing_to_do()
+
+
+def test_what_does_not_answer_is_looked_at(answering: dict[str, Any], monkeypatch: Patch) -> None:
+    def away() -> bool:
+        raise ClusterError("no answer")
+
+    monkeypatch.setattr(up, "all_ready", away)
+    assert not up.nothing_to_do()
 
 
 def test_the_first_time_nothing_is_asked(monkeypatch: Patch) -> None:
     monkeypatch.setattr(up, "all_ready", lambda: pytest.fail("there is no cluster to ask"))
     assert not up.nothing_to_do()
+
+
+@pytest.mark.parametrize(
+    ("embedded", "broken", "ready"),
+    [
+        (True, "", True),
+        (True, "kube-system", False),
+        (True, "mlflow", False),
+        (False, "kube-system", True),
+        (False, "mlflow", False),
+    ],
+)
+def test_on_a_cluster_that_others_use_only_what_is_the_platforms_has_to_be_ready(
+    monkeypatch: Patch, embedded: bool, broken: str, ready: bool
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        names = ["mlflow", "kube-system"]
+        if request.url.path == "/api/v1/namespaces":
+            if request.url.params.get("labelSelector") == "app.kubernetes.io/part-of=slipway":
+                names = ["mlflow"]
+            items = [{"metadata": {"name": name}} for name in names]
+        else:
+            items = [
+                {
+                    "metadata": {"namespace": name},
+                    "spec": {"replicas": 1},
+                    "status": {"readyReplicas": int(name != broken)},
+                }
+                for name in names
+            ]
+        return httpx.Response(200, json={"items": items})
+
+    client = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(Cluster, "connect", lambda: Cluster(client, embedded=embedded))
+    monkeypatch.setattr(pulumi, "is_embedded", lambda _: embedded)
+    monkeypatch.setattr(cluster, "is_up", lambda: embedded)
+    assert up.all_ready() == ready
+
+
+def test_what_does_not_run_is_not_asked(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(cluster, "is_up", lambda: False)
+    assert not up.all_ready()
 
 
 @pytest.mark.parametrize(
@@ -299,13 +409,25 @@ def test_the_checkout_is_published_by_the_administrator(
     monkeypatch.setenv("FORGE_USERNAME", "ada")
     monkeypatch.setenv("FORGE_PASSWORD", "hers")
     remotes: list[up.Remote] = []
-    monkeypatch.setattr(up, "publish", lambda remote: remotes.append(remote) or ("d4" * 20, False))
+    given: list[dict[str, Any]] = []
+
+    def publish(remote: up.Remote, **options: Any) -> tuple[str, bool]:
+        remotes.append(remote)
+        given.append(options)
+        return "d4" * 20, False
+
+    monkeypatch.setattr(up, "publish", publish)
     monkeypatch.setattr(up, "wait_synced", lambda *_: None)
     monkeypatch.setattr(Cluster, "service", lambda *_: nullcontext("http://forge"))
     monkeypatch.setattr(Cluster, "secret", lambda *_: {"username": "admin", "password": "theirs"})
     platform = api(iter([{"data": {"FORGE_REPOSITORY": "slipway/slipway"}}] * 2), [])
     up._publish(up.Report(console), platform)
     assert remotes == [up.Remote("http://forge/slipway/slipway.git", "admin", "theirs")]
+    # Which releases are this platform's, it knows itself.
+    monkeypatch.setattr(sources, "is_foreign", lambda *of: of == (platform, RELEASED, b"x"))
+    assert given[0]["is_foreign"](RELEASED, b"x")
+    given[0]["warn"]("stays out")
+    assert "· stays out" in heard(console)
 
 
 OUTSIDE = {
@@ -334,15 +456,80 @@ def test_nothing_is_pushed_to_a_forge_that_was_there_before(
     assert looked == [remote, platform, "workflows"]
 
 
-def test_a_model_that_a_team_has_not_merged_is_nobody_else_s_to_merge(
-    console: Console, monkeypatch: Patch
-) -> None:
-    class Forge:
-        def files(self, _: str) -> list[str]:
-            return []
+# --- the first model ---------------------------------------------------------------------------
 
-    monkeypatch.setattr(Cluster, "forge", lambda *_, **__: nullcontext(Forge()))
-    up._first_release(up.Report(console), api(iter([OUTSIDE]), []), "d4" * 20)
+
+@pytest.fixture
+def first(monkeypatch: Patch, console: Console) -> Callable[..., list[str]]:
+    """What becomes of the first model on a forge."""
+    done: list[str] = []
+
+    def merge(forge: Forge, number: int, **_: Any) -> None:
+        done.append(f"merged {number}")
+        forge.there.add(RELEASED)
+
+    def ran(forge: Forge, *, platform: Any = None) -> list[str]:
+        done.clear()
+        monkeypatch.setattr(Cluster, "forge", lambda *_, **__: nullcontext(forge))
+        platform = platform or api(iter([{"data": {}}]), [])
+        up._first_release(up.Report(console), platform, "d4" * 20)
+        return done
+
+    def train(*_: Any, **__: Any) -> Any:
+        done.append("trained")
+        return SimpleNamespace(number=7, url="pulls/7")
+
+    monkeypatch.setattr(up, "train", train)
+    monkeypatch.setattr(merging, "merge", merge)
+    monkeypatch.setattr(up, "look_again", lambda _: None)
+    monkeypatch.setattr(serving, "wait_until_answering", lambda *_, **__: done.append("waited"))
+    answer = serving.Answer("", {"probability_late": 0.5})
+    monkeypatch.setattr(serving, "predict", lambda *_: answer)
+    return ran
+
+
+def test_where_nothing_was_ever_released_the_sample_model_is(
+    first: Callable[..., list[str]], console: Console
+) -> None:
+    # A proposal that was closed, and a merge that released nothing, are no release.
+    forge = Forge(SAMPLE, merged=("feature",), closed=("release/flight_delay-1",))
+    assert first(forge) == ["trained", "merged 7", "waited"]
+    assert "merged pulls/7" in heard(console)
+    assert first(forge) == ["waited"], "the second time"
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        Forge(SAMPLE, merged=("release/flight_delay-1",)),
+        Forge(SAMPLE, "environments/prod/models/other.yaml"),
+        Forge("bentos/other/model.yaml"),
+    ],
+    ids=["its release was removed", "others are released", "a fork does without it"],
+)
+def test_what_people_have_made_of_the_platform_stays(
+    first: Callable[..., list[str]], console: Console, forge: Forge
+) -> None:
+    assert first(forge) == []
+    assert heard(console) == ""
+
+
+def test_the_sample_model_says_something_where_the_checkout_has_a_request_for_it(
+    first: Callable[..., list[str]], console: Console
+) -> None:
+    first(Forge(RELEASED))
+    assert "flight_delay in dev answers\n" in heard(console)
+    example = predict.example("flight_delay")
+    example.parent.mkdir(parents=True)
+    example.write_text("{}")
+    first(Forge(RELEASED))
+    assert 'flight_delay in dev answers: {"probability_late": 0.5}' in heard(console)
+
+
+def test_a_model_that_a_team_has_not_merged_is_nobody_else_s_to_merge(
+    first: Callable[..., list[str]], console: Console
+) -> None:
+    assert first(Forge(SAMPLE), platform=api(iter([OUTSIDE]), [])) == []
     assert "dev serves no flight_delay yet" in heard(console)
 
 
@@ -399,7 +586,7 @@ def services(**ports: int | None) -> Iterator[dict[str, Any] | None]:
 
 def test_the_summary(console: Console, monkeypatch: Patch) -> None:
     ports = services(gitea=30300, argocd=30080, mlflow=30500, argo=None, minio=30900)
-    answers = chain([{"data": {}}], ports)
+    answers = chain([{"data": {}}], ports, [application("Synced", "Healthy")])
     monkeypatch.setattr(Cluster, "connect", lambda: api(answers, []))
     up.summary(console)
     said = heard(console)
@@ -412,13 +599,14 @@ def test_the_summary(console: Console, monkeypatch: Patch) -> None:
 
 
 def test_the_summary_of_a_platform_that_lacks_a_part(console: Console, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([None] * 6), []))
+    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([None] * 7), []))
     up.summary(console)
     assert "service mlflow/mlflow" in heard(console)
+    assert heard(console).endswith("next: .venv/bin/slipway status\n"), "there is no model to trace"
 
 
 def test_the_summary_names_a_forge_that_is_elsewhere(console: Console, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([OUTSIDE] + [None] * 4), []))
+    monkeypatch.setattr(Cluster, "connect", lambda: api(iter([OUTSIDE] + [None] * 5), []))
     up.summary(console)
     assert "git forge       https://git.example.com/acme/models login: your own" in heard(console)
     assert "gitea-admin" not in heard(console)
