@@ -25,6 +25,10 @@ def kill(*arguments: str) -> None:
     os.kill(found[0].pid, signal.SIGKILL)
 
 
+def kill_api_server() -> None:
+    kill("kube-apiserver", f"--advertise-address={cluster.addresses().node_ip}")
+
+
 def wait_ready(platform: Cluster) -> None:
     deadline = time.monotonic() + 180
     while True:
@@ -36,7 +40,7 @@ def wait_ready(platform: Cluster) -> None:
 
 
 def test_a_killed_api_server_comes_back(platform: Cluster) -> None:
-    kill("kube-apiserver", f"--advertise-address={cluster.addresses().node_ip}")
+    kill_api_server()
     time.sleep(1)
     wait_ready(platform)
 
@@ -47,11 +51,11 @@ def test_a_killed_kubelet_comes_back(platform: Cluster) -> None:
     wait_ready(platform)
 
 
-def test_training_outlives_mlflow_and_containerd_and_gives_the_same_bento(
+def test_training_and_who_follows_it_outlive_what_it_needs_and_it_gives_the_same_bento(
     platform: Cluster, forge: Gitea
 ) -> None:
-    """Of other code with the same inputs, so that it truly trains; MLflow and the engine die in
-    the middle of it."""
+    """Of other code with the same inputs, so that it truly trains; MLflow, the engine and the API
+    server die in the middle of it."""
     path, branch = f"bentos/{MODEL}/model.yaml", f"test/{secrets.token_hex(4)}"
     forge.write(branch, {path: forge.read(path) + f"\n# {branch}\n".encode()}, "Train anew")
     commit = forge.commit(branch)
@@ -59,17 +63,22 @@ def test_training_outlives_mlflow_and_containerd_and_gives_the_same_bento(
     faults: list[Callable[[], object]] = [
         lambda: cluster.kubectl("-n", "mlflow", "delete", "pod", "--all", "--force"),
         lambda: kill("--config", f"{cluster.paths.state()}/containerd.toml"),
+        kill_api_server,
     ]
+    waited: list[str] = []
     try:
-        for seen in training.follow(platform, workflow.name, every_s=0.5):
+        for seen in training.follow(platform, workflow.name, waited.append, every_s=0.5):
             begun = {s.name for s in seen.steps if s.phase == "Running"}
             if faults and begun & {"train", "evaluate"}:
                 faults.pop(0)()
-                time.sleep(5)
+                # What follows is to find the API server away.
+                time.sleep(5 if faults else 0)
             workflow = seen
     finally:
         forge.delete_branch(branch)
     assert not faults, "training was over before its faults"
+    assert waited
+    assert all(said.startswith("waiting for the API server") for said in waited)
     assert workflow.phase == "Succeeded", training.failure(platform, workflow)
     before = released(forge, ENV)
     assert before
