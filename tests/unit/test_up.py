@@ -545,12 +545,16 @@ def application(sync: str, health: str, *messages: str) -> dict[str, Any]:
     }
 
 
-def api(answers: Iterator[dict[str, Any] | None], patches: list[Any]) -> Cluster:
+def api(
+    answers: Iterator[dict[str, Any] | httpx.TransportError | None], patches: list[Any]
+) -> Cluster:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "PATCH":
             patches.append(json.loads(request.content))
             return httpx.Response(200, json={})
         found = next(answers)
+        if isinstance(found, httpx.TransportError):
+            raise found
         return httpx.Response(200, json=found) if found else httpx.Response(404, json={})
 
     client = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
@@ -567,6 +571,16 @@ def test_a_sync_is_asked_for_once_and_waited_for(monkeypatch: Patch) -> None:
     up.wait_synced(api(iter(states), patches), news.append, "workflows")
     assert len(patches) == 1
     assert news[-1] == "Argo CD: workflows OutOfSync Missing"
+
+
+def test_a_sync_is_waited_for_while_the_api_server_begins_anew(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(up.time, "sleep", lambda _: None)
+    before = application("Synced", "Healthy")
+    away = httpx.ConnectError("refused")
+    news: list[str] = []
+    up.wait_synced(api(iter([away, away, before, before]), []), news.append, "workflows")
+    [said] = news
+    assert said.startswith("waiting for the API server")
 
 
 def test_a_sync_that_does_not_come_says_why(monkeypatch: Patch) -> None:
