@@ -68,17 +68,19 @@ def patiently(
     Raises:
         ClusterError: it refuses, or is away for longer than that.
     """
-    deadline, told = time.monotonic() + seconds, False
+    deadline, away = time.monotonic() + seconds, False
     while True:
         try:
             return ask()
         except ClusterError as error:
-            if not error.may_pass or time.monotonic() > deadline:
+            # One that has just begun anew has not read yet who may do what.
+            again = error.may_pass or (away and error.status in (401, 403))
+            if not again or time.monotonic() > deadline:
                 raise
-            if not told:
+            if not away:
                 problem = str(error).partition("\n")[0]
                 say(f"waiting for the API server, at most {seconds:.0f} s: {problem}")
-            told = True
+            away = True
         time.sleep(every_s)
 
 

@@ -89,6 +89,7 @@ def test_follow_waits_for_an_api_server_that_begins_anew(
         workflow("Running"),
         httpx.ConnectError("refused"),
         httpx.Response(503, json={"message": "not all paths are installed"}),
+        httpx.Response(403, json={"message": "who may do what has not been read yet"}),
         workflow("Running"),
         workflow("Succeeded"),
     ]
