@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError, from_validation
 from slipway.evidence import Evidence
 from slipway.release import ModelName, Release, Strict
-from slipway.store import Store, uri
+from slipway.store import Store, Unreachable, uri
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slipway.dev/evidence/v3"
+PREDICATE_TYPE = "https://slipway.dev/evidence/v4"
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -63,7 +63,7 @@ class _Subject(Strict):
 class _Statement(Strict):
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     subject: Annotated[list[_Subject], Field(min_length=1, max_length=1)]
-    predicate_type: Literal["https://slipway.dev/evidence/v3"] = Field(alias="predicateType")
+    predicate_type: Literal["https://slipway.dev/evidence/v4"] = Field(alias="predicateType")
     predicate: dict[str, Any]
 
 
@@ -227,6 +227,22 @@ def fetch(objects: Store, digest: Digest, keys: Mapping[str, Ed25519PublicKey]) 
     return verify(objects.get("evidence", digest), keys, uri("evidence", digest))
 
 
+def proven(
+    objects: Store, named: Iterable[Digest], keys: Mapping[str, Ed25519PublicKey]
+) -> Iterator[Evidence]:
+    """What can be verified of the evidence that is named by whom nobody need believe.
+
+    Of the rest it is said why. Raises `Unreachable`: the store does not answer.
+    """
+    for digest in dict.fromkeys(named):
+        try:
+            yield fetch(objects, digest, keys)
+        except Unreachable:
+            raise
+        except SlipwayError as problem:
+            print(f"evidence {digest} is not believed: {problem}")
+
+
 def load_private(pem: bytes, name: str) -> Ed25519PrivateKey:
     """The signing key. `BadInput` unless it is Ed25519; no message holds any of it."""
     from cryptography.hazmat.primitives import serialization
@@ -243,21 +259,10 @@ def load_private(pem: bytes, name: str) -> Ed25519PrivateKey:
 
 def check_about(document: Evidence, release: Release, environment: str) -> None:
     """`Unverified`, naming every difference, unless this evidence is about this release there."""
-    found = document.evaluation
-    expected: list[tuple[str, object, object]] = [
-        ("environment", document.environment, environment),
-        ("model", found.model, release.model),
-        ("bento", document.bento, release.bento),
-        ("data", found.data.digest, release.data.digest),
-        ("commit", found.code, release.code.commit),
-        ("run", found.run, release.mlflow.run),
-        ("signature", found.signature.digest, release.signature.digest),
-        ("summary", document.summary(), release.evidence.summary),
-    ]
     wrong = [
-        f"{what} is {mine}, the release file says {its}"
-        for what, mine, its in expected
-        if mine != its
+        *_differences(("environment", document.environment, environment)),
+        *differences(document, release),
+        *_differences(("summary", document.summary(), release.evidence.summary)),
     ]
     if wrong:
         raise Unverified(
@@ -265,3 +270,24 @@ def check_about(document: Evidence, release: Release, environment: str) -> None:
             fix="release files are written by slipway promote and the training workflow; "
             "promote again instead of editing",
         )
+
+
+def differences(document: Evidence, release: Release) -> list[str]:
+    """What of the release's pins is another than the evidence is about, whichever environment's."""
+    found = document.evaluation
+    return _differences(
+        ("model", found.model, release.model),
+        ("version", document.version, release.version),
+        ("bento", document.bento, release.bento),
+        ("runtime image", document.runtime.image, release.runtime.image),
+        ("data", found.data.digest, release.data.digest),
+        ("commit", found.code, release.code.commit),
+        ("run", found.run, release.mlflow.run),
+        ("signature", found.signature.digest, release.signature.digest),
+    )
+
+
+def _differences(*pairs: tuple[str, object, object]) -> list[str]:
+    return [
+        f"{what} is {mine}, the release file says {its}" for what, mine, its in pairs if mine != its
+    ]

@@ -37,6 +37,7 @@ from slipway.commands import (
     train,
     try_,
     up,
+    vulnerabilities,
 )
 from slipway.errors import SlipwayError
 
@@ -83,6 +84,7 @@ for module in (
     backups,
     restore,
     cost,
+    vulnerabilities,
     protect,
     kubeconfig,
     env,

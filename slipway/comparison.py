@@ -11,6 +11,8 @@ from pydantic import Field
 from slipway.errors import SlipwayError
 from slipway.evidence import (
     Change,
+    ChangeKind,
+    Column,
     Comparison,
     Data,
     Dependencies,
@@ -19,6 +21,7 @@ from slipway.evidence import (
     Evaluation,
     Level,
     Positive,
+    Signature,
     Test,
     Yardstick,
     YardstickChange,
@@ -144,6 +147,7 @@ def compare(
         ],
         yardstick=yardstick_changes(champion, challenger),
         signature=list(signature),
+        model_signature=signature_changes(champion.signature, challenger.signature),
         drift=list(drift),
         dependencies=dependency_changes(*reversed(locks)) if locks else [],
     )
@@ -247,6 +251,36 @@ def yardstick_changes(champion: Evaluation, challenger: Evaluation) -> list[Yard
         for what, before, after in sides
         if set(before) != set(after)
     ]
+
+
+def signature_changes(before: Signature, after: Signature) -> list[Change]:
+    """What of the model's own columns is another; a name, then what happened to it."""
+    found: list[Change] = []
+    for side, old, new in (
+        ("", before.inputs, after.inputs),
+        ("output ", before.outputs, after.outputs),
+    ):
+        theirs, ours = ({c.name: c for c in columns} for columns in (old, new))
+        for name in dict.fromkeys([*theirs, *ours]):
+            kind = _column_change(theirs.get(name), ours.get(name))
+            if kind:
+                sides = [c.type if c else "" for c in (theirs.get(name), ours.get(name))]
+                found.append(
+                    Change(name=f"{side}{name}", kind=kind, before=sides[0], after=sides[1])
+                )
+    return found
+
+
+def _column_change(old: Column | None, new: Column | None) -> ChangeKind | None:
+    if old is None or new is None:
+        if new is None:
+            return "removed"
+        return "added_required" if new.required else "added_optional"
+    if old.type != new.type:
+        return "retyped"
+    if old.required != new.required:
+        return "made_required" if new.required else "made_optional"
+    return None
 
 
 def dependency_changes(before: Dependencies, after: Dependencies) -> list[str]:

@@ -1,15 +1,17 @@
 """Dependencies: what a lock file pins, under which licences, and what is known against it.
 
-Vulnerabilities are looked up in a folder with OSV's export for PyPI (one JSON file a vulnerability)
-that SLIPWAY_OSV names. Without it they are "not checked", which no gate may take for a pass.
+Vulnerabilities are looked up in OSV's export for PyPI, `all.zip`, one JSON file a vulnerability.
+Without one they are "not checked", which no gate may take for a pass.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 import os
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -34,22 +36,45 @@ _WORST: tuple[Severity, ...] = ("unknown", "low", "medium", "high", "critical")
 
 
 def collect(lock: Path) -> Dependencies:
-    """Everything known of a lock file, vulnerabilities by the folder that SLIPWAY_OSV names.
+    """What a lock file pins, vulnerabilities not checked yet.
 
     Raises:
-        BadInput: the lock or the database cannot be read, or holds nothing.
+        BadInput: the lock cannot be read, or holds nothing.
     """
-    pins = locked(lock)
-    packages = [Package(name=n, version=v, licence=licence(n, v)) for n, v in pins.items()]
-    found, database = NOT_CHECKED, ""
-    if folder := os.environ.get("SLIPWAY_OSV"):
-        entries = read_osv(Path(folder))
-        found = vulnerabilities(pins, entries)
-        newest = max((str(e.get("modified", "")) for e in entries), default="")
-        database = f"OSV for PyPI, {len(entries):,} entries, newest of {newest[:10]}"
-    return Dependencies(
-        lock=digests.of_file(lock), packages=packages, vulnerabilities=found, database=database
-    )
+    packages = [Package(name=n, version=v, licence=licence(n, v)) for n, v in locked(lock).items()]
+    return Dependencies(lock=digests.of_file(lock), packages=packages)
+
+
+def checked(found: Dependencies, database: bytes | None, name: Path | str = "") -> Dependencies:
+    """The same, with what a database knows against it today; whoever checked it before.
+
+    Args:
+        database: OSV's export, a ZIP; None where there is none. `name` says where it came from.
+
+    Raises:
+        BadInput: it cannot be read, or holds nothing.
+    """
+    known, said = NOT_CHECKED, ""
+    if database is not None:
+        entries = read_osv(database, name)
+        known = vulnerabilities({p.name: p.version for p in found.packages}, entries)
+        said = described(entries)
+    return found.model_copy(update={"vulnerabilities": known, "database": said})
+
+
+def read_export(file: Path, field: str = "") -> bytes:
+    """The content of an export that a person names. `BadInput` where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"cannot be read: {error.strerror}", file=file, field=field) from None
+
+
+def checked_here(found: Dependencies) -> Dependencies:
+    """As `checked`, by the export that SLIPWAY_OSV names, if it names one."""
+    if not (name := os.environ.get("SLIPWAY_OSV")):
+        return checked(found, None)
+    return checked(found, read_export(Path(name), "SLIPWAY_OSV"), name)
 
 
 def locked(lock: Path) -> dict[str, str]:
@@ -85,26 +110,37 @@ def licence(name: str, version: str) -> str:
 Entry = dict[str, Any]
 
 
-def read_osv(folder: Path) -> list[Entry]:
-    """The entries of an OSV export: every *.json in the folder, those withdrawn left out."""
+def read_osv(export: bytes, name: Path | str) -> list[Entry]:
+    """The entries of an OSV export: every *.json in the ZIP, those withdrawn left out."""
     entries: list[Entry] = []
-    for file in sorted(folder.glob("*.json")):
+    try:
+        with zipfile.ZipFile(io.BytesIO(export)) as archive:
+            files = {n: archive.read(n) for n in sorted(archive.namelist()) if n.endswith(".json")}
+    except zipfile.BadZipFile as error:
+        raise BadInput(f"not a ZIP: {error}", file=name, fix=_EXPORT) from None
+    for file, content in files.items():
         try:
-            entry = json.loads(file.read_bytes())
+            entry = json.loads(content)
         except ValueError as error:
-            raise BadInput(f"not JSON: {error}", file=file) from None
+            raise BadInput(f"{file} in it is not JSON: {error}", file=name, fix=_EXPORT) from None
         if not isinstance(entry, dict) or not {"id", "affected"} <= entry.keys():
-            raise BadInput("not an OSV entry: no id, or nothing affected", file=file)
+            raise BadInput(
+                f"{file} in it is no OSV entry: no id, or nothing affected", file=name, fix=_EXPORT
+            )
         entries.append(cast("Entry", entry))
-    if not entries:
-        # An empty database knows nothing against anything: that must not look like a good result.
-        raise BadInput(
-            "no vulnerabilities (*.json) in it",
-            file=folder,
-            field="SLIPWAY_OSV",
-            fix="unpack OSV's export for PyPI there, or unset it: then they are not checked",
-        )
+    if not any(_package(affected) for entry in entries for affected in entry["affected"]):
+        # What knows nothing against anything must not look like a good result.
+        raise BadInput("no vulnerability of a PyPI package in it", file=name, fix=_EXPORT)
     return [entry for entry in entries if not entry.get("withdrawn")]
+
+
+_EXPORT = "take OSV's export of all that is known of PyPI, all.zip, as it is"
+
+
+def described(entries: list[Entry]) -> str:
+    """Whose they are, how many, and of when."""
+    newest = max((str(e.get("modified", "")) for e in entries), default="")
+    return f"OSV for PyPI, {len(entries):,} entries, newest of {newest[:10]}"
 
 
 def vulnerabilities(pins: dict[str, str], entries: Iterable[Entry]) -> list[Vulnerability]:

@@ -7,6 +7,7 @@ predicate of an in-toto statement about the bento, signed (slipway.attestation).
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError
 from slipway import digests
 from slipway.digests import Digest
 from slipway.errors import from_validation
-from slipway.release import ENVIRONMENTS, Bento, Commit, Finite, ModelName, Run, Strict
+from slipway.release import ENVIRONMENTS, Bento, Commit, Finite, ModelName, Run, Runtime, Strict
 from slipway.tasks import TASKS, TaskName
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -27,6 +28,11 @@ Environment = Literal["dev", "staging", "prod"]
 assert Environment.__args__ == ENVIRONMENTS  # noqa: S101 -- a Literal cannot be made of a tuple
 
 NOT_CHECKED = "not checked"
+
+
+def instant(when: datetime) -> Instant:
+    """It as documents have it: UTC, to the second."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Estimate(Strict):
@@ -165,7 +171,10 @@ class Vulnerability(Strict):
 
 
 class Dependencies(Strict):
-    """What the bento is locked to. Without a database vulnerabilities are "not checked"."""
+    """What the bento is locked to. Without a database vulnerabilities are "not checked".
+
+    They are looked up when evidence is written, by the database that the thresholds name then.
+    """
 
     lock: Digest
     packages: list[Package]
@@ -182,6 +191,7 @@ class Evaluation(Strict):
     data: Data
     code: Commit
     run: Run
+    evaluated: Instant
     parameters: dict[str, str | int | float | bool | None]
     holdout: Holdout
     predictions: Digest = Field(description="Parquet in the store, bucket evidence")
@@ -242,29 +252,34 @@ class Test(Strict):
     passed: bool
 
 
+ChangeKind = Literal[
+    "removed",
+    "retyped",
+    "added_required",
+    "added_optional",
+    "made_required",
+    "made_optional",
+    "narrowed",
+    "widened",
+]
+
+
 class Change(Strict):
-    """A field of what callers send or get that differs from the champion's (slipway.interface).
+    """A field of what callers send or get that differs from the champion's (slipway.interface), or
+    a column of what the model itself takes or gives.
 
     Narrowed is what may be sent, widened what may be answered, in the limits of a type.
     """
 
     name: str
-    kind: Literal[
-        "removed",
-        "retyped",
-        "added_required",
-        "added_optional",
-        "made_required",
-        "narrowed",
-        "widened",
-    ]
+    kind: ChangeKind
     before: str = ""
     after: str = ""
 
     @property
     def breaks(self) -> bool:
         """Whether a caller of the champion is refused, or misunderstood, by the challenger."""
-        return self.kind != "added_optional"
+        return self.kind not in ("added_optional", "made_optional")
 
 
 Yardstick = Literal[
@@ -298,6 +313,9 @@ class Comparison(Strict):
     tests: list[Test]
     yardstick: list[YardstickChange]
     signature: list[Change] = Field(description="of the service's requests and answers")
+    model_signature: list[Change] = Field(
+        default=[], description="of the model's MLflow signature, which is no caller's matter"
+    )
     drift: list[Drift]
     dependencies: list[str] = Field(description="`name old -> new`, absent sides as `-`")
 
@@ -312,11 +330,13 @@ class PolicyPin(Strict):
 class Evidence(Strict):
     """The whole document. `champion` and `comparison` are null where the environment has none."""
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     created: Instant
     environment: Environment
     policy: PolicyPin
+    version: Positive = Field(description="MLflow's, of the registered model")
     bento: Bento
+    runtime: Runtime
     evaluation: Evaluation
     serving: Serving
     dependencies: Dependencies

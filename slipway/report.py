@@ -303,6 +303,10 @@ def _changes(found: ReleaseVerdict, compare_url: CompareUrl | None) -> str:
             for c in compared.signature
         ]
         rows += [
+            _row(f"MLflow signature: {c.name} {c.kind.replace('_', ' ')}", c.before, c.after)
+            for c in compared.model_signature
+        ]
+        rows += [
             _row(f"yardstick: {c.what}", ", ".join(c.before), ", ".join(c.after))
             for c in compared.yardstick
         ]
@@ -379,6 +383,7 @@ def _lineage(found: ReleaseVerdict) -> str:
     if evidence:
         chain += [
             ("made", evidence.created),
+            ("evaluated", evidence.evaluation.evaluated),
             ("holdout", evidence.evaluation.holdout.digest),
             ("dependencies", evidence.dependencies.lock),
             ("thresholds", evidence.policy.digest),

@@ -40,6 +40,7 @@ def evaluation(**changes: Any) -> Evaluation:
         "data": evidence.Data(digest=digest("da"), rows=10),
         "code": COMMIT,
         "run": RUN,
+        "evaluated": "2026-01-01T00:00:00Z",
         "parameters": {"max_iter": 300},
         "holdout": evidence.Holdout(
             digest=digest("a0"),
@@ -96,7 +97,9 @@ def document(**changes: Any) -> Evidence:
         "created": "2026-01-01T00:00:00Z",
         "environment": "dev",
         "policy": evidence.PolicyPin(environment="dev", digest=digest("90")),
+        "version": 3,
         "bento": bento(),
+        "runtime": release.Runtime(image=IMAGE),
         "evaluation": evaluation(),
         "serving": serving(),
         "dependencies": dependencies(),
@@ -111,9 +114,9 @@ def released(of: Evidence | None = None, proof: str = digest("ef"), **changes: A
     about = of or document()
     values: dict[str, Any] = {
         "model": about.evaluation.model,
-        "version": 3,
+        "version": about.version,
         "bento": about.bento,
-        "runtime": release.Runtime(image=IMAGE),
+        "runtime": about.runtime,
         "data": release.Data(digest=about.evaluation.data.digest),
         "code": release.Code(commit=about.evaluation.code),
         "mlflow": release.MLflow(run=about.evaluation.run),

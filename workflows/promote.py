@@ -5,7 +5,7 @@ from __future__ import annotations
 from hera.workflows import DAG, Parameter, WorkflowTemplate
 
 from workflows import steps
-from workflows.steps import MAIN, TARGET, chain, parameter, proposing, step, template
+from workflows.steps import MAIN, SETTLED, TARGET, chain, parameter, proposing, step, template
 
 
 def workflow() -> WorkflowTemplate:
@@ -32,7 +32,7 @@ def workflow() -> WorkflowTemplate:
                     "bento",
                     "bento-size",
                     "version",
-                    "runtime-image",
+                    *SETTLED,
                 ),
                 constants=TARGET | {"from-environment": parameter("from-environment")},
                 revision=MAIN,

@@ -254,20 +254,24 @@ def render(workflow: WorkflowTemplate) -> str:
 
 MODEL = {"model": parameter("model")}
 TARGET = MODEL | {"environment": parameter("environment")}
+# What evidence is about, and no step that runs the trained commit's code may say.
+SETTLED = ("commit", "runtime-image")
 
 
 def proposing(
     *,
-    runtime_image: str = "",
+    settled: dict[str, str] | None = None,
     break_glass: str = "",
     dry_run: str = "false",
     requested_by: str = "",
 ) -> tuple[Container, ...]:
     """Steps that compare a packaged bento with the champion, sign what they found, and propose it.
 
-    Without `runtime_image` an earlier step puts it out.
+    Args:
+        settled: of `SETTLED` what the workflow says itself. The rest an earlier step of main's code
+            puts out; never one of the trained commit's, which would speak for itself.
     """
-    image = {"runtime-image": runtime_image} if runtime_image else {}
+    settled = settled or {}
     rescore = step(
         "rescore",
         ("evaluation",),
@@ -289,9 +293,10 @@ def proposing(
             "version",
             "champion",
             "champion-predictions",
+            *(name for name in SETTLED if name not in settled),
         ),
         ("evidence",),
-        constants=TARGET,
+        constants=TARGET | settled,
         revision=MAIN,
         memory="2Gi",
         verifies=True,
@@ -300,10 +305,9 @@ def proposing(
     )
     propose = step(
         "propose",
-        ("evidence", "version", *(() if image else ("runtime-image",))),
+        ("evidence",),
         ("pull-request", "note", "release"),
         constants=TARGET
-        | image
         | {"break-glass": break_glass, "dry-run": dry_run, "requested-by": requested_by},
         revision=MAIN,
         secrets=(STORE, FORGE),

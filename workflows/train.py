@@ -29,6 +29,7 @@ def workflow() -> WorkflowTemplate:
                 ("model-digest", "run", "version"),
                 constants=commit,
                 memory="2Gi",
+                verifies=True,
             ),
             step(
                 "evaluate",
@@ -42,7 +43,10 @@ def workflow() -> WorkflowTemplate:
                 ("bento", "bento-size", "serving", "dependencies", "version"),
                 constants=MODEL,
             ),
-            *proposing(runtime_image=parameter("serving-image"), dry_run=parameter("dry-run")),
+            *proposing(
+                settled={"commit": COMMIT, "runtime-image": parameter("serving-image")},
+                dry_run=parameter("dry-run"),
+            ),
         )
         with DAG(name=made.entrypoint):
             chain(*chained)

@@ -66,7 +66,7 @@ def propose(place: Path, folder: Path, model: str) -> Challenger:
 
 def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
     """Evidence for `proposed`, a little better than the champion everywhere."""
-    asked = policy.evidence
+    asked, now = policy.evidence, evidence.instant(datetime.now(UTC))
     metrics = {"roc_auc": 0.71, "brier": 0.17, "log_loss": 0.52, "calibration_error": 0.012}
     theirs = {name: m + (-0.004 if name == "roc_auc" else 0.004) for name, m in metrics.items()}
     estimates = {name: _around(value) for name, value in metrics.items()}
@@ -84,10 +84,12 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
         *(_test("non_inferiority", *t) | common | {"difference": gain} for t in (*whole, *sliced)),
     ]
     document = {
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now,
         "environment": policy.environment,
         "policy": {"environment": policy.environment, "digest": policy.digest},
+        "version": proposed.version,
         "bento": proposed.bento.model_dump(),
+        "runtime": proposed.runtime.model_dump(),
         "evaluation": {
             "model": proposed.model,
             "task": "classification",
@@ -95,6 +97,7 @@ def about(proposed: Release, champion: Release, policy: Policy) -> Evidence:
             "data": {"digest": proposed.data.digest, "rows": 336_776, "train": _months(1, 11)},
             "code": proposed.code.commit,
             "run": proposed.mlflow.run,
+            "evaluated": now,
             "parameters": {"max_iter": 310, "learning_rate": 0.05, "max_leaf_nodes": 15},
             "holdout": {
                 "digest": _digest("holdout"),

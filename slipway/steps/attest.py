@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from slipway import attestation, comparison, digests, evidence, gates, interface, paths, store
+from slipway import (
+    attestation,
+    comparison,
+    dependencies,
+    digests,
+    evidence,
+    gates,
+    interface,
+    paths,
+    store,
+)
 from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import (
@@ -22,7 +32,7 @@ from slipway.evidence import (
     Serving,
 )
 from slipway.gates import Policy
-from slipway.release import Bento
+from slipway.release import Bento, Runtime
 from slipway.steps import predictions, tracking
 from slipway.steps.champion import Champion
 from slipway.steps.champion import find as find_champion
@@ -36,19 +46,23 @@ if TYPE_CHECKING:
 def run(
     model: str,
     environment: str,
+    commit: str,
     evaluation: Digest,
     serving: Digest,
     dependencies: Digest,
     bento: Digest,
     bento_size: str,
     version: str,
+    runtime_image: str,
     champion: Digest,
     champion_predictions: Digest,
 ) -> dict[str, str]:
     """Outputs `evidence`, the digest of the envelope.
 
-    `champion` is the digest of the evidence of whose model `champion_predictions` are; both are
-    empty where the environment has no champion.
+    Args:
+        commit: whose code evaluated, by whoever started that code: main's `train` or `select`.
+        champion: digest of the evidence of whose model `champion_predictions` are; both are empty
+            where the environment has no champion.
     """
     objects, keys = Store(), attestation.keys_from_environment()
     key = attestation.key_from_environment()
@@ -60,28 +74,33 @@ def run(
         )
     if not (version.isdecimal() and bento_size.isdecimal()):
         raise BadInput(f"{version!r}, {bento_size!r}: not numbers", field="--version, --bento-size")
+    challenger = _part(objects, Evaluation, evaluation)
+    check_evaluation(challenger, model, commit)
     present = find_champion(objects, keys, model, environment)
     if (present.release.evidence.digest if present else "") != champion:
         raise SlipwayError(
             f"{environment} has another champion of {model} than when this workflow began",
-            fix="start it again: what was trained is not trained again",
+            fix="start it again",
         )
+    policy = gates.load_policy(gates.reader(paths.REPOSITORY), environment, model)
     document = write(
         objects,
-        policy=gates.load_policy(gates.reader(paths.REPOSITORY), environment, model),
-        challenger=_part(objects, Evaluation, evaluation),
+        policy=policy,
+        challenger=challenger,
         serving=_part(objects, Serving, serving),
-        dependencies=_part(objects, Dependencies, dependencies),
+        dependencies=checked(objects, _part(objects, Dependencies, dependencies), policy),
+        version=int(version),
         bento=Bento(digest=bento, uri=store.uri("bentos", bento), size=int(bento_size)),
+        runtime=Runtime(image=runtime_image),
         champion=present,
         champion_predictions=champion_predictions,
         now=datetime.now(UTC),
     )
-    if document.evaluation.model != model:
-        raise BadInput(f"is of {document.evaluation.model}", field="--evaluation")
+    mlflow = tracking.client()
+    check_version(mlflow, document)
     envelope = attestation.sign(document, key)
     digest = objects.put("evidence", envelope)
-    record(tracking.client(), document, int(version), envelope)
+    record(mlflow, document, envelope)
     _report(document, digest)
     return {"evidence": digest}
 
@@ -93,6 +112,38 @@ def _part(objects: Store, kind: type[T], digest: Digest) -> T:
     return evidence.loads(kind, objects.get("evidence", digest), store.uri("evidence", digest))
 
 
+def checked(objects: Store, found: Dependencies, policy: Policy) -> Dependencies:
+    """What the database that the policy names knows against these; not checked where it names none.
+
+    Raises:
+        Missing: the store has no such database.
+        BadInput: it cannot be read.
+    """
+    digest = getattr(policy.limits.get("vulnerabilities"), "database", None)
+    if digest is None:
+        return dependencies.checked(found, None)
+    return dependencies.checked(
+        found, objects.get("evidence", digest), store.uri("evidence", digest)
+    )
+
+
+def check_evaluation(evaluation: Evaluation, model: str, commit: str) -> None:
+    """`BadInput` unless it is of this model, by this commit's code.
+
+    An evaluation is written by the code that it is about, which could name a commit that main has
+    and it is not.
+    """
+    if evaluation.model != model:
+        raise BadInput(f"is of {evaluation.model}", field="--evaluation")
+    if evaluation.code != commit:
+        raise BadInput(
+            f"says it is of commit {evaluation.code}, and {commit or 'no commit'} was evaluated",
+            field="--evaluation",
+            fix="name the commit by its 40 hex digits; and see what the code of that one writes, "
+            "for it may be forged",
+        )
+
+
 def write(
     objects: Store,
     *,
@@ -100,7 +151,9 @@ def write(
     challenger: Evaluation,
     serving: Serving,
     dependencies: Dependencies,
+    version: int,
     bento: Bento,
+    runtime: Runtime,
     champion: Champion | None,
     champion_predictions: Digest,
     now: datetime,
@@ -121,10 +174,12 @@ def write(
             objects, policy, challenger, offered, dependencies, champion, champion_predictions
         )
     return Evidence(
-        created=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=evidence.instant(now),
         environment=policy.environment,  # type: ignore[arg-type] -- load_policy has checked it
         policy=PolicyPin(environment=policy.environment, digest=policy.digest),  # type: ignore[arg-type]
+        version=version,
         bento=bento,
+        runtime=runtime,
         evaluation=challenger,
         serving=serving,
         dependencies=dependencies,
@@ -190,29 +245,33 @@ def check_bento(content: bytes, bento: Bento, evaluation: Evaluation) -> None:
         )
 
 
-def record(mlflow: MlflowClient, document: Evidence, version: int, envelope: bytes) -> None:
-    """Puts the envelope beside the run, and its digest on the registered version.
-
-    Raises:
-        SlipwayError: that version is of another model.
-    """
-    found, digest = document.evaluation, digests.of(envelope)
-    tags = mlflow.get_model_version(found.model, str(version)).tags
+def check_version(mlflow: MlflowClient, document: Evidence) -> None:
+    """`SlipwayError` unless MLflow's version is of the model that was evaluated."""
+    found, version = document.evaluation, str(document.version)
+    tags = mlflow.get_model_version(found.model, version).tags
     if tags.get(tracking.MODEL) != found.model_digest:
         raise SlipwayError(
             f"MLflow's {found.model} {version} is of model {tags.get(tracking.MODEL)}, evaluated "
             f"was {found.model_digest}",
             fix="run the workflow again: the train step registers the version",
         )
+
+
+def record(mlflow: MlflowClient, document: Evidence, envelope: bytes) -> None:
+    """Puts the envelope beside the run, and its digest on that and on the registered version."""
+    found, digest = document.evaluation, digests.of(envelope)
     file = f"evidence/{document.environment}/{digest.removeprefix('sha256:')}.json"
+    tag = f"{tracking.EVIDENCE}.{document.environment}"
     mlflow.log_text(found.run, envelope.decode(), file)
-    mlflow.set_model_version_tag(
-        found.model, str(version), f"{tracking.EVIDENCE}.{document.environment}", digest
-    )
+    mlflow.set_tag(found.run, tag, digest)
+    mlflow.set_model_version_tag(found.model, str(document.version), tag, digest)
 
 
 def _report(document: Evidence, digest: Digest) -> None:
     print(f"signed {store.uri('evidence', digest)} for {document.environment}")
+    known = document.dependencies.vulnerabilities
+    count = known if isinstance(known, str) else f"{len(known)} by {document.dependencies.database}"
+    print(f"vulnerabilities of {len(document.dependencies.packages)} dependencies: {count}")
     if not (document.champion and document.comparison):
         print(f"no champion: {document.environment} serves no {document.evaluation.model}")
         return

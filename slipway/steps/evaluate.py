@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +103,7 @@ def evaluated(
         data=Data(digest=data, rows=manifest.rows, train=config.split.train),
         code=commit,
         run=run,
+        evaluated=evidence.instant(datetime.now(UTC)),
         parameters=dict(config.parameters),
         holdout=Holdout(
             digest=holdout_digest(config.task, manifest, names, outcome),

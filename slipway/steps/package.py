@@ -21,7 +21,7 @@ from slipway import contract, dependencies, digests, evidence, store
 from slipway.bento import Folder
 from slipway.digests import Digest
 from slipway.errors import SlipwayError
-from slipway.evidence import Dependencies, Evaluation, Serving
+from slipway.evidence import Evaluation, Serving
 from slipway.steps import dataset, measure, predictions, serving_only, tracking
 from slipway.steps.measure import Question
 from slipway.store import Store
@@ -65,7 +65,7 @@ def run(folder: Folder, evaluation: Digest) -> dict[str, str]:
     else:
         print("answers not compared with those evaluated: training.py has no requests()")
     locked = dependencies.collect(LOCK)
-    print(f"{len(locked.packages)} dependencies, vulnerabilities: {_count(locked)}")
+    print(f"{len(locked.packages)} dependencies")
     return {
         "bento": digest,
         "bento-size": str(len(bundle)),
@@ -96,11 +96,6 @@ def questions(folder: Folder, objects: Store, found: Evaluation) -> list[Questio
     if bodies is None:
         return []
     return [Question(*pair) for pair in zip(bodies, some["prediction"].tolist(), strict=True)]
-
-
-def _count(locked: Dependencies) -> str:
-    found = locked.vulnerabilities
-    return found if isinstance(found, str) else f"{len(found)} by {locked.database}"
 
 
 def build(folder: Folder, model: Mapping[str, bytes]) -> bytes:

@@ -15,7 +15,7 @@ from slipway.digests import Digest
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
 from slipway.forge import NotFound, from_environment
-from slipway.release import Approvals, Code, Data, MLflow, Release, Rollout, Runtime, Signature
+from slipway.release import Approvals, Code, Data, MLflow, Release, Rollout, Signature
 from slipway.repository import REQUESTED_BY
 from slipway.store import Store
 
@@ -59,8 +59,6 @@ def run(
     model: str,
     environment: str,
     evidence: Digest,
-    version: str,
-    runtime_image: str,
     break_glass: str,
     dry_run: str,
     requested_by: str,
@@ -75,8 +73,6 @@ def run(
     Outputs `pull-request`, its number, or "" and in `note` why there is none; and `release`, the
     release file that is proposed, or would be.
     """
-    if not version.isdecimal():
-        raise BadInput(f"{version!r} is not a number", field="--version")
     release.check_environment(environment)
     document = attestation.fetch(Store(), evidence, attestation.keys_from_environment())
     if (document.evaluation.model, document.environment) != (model, environment):
@@ -87,7 +83,7 @@ def run(
         )
     with from_environment() as forge:
         present = on_main(forge, environment, model)
-        made = proposal(document, evidence, int(version), runtime_image, present, break_glass)
+        made = proposal(document, evidence, present, break_glass)
         made = replace(made, requested_by=" ".join(requested_by.split()))
         content = made.files[str(release.path(environment, model))].decode()
         if dry_run == "true":
@@ -109,8 +105,6 @@ def on_main(forge: Forge, environment: str, model: str) -> Release | None:
 def proposal(
     document: Evidence,
     digest: Digest,
-    version: int,
-    image: str,
     present: Release | None,
     break_glass: str = "",
 ) -> Proposal:
@@ -118,9 +112,9 @@ def proposal(
     found, environment = document.evaluation, document.environment
     proposed = Release(
         model=found.model,
-        version=version,
+        version=document.version,
         bento=document.bento,
-        runtime=Runtime(image=image),
+        runtime=document.runtime,
         data=Data(digest=found.data.digest),
         code=Code(commit=found.code),
         mlflow=MLflow(run=found.run),

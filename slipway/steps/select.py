@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from slipway import attestation, evidence, release
+from slipway.digests import Digest
 from slipway.errors import BadInput
-from slipway.steps import champion
+from slipway.evidence import Evidence
+from slipway.steps import champion, tracking
 from slipway.store import Store
+
+if TYPE_CHECKING:
+    from slipway.sources import Keys
 
 
 def run(model: str, environment: str, from_environment: str) -> dict[str, str]:
-    """Outputs what `evaluate` and `package` do for a bento just made, and its `runtime-image`.
+    """Outputs what `evaluate` and `package` do for a bento just made, and its release's
+    `runtime-image` and `commit`.
 
     The parts of the verified evidence go back into the store, where their digests are those that
-    the first evaluation gave them.
+    the evaluation gave them.
     """
     release.check_environment(environment)
     if environment == from_environment:
@@ -25,7 +34,9 @@ def run(model: str, environment: str, from_environment: str) -> dict[str, str]:
             file=str(release.path(from_environment, model)),
             fix=f"promote it to {from_environment} first",
         )
-    document, pins = found.evidence, found.release
+    pins = found.release
+    tags = tracking.client().get_model_version(model, str(pins.version)).tags
+    document = latest(objects, keys, found, tracking.evidence(tags))
     return {
         "evaluation": objects.put("evidence", evidence.dumps(document.evaluation)),
         "serving": objects.put("evidence", evidence.dumps(document.serving)),
@@ -34,4 +45,18 @@ def run(model: str, environment: str, from_environment: str) -> dict[str, str]:
         "bento-size": str(pins.bento.size),
         "version": str(pins.version),
         "runtime-image": pins.runtime.image,
+        "commit": pins.code.commit,
     }
+
+
+def latest(
+    objects: Store, keys: Keys, found: champion.Champion, named: Iterable[Digest]
+) -> Evidence:
+    """The evidence with the latest evaluation of what is released: its own, or of those named one
+    that came when the same commit was trained once more."""
+    others = (
+        document
+        for document in attestation.proven(objects, named, keys)
+        if not attestation.differences(document, found.release)
+    )
+    return max([found.evidence, *others], key=lambda document: document.evaluation.evaluated)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slipway.digests import Digest
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# Tags. On a run: what went in and what came out. On a model version: what it is.
+# Tags. On a run: what went in and what came out. On a model version: what it is. On both, with an
+# environment after a dot: the evidence about it.
 INPUTS = "slipway.inputs"
 LOGGED = "slipway.logged_model"
 MODEL = "slipway.model_digest"
@@ -61,16 +62,19 @@ def experiment(mlflow: MlflowClient, model: str) -> str:
     return str(found.experiment_id)
 
 
-def trained(mlflow: MlflowClient, model: str, inputs: Digest) -> Run | None:
-    """The run that has trained on these very inputs to its end, if there is one."""
-    runs = mlflow.search_runs(
-        [experiment(mlflow, model)],
-        f"tags.`{INPUTS}` = '{inputs}' and tags.`{MODEL}` LIKE 'sha256:%' "
-        "and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time ASC"],
-        max_results=1,
+def trained(mlflow: MlflowClient, model: str, inputs: Digest) -> Iterator[Run]:
+    """The runs that say they have trained on these very inputs to their end, in order of time.
+
+    MLflow asks nobody who they are: whatever a workflow runs may have written them.
+    """
+    return _search(
+        mlflow, model, f"tags.`{INPUTS}` = '{inputs}' and tags.`{MODEL}` LIKE 'sha256:%'"
     )
-    return runs[0] if runs else None
+
+
+def evidence(tags: Mapping[str, str]) -> list[Digest]:
+    """The evidence that a run or a version names, whatever environments it is for."""
+    return [digest for key, digest in tags.items() if key.startswith(f"{EVIDENCE}.")]
 
 
 def experiments(
@@ -78,19 +82,22 @@ def experiments(
 ) -> list[Run]:
     """The finished runs of a search, in order of time; those of one number where it is given."""
     only = f"= '{number}'" if number else f"!= '{WHOLE}'"
-    found: list[Run] = []
+    wanted = f"tags.`{SEARCH}` = '{search}' and tags.`{NUMBER}` {only}"
+    return list(_search(mlflow, model, wanted))
+
+
+def _search(mlflow: MlflowClient, model: str, wanted: str) -> Iterator[Run]:
+    """The model's finished runs that are wanted, in order of time."""
     page: str | None = None
     while page != "":
         some: Any = mlflow.search_runs(
             [experiment(mlflow, model)],
-            f"tags.`{SEARCH}` = '{search}' and tags.`{NUMBER}` {only} "
-            "and attributes.status = 'FINISHED'",
+            f"{wanted} and attributes.status = 'FINISHED'",
             order_by=["attributes.start_time ASC"],
             page_token=page,
         )
-        found += some
+        yield from some
         page = some.token or ""
-    return found
 
 
 def log_experiment(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slipway import contract, digests
+from slipway import attestation, contract, digests
 from slipway.bento import LOCK, Folder, ModelConfig, Training
 from slipway.digests import Digest
 from slipway.steps import dataset, tracking
@@ -16,17 +16,25 @@ from slipway.tasks import TaskName
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import Run
     from mlflow.models import ModelSignature
 
     from slipway.bento import Array
+    from slipway.sources import Keys
 
 
 def run(folder: Folder, data: Digest, commit: str) -> dict[str, str]:
-    """Outputs `model-digest`, `run` (MLflow) and `version` (MLflow registered model)."""
+    """Outputs `model-digest`, `run` (MLflow) and `version` (MLflow registered model).
+
+    What was trained before counts if signed evidence says that this very commit's code did: no
+    other run in MLflow is proof of what came of it.
+    """
     config, store, mlflow = folder.config, Store(), tracking.client()
     inputs = digests.of_json({"data": data, "code": folder.code()})
-    found = tracking.trained(mlflow, config.name, inputs)
-    if found is not None and store.has("bentos", found.data.tags[tracking.MODEL]):
+    keys = attestation.keys_from_environment()
+    runs = tracking.trained(mlflow, config.name, inputs)
+    found = next((run for run in runs if proven(store, keys, run, data, commit)), None)
+    if found is not None:
         print(f"trained before on the same data, code and libraries: run {found.info.run_id}")
         model, run_id = found.data.tags[tracking.MODEL], str(found.info.run_id)
         logged = found.data.tags[tracking.LOGGED]
@@ -34,6 +42,16 @@ def run(folder: Folder, data: Digest, commit: str) -> dict[str, str]:
         model, run_id, logged = _train(folder, store, mlflow, data, commit, inputs)
     version = tracking.register(mlflow, config.name, model, logged, run_id)
     return {"model-digest": model, "run": run_id, "version": str(version)}
+
+
+def proven(store: Store, keys: Keys, run: Run, data: Digest, commit: str) -> bool:
+    """Whether there is evidence that the commit's code has trained the run's model on the data, and
+    the model is there."""
+    model, name = run.data.tags[tracking.MODEL], str(run.info.run_id)
+    named = tracking.evidence(run.data.tags)
+    evaluations = (found.evaluation for found in attestation.proven(store, named, keys))
+    about = ((e.run, e.model_digest, e.data.digest, e.code) for e in evaluations)
+    return (name, model, data, commit) in about and store.has("bentos", model)
 
 
 def known(

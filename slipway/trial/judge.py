@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from slipway import gates, release
-from slipway.evidence import Champion, Comparison, Evidence, PolicyPin
+from slipway.evidence import Champion, Comparison, Evidence, PolicyPin, instant
 from slipway.gates import Finding, NotKnown, Policy, Subject
+from slipway.release import Runtime
 from slipway.steps import propose
 
 if TYPE_CHECKING:
@@ -60,20 +61,21 @@ def judge(
 ) -> list[Finding]:
     """The findings of every rule; those that cannot be judged here are `unknown` and say why."""
     now, environment = datetime.now(UTC), policy.environment
+    present = against.release
     document = Evidence.model_construct(
-        created=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=instant(now),
         environment=environment,
         policy=PolicyPin(environment=environment, digest=policy.digest),  # type: ignore[arg-type] -- load_policy has checked it
+        version=present.version + 1 if present else 1,
         bento=bento,
+        runtime=Runtime(image=NO_IMAGE),
         evaluation=evaluation,
         serving=serving or _Unserved(),
         dependencies=dependencies,
         champion=against.champion,
         comparison=against.comparison,
     )
-    present = against.release
-    version = present.version + 1 if present else 1
-    proposed = propose.proposal(document, evaluation.predictions, version, NO_IMAGE, present)
+    proposed = propose.proposal(document, evaluation.predictions, present)
     return gates.evaluate(
         Subject(
             environment=environment,

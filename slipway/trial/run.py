@@ -118,7 +118,7 @@ class Run:
         if serving:
             self._notes.append("latency, memory and start are this machine's")
         trial = Trial(
-            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=evidence.instant(datetime.now(UTC)),
             model=self._folder.config.name,
             environment=self._wish.environment,
             changed=self._changed,
@@ -357,7 +357,7 @@ class Run:
 
     @cached_property
     def _dependencies(self) -> Dependencies:
-        return dependencies.collect(SERVING)
+        return dependencies.checked_here(dependencies.collect(SERVING))
 
     @cached_property
     def _champion(self) -> champion.Found:

@@ -271,6 +271,16 @@ def evidence_for_elsewhere(made: Object) -> None:
     fetch["args"] = [a.replace("--environment=prod", "--environment=dev") for a in fetch["args"]]
 
 
+def evidence_for_another_version(made: Object) -> None:
+    fetch = _container(made, "fetch-bento")
+    fetch["args"] = ["--version=1" if a.startswith("--version") else a for a in fetch["args"]]
+
+
+def evidence_for_another_image(made: Object) -> None:
+    fetch = _container(made, "fetch-bento")
+    fetch["args"] = [a for a in fetch["args"] if not a.startswith("--runtime")]
+
+
 def another_bento_claimed(made: Object) -> None:
     for variable in _container(made, "model")["env"]:
         if variable["name"] == "SLIPWAY_BENTO_DIGEST":
@@ -290,6 +300,8 @@ def another_bento_claimed(made: Object) -> None:
         (another_bento_fetched, "fetch-bento verifies the evidence and fetches the bento"),
         (evidence_not_verified, "fetch-bento verifies the evidence"),
         (evidence_for_elsewhere, "expected"),
+        (evidence_for_another_version, f"--version={RELEASE.version} --runtime="),
+        (evidence_for_another_image, f"--runtime={RELEASE.runtime.image} --environment=prod"),
         (another_bento_claimed, "its container model serves it"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

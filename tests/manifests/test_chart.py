@@ -109,6 +109,8 @@ def test_evidence_is_verified_unless_an_environment_says_no() -> None:
     assert args[4:] == [
         f"--evidence=s3://evidence/sha256/{digits}",
         f"--model={read.model}",
+        f"--version={read.version}",
+        f"--runtime={read.runtime.image}",
         "--environment=dev",
         "--keys=/keys/public.pem",
     ]

@@ -60,7 +60,7 @@ def test_the_encoding_is_dsses_own_example() -> None:
 def test_the_statement_names_the_bento() -> None:
     payload = json.loads(base64.b64decode(json.loads(sign(samples.document(), KEY))["payload"]))
     assert payload["_type"] == "https://in-toto.io/Statement/v1"
-    assert payload["predicateType"] == "https://slipway.dev/evidence/v3"
+    assert payload["predicateType"] == "https://slipway.dev/evidence/v4"
     assert payload["subject"] == [{"name": "toy", "digest": {"sha256": "be" * 32}}]
 
 
@@ -186,6 +186,11 @@ def test_evidence_is_about_one_release() -> None:
     ("changes", "message"),
     [
         ({"bento": samples.bento("b0")}, "its bento is"),
+        ({"version": 1}, "its version is 3, the release file says 1"),
+        (
+            {"runtime": release.Runtime(image=samples.IMAGE[:-1] + "0")},
+            r"its runtime image is localhost:5000/slipway/serving@sha256:\S+2, the release",
+        ),
         ({"data": release.Data(digest=samples.digest("00"))}, "its data is"),
         ({"code": release.Code(commit="0" * 40)}, "its commit is"),
         ({"mlflow": release.MLflow(run="0" * 32)}, "its run is"),

@@ -280,9 +280,35 @@ def test_what_the_model_itself_takes_is_no_callers_matter() -> None:
     signature = evidence.Signature(digest=samples.digest("52"), inputs=[column], outputs=[])
     old, scores = samples.evaluation(), table(0.2)
     new = samples.evaluation(signature=signature)
-    assert comparison.compare(new, scores, old, scores, POLICY).signature == []
+    compared = comparison.compare(new, scores, old, scores, POLICY)
+    assert compared.signature == []
+    assert [(c.name, c.kind) for c in compared.model_signature] == [
+        ("engineered", "added_required")
+    ]
     met = [Change(name="/predict x", kind="removed", before="number")]
     assert comparison.compare(new, scores, old, scores, POLICY, signature=met).signature == met
+
+
+def test_what_the_model_itself_takes_is_told_column_by_column() -> None:
+    def signature(outputs: str, *inputs: tuple[str, str, bool]) -> evidence.Signature:
+        return evidence.Signature(
+            digest=samples.digest("52"),
+            inputs=[evidence.Column(name=n, type=t, required=r) for n, t, r in inputs],
+            outputs=[evidence.Column(name="p", type=outputs)],
+        )
+
+    before = signature("double", ("a", "long", True), ("b", "string", True), ("c", "long", False))
+    after = signature("float", ("a", "long", False), ("c", "double", False), ("d", "long", False))
+    found = comparison.signature_changes(before, after)
+    assert [(c.name, c.kind, c.before, c.after) for c in found] == [
+        ("a", "made_optional", "long", "long"),
+        ("b", "removed", "string", ""),
+        ("c", "retyped", "long", "double"),
+        ("d", "added_optional", "", "long"),
+        ("output p", "retyped", "double", "float"),
+    ]
+    assert comparison.signature_changes(after, before)[0].kind == "made_required"
+    assert comparison.signature_changes(after, after) == []
 
 
 def test_training_data_that_moved_is_told_by_column() -> None:

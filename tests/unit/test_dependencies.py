@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import zipfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from slipway import dependencies, digests, paths
+from slipway.cli import app
+from slipway.endpoints import Cluster
 from slipway.errors import BadInput
+from tests import samples
 
 LOCK = paths.REPOSITORY / "requirements" / "serving.txt"
 
@@ -33,6 +41,9 @@ def found(version: str, *entries: dict[str, Any]) -> list[tuple[str, str]]:
 def test_without_a_database_nothing_counts_as_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLIPWAY_OSV", raising=False)
     document = dependencies.collect(LOCK)
+    assert dependencies.checked_here(document) == document
+    claimed = document.model_copy(update={"vulnerabilities": [], "database": "mine"})
+    assert dependencies.checked(claimed, None) == document
     assert document.vulnerabilities == "not checked"
     assert document.database == ""
     assert document.lock == digests.of_file(LOCK)
@@ -102,11 +113,26 @@ def test_aliases_are_one_vulnerability_judged_by_the_worst() -> None:
     assert found("1.5", *entries) == expected
 
 
+def export(**files: str) -> bytes:
+    """OSV's, of these files; two underscores in a name are a dot."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "."), content)
+    return made.getvalue()
+
+
+KNOWN = export(
+    a__json=json.dumps(entry(events=[{"introduced": "0"}])),
+    b__json=json.dumps(entry("GHSA-2", withdrawn="2026-01-01T00:00:00Z")),
+)
+
+
 def test_a_database_is_named_with_its_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.json").write_text(json.dumps(entry(events=[{"introduced": "0"}])))
-    (tmp_path / "b.json").write_text(json.dumps(entry("GHSA-2", withdrawn="2026-01-01T00:00:00Z")))
-    monkeypatch.setenv("SLIPWAY_OSV", str(tmp_path))
-    document = dependencies.collect(LOCK)
+    file = tmp_path / "all.zip"
+    file.write_bytes(KNOWN)
+    monkeypatch.setenv("SLIPWAY_OSV", str(file))
+    document = dependencies.checked_here(dependencies.collect(LOCK))
     assert document.database == "OSV for PyPI, 1 entries, newest of 2026-01-02"
     assert [(v.package, v.id) for v in document.vulnerabilities if not isinstance(v, str)] == [
         ("numpy", "GHSA-1")
@@ -114,18 +140,47 @@ def test_a_database_is_named_with_its_date(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("content", "said"),
     [
-        ("a.json", "{", r"a.json: not JSON"),
-        ("a.json", "[]", r"a.json: not an OSV entry"),
-        ("a.json", '{"id": "x"}', r"a.json: not an OSV entry"),
-        ("a.txt", "", r"SLIPWAY_OSV: no vulnerabilities"),
+        (b"[]", "not a ZIP"),
+        (export(a__json="{"), "a.json in it is not JSON"),
+        (export(a__json="[]"), "a.json in it is no OSV entry"),
+        (export(a__json='{"id": "x"}'), "a.json in it is no OSV entry"),
+        (export(a__txt=""), "no vulnerability of a PyPI package in it"),
+        (export(a__json='{"id": "x", "affected": [{}]}'), "no vulnerability of a PyPI package"),
     ],
 )
-def test_a_database_that_cannot_be_read_is_no_good_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, said: str
+def test_a_database_that_cannot_be_read_is_no_good_result(content: bytes, said: str) -> None:
+    found = dependencies.collect(LOCK)
+    with pytest.raises(BadInput, match=rf"all.zip: {said}(.|\n)*fix: take OSV's export"):
+        dependencies.checked(found, content, "all.zip")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["vulnerabilities", *arguments])
+
+
+def test_the_command_puts_a_database_where_thresholds_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / name).write_text(content)
-    monkeypatch.setenv("SLIPWAY_OSV", str(tmp_path))
-    with pytest.raises(BadInput, match=said):
-        dependencies.collect(LOCK)
+    objects, rights = samples.Objects(), list[str]()
+
+    class Connected:
+        @contextlib.contextmanager
+        def store(self, rights_of: str) -> Iterator[samples.Objects]:
+            rights.append(rights_of)
+            yield objects
+
+    monkeypatch.setattr(Cluster, "connect", Connected)
+    file, digest = tmp_path / "all.zip", digests.of(KNOWN)
+    file.write_bytes(KNOWN)
+    done = run(str(file))
+    assert (done.exit_code, done.stdout.strip()) == (0, digest), done.output
+    assert f"vulnerabilities: {{database: {digest}, …}}" in done.stderr
+    assert objects.get("evidence", digest) == KNOWN
+    assert rights == ["object-store"]
+    assert json.loads(run(str(file), "-o", "json").stdout)["database"] == digest
+    file.write_bytes(b"")
+    assert run(str(file)).exit_code == 2
+    assert run(str(tmp_path / "nothing")).exit_code == 2
+    assert len(objects.content) == 1

@@ -64,6 +64,7 @@ EXECUTED = {
     "slipway restore": ("tests/e2e/kept.py", 'return ("restore", '),
     "slipway doctor": ("tests/unit/test_docs.py", '"doctor", "-o", "json"'),
     "slipway cost": ("tests/unit/test_cost.py", '["cost", *arguments]'),
+    "slipway vulnerabilities": ("tests/unit/test_dependencies.py", '["vulnerabilities", *arg'),
     "slipway env": ("tests/e2e/test_9_lifecycle.py", "slipway env"),
     "slipway bench": ("tests/e2e/test_9_lifecycle.py", 'document("bench"'),
     "slipway bench gpus": ("tests/e2e/test_5_gpus.py", 'document("bench", "gpus")'),

@@ -258,6 +258,8 @@ def verified(
         stored: bytes | None = None,
         keys: str = pem(KEY),
         model: str = "toy",
+        version: str = "3",
+        runtime: str = samples.IMAGE,
         environment: str = ENVIRONMENT,
         faults: Iterable[int] = (),
     ) -> Result:
@@ -267,6 +269,8 @@ def verified(
         options = {
             "evidence": f"s3://evidence/sha256/{named}",
             "model": model,
+            "version": version,
+            "runtime": runtime,
             "environment": environment,
             "keys": str(file),
         }
@@ -298,6 +302,8 @@ def test_a_former_key_stays_good_while_it_is_listed(verified: Callable[..., Resu
         (signed(), {"keys": pem(KEY).replace("MCow", "XXXX")}, "holds what is no public key"),
         (signed(), {"model": "other"}, "its subject is [('toy', "),
         (signed(), {"environment": "prod"}, f"its environment is {ENVIRONMENT}, the release's is"),
+        (signed(), {"version": "1"}, "its version is 3, the release's is 1"),
+        (signed(), {"runtime": "other"}, f"its runtime image is {samples.IMAGE}, the release's"),
         (signed(subject=[]), {}, "its subject is []"),
         (signed(predicate__bento={"digest": "sha256:0"}), {}, "its bento is sha256:0"),
         (signed(predicateType="https://slsa.dev/provenance/v1"), {}, "its predicate is https"),

@@ -40,9 +40,9 @@ class World:
         content = b"bento %d" % version
         digest = self.store.put("bentos", content)
         bento = release.Bento(digest=digest, uri=store.uri("bentos", digest), size=len(content))
-        proof = samples.document(environment="prod", bento=bento)
+        proof = samples.document(environment="prod", version=version, bento=bento)
         envelope = self.store.put("evidence", attestation.sign(proof, samples.KEY))
-        return samples.released(proof, envelope, version=version, **changes)
+        return samples.released(proof, envelope, **changes)
 
     def merge(self, found: Release | None) -> bytes:
         """Puts a release file, or none, on main; its content."""

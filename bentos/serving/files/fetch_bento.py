@@ -1,12 +1,14 @@
 """Fetches the bento into a folder, and refuses any bytes but those that the release stands for.
 
 Usage: fetch_bento.py s3://BUCKET/KEY sha256:HEX SIZE FOLDER
-           [--evidence s3://BUCKET/sha256/HEX --model NAME --environment ENV --keys FILE]
+           [--evidence s3://BUCKET/sha256/HEX --model NAME --version NUMBER --runtime IMAGE
+            --environment ENV --keys FILE]
 
 The bucket's real name begins with SLIPWAY_BUCKET_PREFIX, where that is set.
 
 With --evidence nothing is fetched before the evidence is verified: its digest, its signature by a
-key in FILE (PEM), and that it is about this bento, as this model, in this environment.
+key in FILE (PEM), and that it is about this bento, as this version of this model, in this image
+and environment.
 
 Runs in the serving image: its packages alone, on Python 3.11.2 (no tarfile filters).
 Exit code 1: the store could not be reached or broke off, another try may help.
@@ -36,7 +38,7 @@ CHUNK = 1 << 20
 MAXIMUM_EVIDENCE = 16 << 20
 PAYLOAD = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://slipway.dev/evidence/v3"
+PREDICATE = "https://slipway.dev/evidence/v4"
 
 
 class Refused(Exception):
@@ -123,8 +125,8 @@ def payload(envelope, keys):
     raise Refused(f"not signed by a key that is trusted here: signed by {by}")
 
 
-def verify(envelope, keys, model, environment, bento):
-    """Refuses evidence unless it is signed and about this bento, model and environment."""
+def verify(envelope, keys, args):
+    """Refuses evidence unless it is signed and about the bento, as the arguments name it."""
     try:
         statement = json.loads(payload(envelope, keys))
         evidence = statement["predicate"]
@@ -134,6 +136,8 @@ def verify(envelope, keys, model, environment, bento):
             "predicate": statement["predicateType"],
             "subject": [(name, f"sha256:{digits}") for name, digits in subject],
             "bento": evidence["bento"]["digest"],
+            "version": str(evidence["version"]),
+            "runtime image": evidence["runtime"]["image"],
             "environment": evidence["environment"],
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -141,9 +145,11 @@ def verify(envelope, keys, model, environment, bento):
     expected = {
         "statement": STATEMENT,
         "predicate": PREDICATE,
-        "subject": [(model, bento)],
-        "bento": bento,
-        "environment": environment,
+        "subject": [(args.model, args.digest)],
+        "bento": args.digest,
+        "version": args.version,
+        "runtime image": args.runtime,
+        "environment": args.environment,
     }
     for what, value in expected.items():
         if found[what] != value:
@@ -181,8 +187,7 @@ def fetch_evidence(client, args):
     found, named = download(client, args.evidence, envelope), args.evidence.rpartition("/")[2]
     if found != named:
         raise Refused(f"wrong bytes: the object's digest is sha256:{found}")
-    keys = public_keys(args.keys)
-    verify(envelope.getvalue(), keys, args.model, args.environment, args.digest)
+    verify(envelope.getvalue(), public_keys(args.keys), args)
 
 
 def fetch_bento(client, args):
@@ -201,7 +206,7 @@ def parse(arguments):
     parser.add_argument("digest")
     parser.add_argument("size", type=int)
     parser.add_argument("folder", type=Path)
-    for option in ("--evidence", "--model", "--environment", "--keys"):
+    for option in ("--evidence", "--model", "--version", "--runtime", "--environment", "--keys"):
         parser.add_argument(option)
     return parser.parse_args(arguments)
 

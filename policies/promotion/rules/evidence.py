@@ -1,5 +1,5 @@
-"""There is evidence, signed by a known key, about this very release here, and it is not too old;
-and what it is about is there.
+"""There is evidence, signed by a known key, about this very release here; neither it nor what it
+rests on is too old; and what it is about is there.
 
 The commit that trained it also evaluated it, so a new release's has to be one that was merged.
 """
@@ -35,23 +35,34 @@ def check(subject: Subject, limits: EvidencePolicy) -> Iterator[Finding]:
         message, _, fix = str(problem).partition("\n  fix: ")
         yield failed(message, fix)
         return
-    age = subject.now - datetime.fromisoformat(found.created)
-    if age < -CLOCK_SKEW:
-        yield failed(
-            f"created {found.created}, {-age.total_seconds() / 60:.0f} min in the future",
-            "set the clocks of the machines right (NTP), then make evidence anew: " + subject.again,
-        )
-        return
-    if subject.kind == "release" and age > timedelta(days=limits.maximum_age_days):
-        yield failed(
-            f"expired: {age.days} days old, at most {limits.maximum_age_days}", subject.again
-        )
-        return
+    # What is signed today may rest on what was evaluated long ago.
+    for what, when, fix in (
+        ("evaluated", found.evaluation.evaluated, _evaluate_again(subject)),
+        ("created", found.created, subject.again),
+    ):
+        age = subject.now - datetime.fromisoformat(when)
+        if age < -CLOCK_SKEW:
+            yield failed(
+                f"{what} {when}, {-age.total_seconds() / 60:.0f} min in the future",
+                f"set the clocks of the machines right (NTP), then make evidence anew: {fix}",
+            )
+            return
+        if subject.kind == "release" and age > timedelta(days=limits.maximum_age_days):
+            yield failed(
+                f"expired: {what} {age.days} days ago, at most {limits.maximum_age_days}", fix
+            )
+            return
     if subject.kind == "release" and not subject.merged:
         yield _unmerged(subject)
         return
     if not subject.bento_problem:
         yield passed(f"signed, about this release, of {found.created}")
+
+
+def _evaluate_again(subject: Subject) -> str:
+    code = subject.proposed.code.commit
+    train = f"slipway train {subject.model} --commit {code} evaluates it anew"
+    return f"{train}; then {subject.again}" if subject.previous_environment else train
 
 
 def _unmerged(subject: Subject) -> Finding:

@@ -8,15 +8,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from slipway.gates import Finding, Subject, failed, passed, waived
-from slipway.release import Strict
+from slipway.release import Digest, Strict
 
 _SEVERITIES = ("none", "low", "medium", "high", "critical")
 
 
 class Limits(Strict):
-    """`maximum`: the gravest that is borne. `not_checked`: whether a machine without a database may
-    release; it shows as waived, never as passed. `accepted`: vulnerability to why it is borne."""
+    """`database`: of what is known, by its digest in the store; when evidence is made, it is looked
+    up there. `maximum`: the gravest that is borne. `not_checked`: whether one may be released
+    without a database; it shows as waived, never as passed. `accepted`: vulnerability to why it is
+    borne."""
 
+    database: Digest | None = None
     maximum: Literal["none", "low", "medium", "high", "critical"]
     not_checked: Literal["refuse", "allow"]
     accepted: dict[str, Annotated[str, Field(min_length=10)]] = Field(default={})
@@ -29,7 +32,13 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
         if limits.not_checked == "allow":
             yield waived(f"{message}, which {subject.policy.file} allows")
         else:
-            yield failed(message, f"give the step attest a database; then {subject.again}")
+            fix = (
+                ""
+                if limits.database
+                else f"name one in {subject.policy.file}: slipway "
+                "vulnerabilities puts it into the store; then "
+            )
+            yield failed(message, f"{fix}{subject.again}")
         return
     borne = _SEVERITIES.index(limits.maximum)
     grave = False

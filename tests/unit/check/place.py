@@ -110,8 +110,9 @@ class Place(GitForge):
         self, seed: str = "be", version: int = 3, env: Environment = "dev", **changes: Any
     ) -> Release:
         """A release of `toy` with good evidence; `seed` names its bento."""
-        document, digest = self.evidence(env, bento=samples.bento(seed), **changes)
-        return samples.released(document, digest, version=version)
+        pins = {"bento": samples.bento(seed), "version": version}
+        document, digest = self.evidence(env, **pins | changes)
+        return samples.released(document, digest)
 
     def landed(self, seed: str, version: int, env: Environment = "dev", **changes: Any) -> Release:
         """A release that main has already."""

@@ -79,6 +79,9 @@ def verdict(**changes: Any) -> Verdict:
                 ),
             ],
             signature=[evidence.Change(name="tail", kind="removed", before="string")],
+            model_signature=[
+                evidence.Change(name="delay", kind="made_optional", before="long", after="long")
+            ],
             drift=[Drift(column="distance", psi=0.2)],
             dependencies=["numpy 2.2.0 -> 2.3.0"],
         ),
@@ -132,6 +135,7 @@ def test_the_comment_says_everything_and_the_verdict_first() -> None:
         "| bento.digest | `c0c0c0c0c0c0` | `bebebebebebe` |",
         r"| hyper-parameter max\_iter | `200` | `300` |",
         "| signature: tail removed (breaks callers) | `string` | – |",
+        "| MLflow signature: delay made optional | `long` | `long` |",
         "| yardstick: group | `day` | – |",
         "| yardstick: outcomes | `2013-11 0a0a0a0a0a0a` | `2013-11 0b0b0b0b0b0b` |",
         "distance 0.200",

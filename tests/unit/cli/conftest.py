@@ -20,6 +20,7 @@ from slipway.evidence import Estimate, Evaluation, Evidence, Holdout
 from slipway.forge import NotFound, PullRequest
 from slipway.lineage import MLflow
 from slipway.release import Release
+from tests import samples
 from tests.samples import Objects, public_pem
 
 ARGO = "/apis/argoproj.io/v1alpha1/namespaces"
@@ -155,7 +156,9 @@ def platform() -> Platform:
         created="2026-01-01T00:00:00Z",
         environment="dev",
         policy=evidence.PolicyPin(environment="dev", digest=some),
+        version=3,
         bento=pins,
+        runtime=release.Runtime(image=samples.IMAGE),
         evaluation=Evaluation(
             model="toy",
             task="classification",
@@ -163,6 +166,7 @@ def platform() -> Platform:
             data=evidence.Data(digest=data, rows=10),
             code=COMMIT,
             run=run,
+            evaluated="2026-01-01T00:00:00Z",
             parameters={},
             holdout=Holdout(
                 digest=some,
@@ -204,7 +208,7 @@ def platform() -> Platform:
         model="toy",
         version=3,
         bento=pins,
-        runtime=release.Runtime(image=f"localhost:5000/slipway/serving@sha256:{'b2' * 32}"),
+        runtime=document.runtime,
         data=release.Data(digest=data),
         code=release.Code(commit=COMMIT),
         mlflow=release.MLflow(run=run),

@@ -15,7 +15,17 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from slipway import attestation, digests, paths, promotion, release, reproduce, sources, store
+from slipway import (
+    attestation,
+    digests,
+    evidence,
+    paths,
+    promotion,
+    release,
+    reproduce,
+    sources,
+    store,
+)
 from slipway.cli import app
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput
@@ -314,8 +324,11 @@ def test_what_main_does_not_have_is_only_tried(connected: Any) -> None:
         uri=store.uri("bentos", digest),
         size=7,
     )
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    document = document.model_copy(update={"bento": bento, "created": now})
+    now = evidence.instant(datetime.now(UTC))
+    evaluation = document.evaluation.model_copy(update={"evaluated": now})
+    document = document.model_copy(
+        update={"version": 6, "bento": bento, "evaluation": evaluation, "created": now}
+    )
     proof = connected.store.put("evidence", attestation.sign(document, connected.key))
     tried = champion.model_copy(
         update={

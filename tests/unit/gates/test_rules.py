@@ -19,7 +19,7 @@ from slipway.evidence import (
     YardstickChange,
 )
 from slipway.gates import Approval, BreakGlass, Subject
-from tests.samples import digest, released
+from tests.samples import COMMIT, IMAGE, digest, released
 from tests.unit.gates.subjects import (
     CHAMPION,
     HEAD,
@@ -38,6 +38,8 @@ from tests.unit.gates.subjects import (
     resized,
     subject,
 )
+
+OTHER_IMAGE = IMAGE.replace("b2", "b3")
 
 
 def with_test(replaced: int, **changes: Any) -> list[evidence.Test]:
@@ -110,7 +112,29 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "too old": (
         "evidence",
         lambda: subject(evidence=found(created=at(days=15))),
-        "expired: 15 days old, at most 14",
+        "expired: created 15 days ago, at most 14",
+    ),
+    "made today of what was evaluated long ago": (
+        "evidence",
+        lambda: subject(evidence=found(evaluated=at(days=15))),
+        "expired: evaluated 15 days ago, at most 14\n"
+        f"slipway train toy --commit {COMMIT} evaluates it anew; "
+        "then slipway promote toy --to prod",
+    ),
+    "to be evaluated": (
+        "evidence",
+        lambda: subject(evidence=found(evaluated=at(minutes=-6))),
+        "6 min in the future\nset the clocks",
+    ),
+    "another image": (
+        "evidence",
+        lambda: subject(proposed=edited(runtime=release.Runtime(image=OTHER_IMAGE))),
+        f"its runtime image is {IMAGE}, the release file says {OTHER_IMAGE}",
+    ),
+    "another version": (
+        "evidence",
+        lambda: subject(proposed=edited(version=1)),
+        "its version is 3, the release file says 1",
     ),
     "from the future": (
         "evidence",
@@ -504,7 +528,22 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "not checked": (
         "vulnerabilities",
         lambda: subject(evidence=found(vulnerabilities=evidence.NOT_CHECKED)),
-        "not checked: no database (1 packages)",
+        "not checked: no database (1 packages)\nname one in policies/promotion/prod.yaml: slipway "
+        "vulnerabilities puts it into the store; then slipway promote toy",
+    ),
+    "not checked by the database of now": (
+        "vulnerabilities",
+        lambda: subject(
+            policy=policy(
+                vulnerabilities={
+                    "database": digest("05"),
+                    "maximum": "low",
+                    "not_checked": "refuse",
+                }
+            ),
+            evidence=found(vulnerabilities=evidence.NOT_CHECKED),
+        ),
+        "not checked: no database (1 packages)\nslipway promote toy",
     ),
     "denied licence": (
         "licences",
@@ -913,7 +952,9 @@ def states(of: Subject) -> dict[str, str]:
 def test_going_back_asks_for_evidence_and_its_own_approvals() -> None:
     back = subject(
         evidence=found(
-            created=at(days=400), policy=evidence.PolicyPin(environment="prod", digest=digest("00"))
+            created=at(days=400),
+            evaluated=at(days=401),
+            policy=evidence.PolicyPin(environment="prod", digest=digest("00")),
         ),
         proposed=former(),
         former=(CHAMPION, former()),
@@ -936,7 +977,7 @@ def test_going_back_asks_for_evidence_and_its_own_approvals() -> None:
 def test_a_change_of_the_rollout_alone_compares_nothing() -> None:
     served = released(found())
     more = served.model_copy(update={"rollout": release.Rollout(replicas=6)})
-    old = found(created=at(days=400))
+    old = found(created=at(days=400), evaluated=at(days=401))
     change = subject(champion=served, proposed=more, evidence=old, soak=None)
     assert change.kind == "rollout"
     assert failures(change).keys() == {"cost"}

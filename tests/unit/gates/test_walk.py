@@ -50,6 +50,7 @@ def subject(env: str, *, champion: bool) -> Subject:
     proof = found(
         model="flight_delay",
         created=at(minutes=3),
+        evaluated=at(days=6),
         environment=env,
         policy=evidence.PolicyPin(environment=env, digest=policy.digest),
         holdout=Holdout(

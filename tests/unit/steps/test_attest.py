@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from slipway import attestation, digests, evidence, gates, paths, release, store
 from slipway.attestation import Unverified
 from slipway.errors import BadInput, SlipwayError
-from slipway.evidence import Data, Evidence
+from slipway.evidence import Data, Evaluation, Evidence
 from slipway.release import Bento, Release
 from slipway.steps import attest, dataset, predictions, rescore, select, tracking
 from tests import samples
@@ -23,6 +28,7 @@ from tests.samples import KEY, KEYS, Objects
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ROWS = 600
+POLICIES = paths.REPOSITORY / "policies" / "promotion"
 API = """
 paths:
   /predict:
@@ -34,17 +40,22 @@ paths:
 
 @dataclass
 class MLflow:
-    """One registered version, and what is put beside it."""
+    """One registered version, the run that it is of, and what is put beside them."""
 
     model_digest: str
     tags: dict[str, str] = field(default_factory=dict[str, str])
+    runs: dict[str, str] = field(default_factory=dict[str, str])
     files: dict[str, str] = field(default_factory=dict[str, str])
 
     def get_model_version(self, _name: str, _version: str) -> Any:
-        return type("Version", (), {"tags": {tracking.MODEL: self.model_digest}})
+        own = {key.rpartition("/")[2]: value for key, value in self.tags.items()}
+        return type("Version", (), {"tags": {tracking.MODEL: self.model_digest, **own}})
 
     def log_text(self, run: str, text: str, artifact_file: str) -> None:
         self.files[f"{run}/{artifact_file}"] = text
+
+    def set_tag(self, run: str, key: str, value: str) -> None:
+        self.runs[f"{run}/{key}"] = value
 
     def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
         self.tags[f"{name}/{version}/{key}"] = value
@@ -91,6 +102,20 @@ class Scene:
         file.write_text(release.dumps(made))
         return made
 
+    def released(self, environment: str) -> Release:
+        return release.load(self.root / release.path(environment, "toy"))
+
+    def names(self, database: str) -> None:
+        """Dev's thresholds name it."""
+        folder = self.root / "policies"
+        if folder.is_symlink():
+            folder.unlink()
+            shutil.copytree(POLICIES, folder / "promotion")
+        file = folder / "promotion" / "dev.yaml"
+        document = yaml.safe_load(file.read_text())
+        document["vulnerabilities"]["database"] = database
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+
     def champion(self, skill: float = 0.2, api: str = API) -> dict[str, str]:
         """A champion in dev; the arguments by which attest is told of it."""
         scores = predictions.put(self.objects, table(skill))
@@ -130,12 +155,14 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     )
     made.arguments |= {
         "environment": "dev",
+        "commit": samples.COMMIT,
         "evaluation": made.put(found),
         "serving": made.put(samples.serving()),
         "dependencies": made.put(samples.dependencies()),
         "bento": objects.put("bentos", bento),
         "bento_size": str(len(bento)),
         "version": "4",
+        "runtime_image": samples.IMAGE,
         "champion": "",
         "champion_predictions": "",
     }
@@ -147,7 +174,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(rescore, "Store", lambda: objects)
     monkeypatch.setattr(select, "Store", lambda: objects)
     monkeypatch.setattr(tracking, "client", lambda: mlflow)
-    (tmp_path / "policies").symlink_to(paths.REPOSITORY / "policies")
+    (tmp_path / "policies").symlink_to(POLICIES.parent)
     monkeypatch.setattr(paths, "REPOSITORY", tmp_path)
     return made
 
@@ -156,6 +183,7 @@ def test_the_first_evidence_has_no_champion(scene: Scene) -> None:
     found = scene.run()
     assert (found.champion, found.comparison) == (None, None)
     assert found.bento.digest == scene.arguments["bento"]
+    assert (found.version, found.runtime.image) == (4, samples.IMAGE)
     policy = gates.load_policy(gates.reader(scene.root), "dev", "toy")
     assert found.policy.digest == policy.digest
 
@@ -167,6 +195,23 @@ def test_evidence_is_in_the_store_and_in_mlflow(scene: Scene) -> None:
     assert file == f"{samples.RUN}/evidence/dev/{name}.json"
     assert digests.of(scene.mlflow.files[file].encode()) == digest
     assert scene.mlflow.tags == {"toy/4/slipway.evidence_digest.dev": digest}
+    assert scene.mlflow.runs == {f"{samples.RUN}/slipway.evidence_digest.dev": digest}
+
+
+def test_what_a_branch_says_is_of_main_is_not_signed(scene: Scene) -> None:
+    """Its own code evaluated, and names a commit that main has: the platform knows which it was."""
+    forged = scene.put(samples.evaluation(code="0a" * 20))
+    before = dict(scene.objects.content)
+    for evaluation, commit in (
+        (forged, samples.COMMIT),
+        (scene.arguments["evaluation"], "b7" * 20),
+        (scene.arguments["evaluation"], "main"),
+        (scene.arguments["evaluation"], ""),
+    ):
+        with pytest.raises(BadInput, match=r"--evaluation: says it is of commit (0a|d4){20}, and"):
+            scene.run(evaluation=evaluation, commit=commit)
+    assert scene.objects.content == before
+    assert (scene.mlflow.files, scene.mlflow.tags, scene.mlflow.runs) == ({}, {}, {})
 
 
 def test_a_challenger_is_compared_with_the_champion_on_main(scene: Scene) -> None:
@@ -301,9 +346,11 @@ def test_the_bento_must_hold_the_evaluated_model(scene: Scene) -> None:
 
 def test_mlflows_version_must_be_of_the_evaluated_model(scene: Scene) -> None:
     scene.mlflow.model_digest = samples.digest("00")
+    before = dict(scene.objects.content)
     with pytest.raises(SlipwayError, match="MLflow's toy 4 is of model sha256:00"):
         scene.run()
     assert not scene.mlflow.tags
+    assert scene.objects.content == before, "nothing is signed"
 
 
 @pytest.mark.parametrize(
@@ -354,15 +401,83 @@ def test_a_champion_of_the_same_holdout_has_answered_already(scene: Scene) -> No
 def test_promotion_goes_on_from_what_was_evaluated(scene: Scene) -> None:
     """The digests of the parts are those that the first evaluation gave them."""
     first = scene.run()
-    made = scene.release("dev", first, version=4)
+    made = scene.release("dev", first)
     found = select.run("toy", "staging", "dev")
     named = ("evaluation", "serving", "dependencies", "bento", "version")
     assert {k: found[k] for k in named} == {k: scene.arguments[k] for k in named}
     assert found["bento-size"] == scene.arguments["bento_size"]
-    assert found["runtime-image"] == made.runtime.image
-    staged = scene.run(environment="staging", version=found["version"])
+    assert (found["runtime-image"], found["commit"]) == (made.runtime.image, made.code.commit)
+    staged = scene.run(environment="staging")
     assert staged.environment == "staging"
     assert staged.evaluation == first.evaluation
+
+
+def test_promotion_goes_on_from_the_latest_evaluation_of_what_is_released(scene: Scene) -> None:
+    """The same commit, trained once more, gives the same bento and another evaluation."""
+    scene.release("dev", scene.run())
+    again = {"evaluated": "2026-02-01T00:00:00Z"}
+    old = evidence.loads(
+        Evaluation, scene.objects.get("evidence", scene.arguments["evaluation"]), ""
+    )
+    later = scene.put(old.model_copy(update=again))
+    told = {"champion": scene.released("dev").evidence.digest}
+    told["champion_predictions"] = old.predictions
+    scene.run(evaluation=later, **told)
+    assert select.run("toy", "staging", "dev")["evaluation"] == later
+    # Of another run, commit or image it is no evaluation of what is released; what nobody signed,
+    # or has lost, is none at all.
+    other = old.model_copy(update={"evaluated": "2026-03-01T00:00:00Z", "run": "0" * 32})
+    scene.run(evaluation=scene.put(other), **told)
+    assert select.run("toy", "staging", "dev")["evaluation"] == scene.arguments["evaluation"]
+    for junk in (scene.put(other), samples.digest("00")):
+        scene.mlflow.tags["toy/4/slipway.evidence_digest.dev"] = junk
+        assert select.run("toy", "staging", "dev")["evaluation"] == scene.arguments["evaluation"]
+
+
+def export(severity: str = "HIGH", version: str = "2.3.0") -> bytes:
+    """OSV's: one entry against numpy."""
+    entry = {
+        "id": "GHSA-1",
+        "modified": "2026-01-02T00:00:00Z",
+        "database_specific": {"severity": severity},
+        "affected": [
+            {"package": {"ecosystem": "PyPI", "name": "numpy"}, "versions": [version]},
+        ],
+    }
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("GHSA-1.json", json.dumps(entry))
+    return made.getvalue()
+
+
+def test_each_promotion_asks_the_database_of_now(scene: Scene) -> None:
+    """Whatever was known, or claimed, when the model was trained."""
+    claimed = samples.dependencies(vulnerabilities=[], database="mine")
+    assert scene.run(dependencies=scene.put(claimed)).dependencies == samples.dependencies()
+    scene.names(scene.objects.put("evidence", export(version="1.0")))
+    assert scene.run(dependencies=scene.put(claimed)).dependencies.vulnerabilities == []
+    scene.names(scene.objects.put("evidence", export()))
+    found = scene.run(dependencies=scene.put(claimed))
+    assert found.dependencies.database == "OSV for PyPI, 1 entries, newest of 2026-01-02"
+    (known,) = found.dependencies.vulnerabilities
+    assert isinstance(known, evidence.Vulnerability)
+    assert (known.id, known.severity) == ("GHSA-1", "high")
+    scene.release("dev", found)
+    named = select.run("toy", "staging", "dev")["dependencies"]
+    staged = scene.run(environment="staging", dependencies=named)
+    assert staged.dependencies == samples.dependencies(), "staging names no database"
+
+
+@pytest.mark.parametrize(
+    ("database", "said"), [(None, "no such object"), (b"no ZIP", "s3://evidence/.*: not a ZIP")]
+)
+def test_a_database_that_is_not_to_be_had_is_no_good_result(
+    scene: Scene, database: bytes | None, said: str
+) -> None:
+    scene.names(scene.objects.put("evidence", database) if database else samples.digest("00"))
+    with pytest.raises(SlipwayError, match=said):
+        scene.run()
+    assert not scene.mlflow.files
 
 
 def test_promotion_needs_a_release_to_promote(scene: Scene) -> None:
@@ -382,10 +497,13 @@ def test_the_real_mlflow_keeps_the_envelope_as_it_is(mlflow_server: str, tmp_pat
     client.create_registered_model("toy")
     tags = {tracking.MODEL: samples.digest("0d")}
     made = client.create_model_version("toy", run.artifact_uri, run.run_id, tags=tags)
-    document = samples.document(evaluation=samples.evaluation(run=run.run_id))
+    document = samples.document(
+        version=int(made.version), evaluation=samples.evaluation(run=run.run_id)
+    )
     envelope = attestation.sign(document, KEY)
-    attest.record(client, document, int(made.version), envelope)
+    attest.record(client, document, envelope)
     digest = digests.of(envelope)
+    assert tracking.evidence(client.get_run(run.run_id).data.tags) == [digest]
     version = client.get_model_version("toy", made.version)
     assert version.tags["slipway.evidence_digest.dev"] == digest
     path = f"evidence/dev/{digest.removeprefix('sha256:')}.json"

@@ -19,6 +19,7 @@ from slipway.steps import (
     predictions,
     propose,
     rescore,
+    select,
     tracking,
     train,
 )
@@ -86,7 +87,7 @@ def nothing_trained(objects: samples.Objects, patch: pytest.MonkeyPatch) -> None
     """MLflow knows of no such run."""
     for module in (train, experiments):
         patch.setattr(module.tracking, "client", lambda: None)
-    patch.setattr(tracking, "trained", lambda *_: None)
+    patch.setattr(tracking, "trained", lambda *_: [])
     patch.setattr(tracking, "experiments", lambda *_: [])
 
 
@@ -121,6 +122,7 @@ def compared(objects: samples.Objects, patch: pytest.MonkeyPatch) -> dict[str, s
     document = samples.document(environment="staging", evaluation=samples.evaluation(model=MODEL))
     patch.setattr(attest, "write", lambda *_, **__: document)
     return {
+        "commit": document.evaluation.code,
         "environment": "staging",
         "evaluation": evaluated(objects),
         "serving": objects.put("evidence", evidence.dumps(samples.serving())),
@@ -134,6 +136,11 @@ def signed(objects: samples.Objects, patch: pytest.MonkeyPatch) -> dict[str, str
     patch.setattr(propose, "Store", lambda: objects)
     document = samples.document(evaluation=samples.evaluation(model=MODEL))
     return {"evidence": objects.put("evidence", attestation.sign(document, samples.KEY))}
+
+
+def released(objects: samples.Objects, patch: pytest.MonkeyPatch) -> None:
+    """What is to be promoted can be read."""
+    patch.setattr(select, "Store", lambda: objects)
 
 
 def a_cluster(objects: samples.Objects, patch: pytest.MonkeyPatch) -> None:
@@ -160,6 +167,7 @@ CASES: dict[tuple[str, str], Prepare] = {
     ("rescore", "store"): nothing,
     ("rescore", "forge"): another_holdout,
     ("select", "store"): nothing,
+    ("select", "mlflow"): released,
     ("attest", "store"): nothing,
     ("attest", "mlflow"): compared,
     ("propose", "store"): nothing,

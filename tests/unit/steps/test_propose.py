@@ -12,7 +12,7 @@ from slipway import attestation, digests, evidence, release, store, training
 from slipway.errors import BadInput, SlipwayError
 from slipway.evidence import Evidence
 from slipway.forge import ForgeError, NotFound, PullRequest
-from slipway.release import Approvals, Release, Rollout
+from slipway.release import Approvals, Release, Rollout, Runtime
 from slipway.steps import propose
 from tests import samples
 from tests.samples import IMAGE, KEY, Objects
@@ -109,13 +109,14 @@ def run(forge: Forge, objects: Objects, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(propose, "from_environment", lambda: forge)
     monkeypatch.setattr(training, "is_merged", lambda _, commit: commit not in forge.unmerged)
 
-    def step(document: Evidence | None = None, **changes: str) -> dict[str, str]:
-        about = document or samples.document()
+    def step(
+        document: Evidence | None = None, *, version: int = 3, image: str = IMAGE, **changes: str
+    ) -> dict[str, str]:
+        pins = {"version": version, "runtime": Runtime(image=image)}
+        about = (document or samples.document()).model_copy(update=pins)
         arguments = {
             "environment": about.environment,
             "evidence": objects.put("evidence", attestation.sign(about, KEY)),
-            "version": "3",
-            "runtime_image": IMAGE,
             "break_glass": "",
             "dry_run": "false",
             "requested_by": "",
@@ -166,7 +167,7 @@ def test_the_commit_says_who_asked_for_it(forge: Forge, run: Any) -> None:
     assert forge.messages == [
         "Release toy 3 to dev\n\nRequested-by: Ada <ada@example.org>",
     ]
-    run(version="4")
+    run(version=4)
     assert forge.messages[1] == "Release toy 4 to dev"
 
 
@@ -175,7 +176,7 @@ def test_what_is_on_main_is_not_proposed(forge: Forge, run: Any) -> None:
     forge.merge(1)
     assert run()["pull-request"] == ""
     assert "has this bento and this runtime image" in run()["note"]
-    again = run(against(on(forge, "main"), bento=samples.bento()), runtime_image=IMAGE[:-1] + "0")
+    again = run(against(on(forge, "main"), bento=samples.bento()), image=IMAGE[:-1] + "0")
     assert again["pull-request"] == "2"
 
 
@@ -203,16 +204,16 @@ def test_how_it_rolls_out_and_who_approves_stays(forge: Forge, run: Any) -> None
 
 
 def test_an_older_challenger_is_superseded(forge: Forge, run: Any) -> None:
-    run(version="3")
-    assert run(version="4")["pull-request"] == "2"
+    run(version=3)
+    assert run(version=4)["pull-request"] == "2"
     assert [p.state for p in forge.opened] == ["closed", "open"]
     assert forge.said == {1: "Superseded by #2: Release toy 4 to dev."}
     assert forge.branches.keys() == {"main", forge.opened[1].head}
 
 
 def test_a_newer_challenger_is_not_superseded(forge: Forge, run: Any) -> None:
-    run(version="4")
-    made = run(version="3")
+    run(version=4)
+    made = run(version=3)
     assert made["pull-request"] == ""
     assert "http://forge/pulls/1 (close that to propose version 3)" in made["note"]
     assert [p.state for p in forge.opened] == ["open"]
@@ -239,11 +240,11 @@ def test_a_left_over_branch_does_not_drag_an_old_main_along(forge: Forge, run: A
 
 
 def test_what_a_branch_trained_closes_nobodys_pull_request(forge: Forge, run: Any) -> None:
-    run(version="5")
+    run(version=5)
     branches = set(forge.branches)
     tried = samples.document(evaluation=samples.evaluation(code="b7" * 20))
     forge.unmerged.add("b7" * 20)
-    made = run(tried, version="6")
+    made = run(tried, version=6)
     assert made["pull-request"] == ""
     assert made["note"] == (
         "main does not have b7b7b7b7b7b7; merge it, and main's training proposes"
@@ -252,7 +253,7 @@ def test_what_a_branch_trained_closes_nobodys_pull_request(forge: Forge, run: An
     assert [p.state for p in forge.opened] == ["open"]
     assert (forge.said, set(forge.branches)) == ({}, branches)
     forge.unmerged.clear()
-    assert run(tried, version="6")["pull-request"] == "2"
+    assert run(tried, version=6)["pull-request"] == "2"
 
 
 def test_the_bento_of_main_is_said_to_be_there_whoever_trained_it(forge: Forge, run: Any) -> None:
@@ -328,7 +329,7 @@ def test_evidence_must_be_signed_and_of_this_model_and_environment(
 def test_a_run_that_broke_off_is_finished_by_the_next(
     forge: Forge, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(version="2")
+    run(version=2)
     with monkeypatch.context() as down:
         down.setattr(forge, "open", _refuse)
         with pytest.raises(ForgeError):

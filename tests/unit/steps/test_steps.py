@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slipway import bento, digests, evidence, interface, paths
+from slipway import attestation, bento, digests, evidence, interface, paths
 from slipway.bento import Folder
 from slipway.endpoints import Cluster, ClusterError
 from slipway.errors import BadInput, SlipwayError
@@ -28,6 +28,7 @@ from slipway.release import Bento
 from slipway.repository import Repository
 from slipway.sources import Platform
 from slipway.steps import (
+    attest,
     dataset,
     evaluate,
     ingest,
@@ -82,7 +83,17 @@ def data(folder: Folder, minio: Path) -> str:
 
 
 @pytest.fixture(scope="package")
-def trained(folder: Folder, data: str, mlflow_server: str) -> dict[str, str]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where steps find what evidence is verified with."""
+    file = tmp_path_factory.mktemp("keys") / "public.pem"
+    file.write_bytes(samples.public_pem())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIPWAY_EVIDENCE_KEYS", str(file))
+        yield
+
+
+@pytest.fixture(scope="package")
+def trained(folder: Folder, data: str, mlflow_server: str, keys: None) -> dict[str, str]:
     return train.run(folder, data, COMMIT)
 
 
@@ -160,11 +171,25 @@ def test_an_unknown_partition_in_the_split_is_named(store: Store, data: str) -> 
 
 
 @pytest.mark.slow
-def test_the_same_inputs_are_not_trained_twice(
-    folder: Folder, data: str, trained: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_what_a_commit_has_trained_it_does_not_train_twice(
+    folder: Folder,
+    data: str,
+    trained: dict[str, str],
+    evaluated: str,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train, "_train", None)
-    assert train.run(folder, data, "e" * 40) == trained
+    """Once there is signed evidence of it; another's word does not do."""
+    monkeypatch.setattr(train, "_train", lambda *_: ("", "anew", ""))
+    monkeypatch.setattr(tracking, "register", lambda *_: int(trained["version"]))
+    assert train.run(folder, data, COMMIT)["run"] == "anew"
+    found = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
+    document = samples.document(version=int(trained["version"]), evaluation=found)
+    envelope = attestation.sign(document, samples.KEY)
+    store.put("evidence", envelope)
+    attest.record(tracking.client(), document, envelope)
+    assert train.run(folder, data, COMMIT) == trained
+    assert train.run(folder, data, "e" * 40)["run"] == "anew"
 
 
 @pytest.mark.slow
@@ -486,7 +511,7 @@ def test_a_try_comes_to_what_the_steps_come_to(
     ours = evidence.loads(Evaluation, store.get("evidence", evaluated), "")
     assert trial.bento.digest == packaged["bento"]
     assert trial.evaluation.data.digest == data
-    elsewhere = {"run": ours.run, "code": ours.code}
+    elsewhere = {"run": ours.run, "code": ours.code, "evaluated": ours.evaluated}
     assert trial.evaluation.model_copy(update=elsewhere) == ours
 
 

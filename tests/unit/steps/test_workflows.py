@@ -14,6 +14,7 @@ import yaml
 from slipway import github
 from slipway.steps.__main__ import FLAGS, TRANSIENT, TRUSTED
 from workflows.__main__ import render
+from workflows.steps import SETTLED
 
 RENDERED = render()
 NAMES = ("train", "promote", "reproduce", "experiments")
@@ -127,6 +128,26 @@ def test_only_attest_can_sign(name: str, step: str) -> None:
     assert ("forge" in given) == (step in ("rescore", "propose"))
 
 
+@pytest.mark.parametrize("name", ["train", "promote"])
+def test_what_evidence_is_about_no_trained_code_says(name: str) -> None:
+    """The commit that evaluated, and the image: by the workflow's parameters, or by main's code."""
+    given = flags(steps(name)["attest"])
+    (tasks,) = (t["dag"]["tasks"] for t in spec(name)["templates"] if "dag" in t)
+    passed = {t["name"]: t.get("arguments", {}).get("parameters", []) for t in tasks}
+    values = {p["name"]: p["value"] for p in passed["attest"]}
+    parameters = {"commit": "commit", "runtime-image": "serving-image"}
+    assert set(parameters) == set(SETTLED)
+    for flag, parameter in parameters.items():
+        if name == "train":
+            assert given[flag] == f"{{{{workflow.parameters.{parameter}}}}}"
+            assert flag not in values
+        else:
+            assert given[flag] == f"{{{{inputs.parameters.{flag}}}}}"
+            assert values[flag] == f"{{{{tasks.select.outputs.parameters.{flag}}}}}"
+    assert set(flags(steps(name)["propose"])).isdisjoint({*SETTLED, "version"})
+    assert "select" in TRUSTED
+
+
 def test_promotions_of_one_model_to_one_environment_take_turns() -> None:
     for name in ("train", "promote"):
         (mutex,) = steps(name)["propose"]["synchronization"]["mutexes"]
@@ -136,13 +157,12 @@ def test_promotions_of_one_model_to_one_environment_take_turns() -> None:
 
 
 def test_a_training_proposes_unless_asked_not_to_and_runs_on_the_platforms_image() -> None:
-    given = flags(steps("train")["propose"])
+    given, attested = flags(steps("train")["propose"]), flags(steps("train")["attest"])
     assert (given["dry-run"], given["break-glass"]) == ("{{workflow.parameters.dry-run}}", "")
     defaults = {p["name"]: p.get("value") for p in spec("train")["arguments"]["parameters"]}
     assert defaults["dry-run"] == "false"
-    assert given["runtime-image"] == "{{workflow.parameters.serving-image}}"
+    assert attested["runtime-image"] == "{{workflow.parameters.serving-image}}"
     promoted = flags(steps("promote")["propose"])
-    assert promoted["runtime-image"] == "{{inputs.parameters.runtime-image}}"
     assert promoted["dry-run"] == "{{workflow.parameters.dry-run}}"
     assert (given["requested-by"], promoted["requested-by"]) == (
         "",

@@ -147,13 +147,15 @@ def _released(world: World, trial: Trial) -> None:
         challenger=trial.evaluation,
         serving=trial.serving,
         dependencies=run.dependencies.collect(SERVING),
+        version=1,
         bento=Bento(**trial.bento.model_dump()),
+        runtime=release.Runtime(image=samples.IMAGE),
         champion=None,
         champion_predictions="",
         now=run.datetime.now(run.UTC),
     )
     digest = world.source.objects.put("evidence", attestation.sign(document, samples.KEY))
-    pins = samples.released(document, digest, version=1)
+    pins = samples.released(document, digest)
     path = str(release.path("dev", "tiny"))
     world.forge.write("main", {path: release.dumps(pins).encode()}, "Release tiny 1 to dev")
 
