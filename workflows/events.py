@@ -74,6 +74,7 @@ def _all(**constants: str) -> Container:
         secrets=(STORE, FORGE),
         verifies=True,
         account=DISPATCHER,
+        asks=True,
     )
 
 

@@ -73,6 +73,7 @@ def step(
     verifies: bool = False,
     signs: bool = False,
     account: str | None = None,
+    asks: bool = False,
     mutex: str | None = None,
 ) -> Container:
     """A template that runs `python -m slipway.steps NAME` on the code of `revision`.
@@ -84,6 +85,7 @@ def step(
         verifies: it finds the public keys that evidence is verified with.
         signs: it finds the signing key too.
         account: its ServiceAccount; None for the workflow's.
+        asks: it finds that account's token, by which it asks the API server.
         mutex: at most one step of this name runs at a time, in whatever workflow.
     """
     flags = {key: f"{{{{inputs.parameters.{key}}}}}" for key in inputs} | (constants or {})
@@ -144,6 +146,7 @@ def step(
             seccomp_profile=SeccompProfile(type="RuntimeDefault"),
         ),
         service_account_name=account,
+        automount_service_account_token=True if asks else None,
         synchronization=Synchronization(mutexes=[Mutex(name=mutex)]) if mutex else None,
         volumes=volumes,
         active_deadline_seconds=seconds,

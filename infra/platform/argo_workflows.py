@@ -22,14 +22,15 @@ PATCHES = Path(__file__).parent / "patches" / "argo-workflows.yaml"
 DATABASE_LOGIN = "argo-postgres"
 ARTIFACT_LOGIN = "argo-artifacts"
 ACCOUNT = "workflow"
+# Whose token Argo's own containers of such a pod have, to report how its step went. The step has
+# none: who may report for one may report for all, and the trained commit's code could put what it
+# likes in the place of what main's has found.
+EXECUTOR = "executor"
 # The controller's own account, as the manifests call it.
 CONTROLLER_ACCOUNT = "argo"
 # Whom Argo's server takes the forge for, and where it looks up how the forge signs.
 EVENTS = "forge-events"
-WEBHOOK_CLIENTS, WEBHOOK_TOKEN = (
-    "argo-workflows-webhook-clients",
-    f"{EVENTS}.service-account-token",
-)
+WEBHOOK_CLIENTS = "argo-workflows-webhook-clients"
 CONSOLE, CONSOLE_TOKEN = "console", "console-token"
 CONSOLE_RULES: list[Rule] = [
     (
@@ -39,6 +40,13 @@ CONSOLE_RULES: list[Rule] = [
     ),
     ("", ["events", "pods", "pods/log"], READ),
 ]
+
+
+def token_of(account: str) -> str:
+    """The Secret where Argo looks for an account's token."""
+    return f"{account}.service-account-token"
+
+
 # Relative to the module's folder `manifests`; CRDs without schema, as its own install has them.
 FILES = [
     "base/crds/minimal/*.yaml",
@@ -55,7 +63,7 @@ OWN_NAMESPACE = {
 # And the Secrets that they may read in the managed one, where there are others.
 MANAGED_SECRETS = {
     "argo-role": [ARTIFACT_LOGIN],
-    "argo-server-role": [ARTIFACT_LOGIN, WEBHOOK_CLIENTS, WEBHOOK_TOKEN],
+    "argo-server-role": [ARTIFACT_LOGIN, WEBHOOK_CLIENTS, token_of(EVENTS)],
 }
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -274,7 +282,8 @@ class ArgoWorkflows(Component):
             "workflowDefaults": {
                 "spec": {
                     "serviceAccountName": ACCOUNT,
-                    "automountServiceAccountToken": True,
+                    "automountServiceAccountToken": False,
+                    "executor": {"serviceAccountName": EXECUTOR},
                     "podGC": {"strategy": "OnPodCompletion"},
                     # The archive in PostgreSQL keeps them longer.
                     "ttlStrategy": {"secondsAfterSuccess": 86400, "secondsAfterFailure": 604800},

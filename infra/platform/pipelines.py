@@ -10,21 +10,25 @@ import pulumi_kubernetes as k8s
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.platform import pods, secrets, signing
-from infra.platform.argo_workflows import ACCOUNT, EVENTS, WEBHOOK_CLIENTS, WEBHOOK_TOKEN
+from infra.platform.argo_workflows import (
+    ACCOUNT,
+    EVENTS,
+    EXECUTOR,
+    WEBHOOK_CLIENTS,
+    token_of,
+)
 from infra.platform.component import Component
 from infra.platform.rights import Rule, rights_in
 from slipway import people
 
 DISPATCHED = "dispatched"
 ARGO = "argoproj.io"
-# What every workflow's pod may do: report how its step went.
-REPORT: Rule = (ARGO, ["workflowtaskresults"], ["create", "patch"])
 ACCOUNTS: dict[str, list[Rule]] = {
-    ACCOUNT: [REPORT],
-    # The same rights, and another name: admission tells who may sign by it.
-    signing.ACCOUNT: [REPORT],
+    ACCOUNT: [],
+    # Another name: admission tells who may sign by it.
+    signing.ACCOUNT: [],
+    EXECUTOR: [(ARGO, ["workflowtaskresults"], ["create", "patch"])],
     "dispatcher": [
-        REPORT,
         (ARGO, ["workflows"], ["create", "get", "list"]),
         (ARGO, ["workflowtemplates"], ["get"]),
         ("", ["configmaps"], ["get", "patch"], [DISPATCHED]),
@@ -104,23 +108,27 @@ class Pipelines(Component):
             accounts[account] = k8s.core.v1.ServiceAccount(
                 account, metadata=pods.metadata(account, args.namespace), opts=self.child()
             )
-            rights_in(account, args.namespace, rules, args.namespace, self.child())
-        self._webhook(args, accounts[EVENTS])
-        self.register_outputs({})
-
-    def _webhook(self, args: PipelinesArgs, account: k8s.core.v1.ServiceAccount) -> None:
-        """Argo's server takes an event whose signature is right for an account's as its own."""
+            if rules:
+                rights_in(account, args.namespace, rules, args.namespace, self.child())
+        for account in (EXECUTOR, EVENTS):
+            self._token(args, account, accounts[account])
         client = pulumi.Output.json_dumps({"type": "github", "secret": args.webhook_secret})
+        # Argo's server takes an event whose signature is right for an account's as its own.
         secrets.keep(
             WEBHOOK_CLIENTS,
             pods.metadata(WEBHOOK_CLIENTS, args.namespace),
             {EVENTS: client},
             self.child(),
         )
+        self.register_outputs({})
+
+    def _token(self, args: PipelinesArgs, name: str, account: k8s.core.v1.ServiceAccount) -> None:
+        """A Secret with an account's token, called as Argo looks for it."""
+        secret = token_of(name)
         k8s.core.v1.Secret(
-            WEBHOOK_TOKEN,
+            secret,
             metadata=pods.metadata(
-                WEBHOOK_TOKEN, args.namespace, **{"kubernetes.io/service-account.name": EVENTS}
+                secret, args.namespace, **{"kubernetes.io/service-account.name": name}
             ),
             type="kubernetes.io/service-account-token",
             # A token of an account that is not there yet is deleted.

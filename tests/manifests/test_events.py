@@ -326,6 +326,20 @@ def test_a_workflow_that_runs_changes_in_its_status_only(api: Api) -> None:
     assert CONTROLLER_SAYS in said
 
 
+@pytest.mark.parametrize("account", ["workflow", "evidence", "dispatcher", "executor"])
+def test_no_step_says_how_another_went(api: Api, account: str) -> None:
+    """Argo's own containers do, by an account whose token no step has."""
+    result = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "WorkflowTaskResult",
+        "metadata": {"name": "train-flight-delay-abcde-123"},
+        "outputs": parameters(evaluation="sha256:0"),
+    }
+    user = f"system:serviceaccount:pipelines:{account}"
+    status, said = api.create(f"{ARGO}/workflowtaskresults", result, user)
+    assert status == (201 if account == "executor" else 403), said
+
+
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},

@@ -321,9 +321,14 @@ def rights(local: Program, account: str) -> dict[str, set[str]]:
 
 
 def test_accounts_of_workflow_pods_may_do_what_their_steps_need(local: Program) -> None:
-    report = {"workflowtaskresults": {"create", "patch"}}
-    assert rights(local, "workflow") == rights(local, "evidence") == report
-    assert rights(local, "dispatcher") == report | {
+    """None reports how a step went but Argo's own containers, whose token no step has."""
+    bound = {s["name"] for m in local.all("RoleBinding") for s in m["subjects"]}
+    assert {"workflow", "evidence"}.isdisjoint(bound)
+    assert "executor" in bound
+    assert rights(local, "executor") == {"workflowtaskresults": {"create", "patch"}}
+    token = local.one("Secret", "executor.service-account-token", "pipelines")
+    assert token["metadata"]["annotations"] == {"kubernetes.io/service-account.name": "executor"}
+    assert rights(local, "dispatcher") == {
         "workflows": {"create", "get", "list"},
         "workflowtemplates": {"get"},
         "configmaps": {"get", "patch"},
@@ -469,6 +474,8 @@ def test_workflow_pods_are_restricted_by_the_controller(local: Program) -> None:
     spec = yaml.safe_load(data["workflowDefaults"])["spec"]
     assert spec["securityContext"]["runAsUser"] == pods.USER
     assert spec["podGC"] == {"strategy": "OnPodCompletion"}
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["executor"] == {"serviceAccountName": "executor"}
     repository = yaml.safe_load(data["artifactRepository"])
     assert repository["archiveLogs"] is True
     assert repository["s3"]["bucket"] == "workflows"

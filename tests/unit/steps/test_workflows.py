@@ -148,6 +148,21 @@ def test_what_evidence_is_about_no_trained_code_says(name: str) -> None:
     assert "select" in TRUSTED
 
 
+def test_only_what_asks_the_api_server_has_a_token() -> None:
+    """Which is main's code: who may report for one step may report for all."""
+    found = {
+        (file.stem, template["name"]): template
+        for file, content in RENDERED.items()
+        for document in yaml.safe_load_all(content)
+        for template in document["spec"].get("templates", ())
+    }
+    asking = {at for at, template in found.items() if "automountServiceAccountToken" in template}
+    assert asking == {("events", "sweep")}
+    (source,) = found["events", "sweep"]["inputs"]["artifacts"]
+    assert "refs/heads/main" in source["http"]["url"]
+    assert not any("executor" in template for template in found.values())
+
+
 def test_promotions_of_one_model_to_one_environment_take_turns() -> None:
     for name in ("train", "promote"):
         (mutex,) = steps(name)["propose"]["synchronization"]["mutexes"]
