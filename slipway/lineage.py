@@ -246,7 +246,6 @@ def _run(mlflow: MLflow, pins: Release, document: Evidence, code: str) -> str:
     tags = _tags(run, "data", "tags")
     _same("the run's data", tags.get("slipway.data_digest"), pins.data.digest)
     _same("the run's model", tags.get(tracking.MODEL), document.evaluation.model_digest)
-    # A run that had trained on the same data and code is not repeated for a later commit.
     _same("the run's code", tags.get("slipway.code_digest"), code)
     _same("the run's status", part(run, "info", "status"), "FINISHED")
     return "trained on this data with this code"

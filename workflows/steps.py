@@ -1,7 +1,6 @@
 """What the workflows share: the template of each step, and how steps are put together.
 
-Steps exchange digests, not paths, and each is safe to run again: a retried or resumed workflow
-finds what earlier attempts left in the object store and in MLflow.
+Steps exchange digests, not paths, and each is safe to run again: equal content is the same object.
 
 A step runs the trained commit's code or, where it judges that code or speaks for the platform,
 main's (`MAIN`). Only `attest` is given the signing key.

@@ -178,7 +178,7 @@ def _check(cluster: Cluster, workflow: Workflow) -> None:
         raise SlipwayError(
             training.failure(cluster, workflow),
             fix=f"kubectl -n {training.NAMESPACE} get workflow {workflow.name} -o yaml, or try "
-            "again: what succeeded is not repeated",
+            "again",
         )
 
 

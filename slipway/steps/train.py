@@ -1,4 +1,4 @@
-"""Train: data and code to a model, logged in MLflow; equal inputs are not trained twice."""
+"""Train: data and code to a model, logged in MLflow; what is proven is not trained twice."""
 
 from __future__ import annotations
 

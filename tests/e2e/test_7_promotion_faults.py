@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -84,12 +85,27 @@ def cases(forge: Gitea, put: Callable[[bytes], str]) -> dict[str, Case]:
             {DEV: evidence(put(signed_again()))}, "not signed by a known key"
         ),
         "another's evidence": Case({DEV: evidence(there.evidence.digest)}, "environment is prod"),
+        "another image": Case(
+            {DEV: dev.replace(here.runtime.image.encode(), other_image(here).encode())},
+            "runtime image is",
+            "not about",
+        ),
+        "another version": Case(
+            {DEV: dev.replace(b"version: %d" % here.version, b"version: 999")},
+            "version is",
+            "not about",
+        ),
         "over budget": Case({DEV: dev.replace(ONE, MANY)}, "cost"),
         "a tag": Case(
             {DEV: dev.replace(here.bento.digest.encode(), b"latest", 1)}, "bento.digest", "tag"
         ),
         "a stray file": Case({"environments/dev/notes.txt": b"x\n"}, "belongs"),
     }
+
+
+def other_image(of: release.Release) -> str:
+    """Of the same repository, by another digest."""
+    return f"{of.runtime.image.partition('@')[0]}@sha256:{'0' * 64}"
 
 
 def envelope() -> dict[str, Any]:
@@ -131,6 +147,8 @@ NAMES = (
     "altered evidence",
     "signed by another",
     "another's evidence",
+    "another image",
+    "another version",
     "over budget",
     "a tag",
     "a stray file",
@@ -340,6 +358,29 @@ def test_of_two_that_change_one_release_the_second_is_judged_anew(
         forge.close(second.number)
         forge.write("main", {DEV: before}, "One replica")
     forge.delete_branch(second.head)
+
+
+# --- code that speaks for itself --------------------------------------------------------------
+
+
+def test_code_that_calls_itself_mains_has_nothing_signed(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str]
+) -> None:
+    """A branch's own code evaluates it, and may write what it likes: here, that main's code did."""
+    path, main = "slipway/steps/evaluate.py", forge.commit()
+    honest = forge.read(path)
+    forged = honest.replace(b" code=commit,", b' code="%s",' % main.encode())
+    assert forged != honest
+    branch = f"test/{secrets.token_hex(4)}"
+    sha = forge.write(branch, {path: forged}, "Test: an evaluation that names another commit")
+    try:
+        said = slipway("train", MODEL, "--commit", branch, "--wait", code=1)
+    finally:
+        forge.delete_branch(branch)
+    assert "step attest failed" in said, said
+    assert f"says it is of commit {main}, and {sha} was evaluated" in said, said
+    found = training.find(platform, MODEL, sha, ENV, dry_run=True)
+    assert found is None, "it failed"
 
 
 # --- parts that are down ----------------------------------------------------------------------
