@@ -26,15 +26,16 @@ from infra.aws.policy import POD_IDENTITY, trust
 LOGS = ["api", "audit", "authenticator", "controllerManager", "scheduler"]
 ADMIN = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
 MANAGED = "arn:aws:iam::aws:policy/"
-NODE_POLICIES = ["AmazonEKSWorkerNodeMinimalPolicy", "AmazonEC2ContainerRegistryPullOnly"]
-# Versions are EKS's own defaults for the cluster's Kubernetes: no other source knows what fits.
+# By the first a machine learns its own name from EC2 before it joins. AWS's "minimal" one, which
+# does without, is for machines that EKS itself runs.
+NODE_POLICIES = ["AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly"]
 # Without the first, nodes do not become ready; the others need a node to run on.
 BEFORE_NODES = ["eks-pod-identity-agent", "vpc-cni", "kube-proxy"]
 AFTER_NODES = ["coredns", "aws-ebs-csi-driver", "metrics-server"]
 # Add-ons that call AWS: service account, and the policy that AWS wrote for it.
 ADDON_ROLES = {
     "vpc-cni": ("aws-node", "AmazonEKS_CNI_Policy"),
-    "aws-ebs-csi-driver": ("ebs-csi-controller-sa", "service-role/AmazonEBSCSIDriverPolicyV2"),
+    "aws-ebs-csi-driver": ("ebs-csi-controller-sa", "AmazonEBSCSIDriverPolicyV2"),
 }
 ROLE_LABEL = "slipway/nodes"
 # Of each of the platform's nodes.
@@ -205,7 +206,7 @@ class Cluster(AwsComponent):
 
     def _attach(self, name: str, role: Role, policy: str) -> RolePolicyAttachment:
         return RolePolicyAttachment(
-            f"{name}-{policy.rpartition('/')[2]}",
+            f"{name}-{policy}",
             role=role.name,
             policy_arn=f"{MANAGED}{policy}",
             opts=self.child(),

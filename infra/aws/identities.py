@@ -36,7 +36,6 @@ def workloads(environments: Sequence[str]) -> list[Workload]:
             Workload("pipelines", account, ("pipelines", "workflows"))
             for account in ("workflow", "evidence", "dispatcher")
         ),
-        Workload("pipelines", "labels", ("labels",)),
         *(Workload(e, "model", (f"models-{e}",)) for e in environments),
     ]
 

@@ -44,6 +44,8 @@ class IngressArgs:
     vpc_id: pulumi.Input[str]
     subnets: Sequence[pulumi.Input[str]]
     """Public ones, one a zone."""
+    ways: Sequence[pulumi.Resource]
+    """What leads to the internet from there, without which AWS makes no load balancer."""
     nodes: pulumi.Input[str]
     """Security group of the nodes."""
     group: pulumi.Input[str]
@@ -91,7 +93,7 @@ class Ingress(AwsComponent):
         group = SecurityGroup(
             "consoles",
             vpc_id=args.vpc_id,
-            description="The consoles' load balancer",
+            description="Load balancer of the consoles",
             tags=tags,
             opts=self.child(),
         )
@@ -151,7 +153,7 @@ class Ingress(AwsComponent):
             drop_invalid_header_fields=True,
             enable_deletion_protection=args.context.protected,
             tags=tags,
-            opts=self.child(),
+            opts=self.child(*args.ways),
         )
 
     def _certificate(self, args: IngressArgs) -> pulumi.Output[str]:

@@ -41,7 +41,8 @@ class NetworkArgs:
 class Network(AwsComponent):
     """`vpc_id`, and the ids of the `private`, `public` and `isolated` subnets, a zone each.
 
-    `ways`: routes and endpoints, without which nodes do not join, nor say that they are leaving.
+    `ways`: routes and endpoints, without which nodes do not join, nor say that they are leaving, and
+    AWS makes no load balancer that the internet reaches.
     """
 
     vpc_id: pulumi.Output[str]
@@ -128,6 +129,7 @@ class Network(AwsComponent):
             gateway_id=gateway.id,
             opts=self.child(),
         )
+        self.ways.append(out)
         joined = [self._join(f"public-{i}", table, subnet) for i, subnet in enumerate(public)]
         ways = public if self._settings.nat == "zone" else public[:1]
         gateways = [
@@ -228,7 +230,13 @@ class Network(AwsComponent):
             ["logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams"],
             [pulumi.Output.concat(group.arn, ":*")],
         )
-        policy = RolePolicy("flows", role=role.id, policy=document([write]), opts=self.child())
+        look = Statement(
+            "FindGroup",
+            ["logs:DescribeLogGroups"],
+            ["*"],
+            reason="CloudWatch lists groups of the whole account only",
+        )
+        policy = RolePolicy("flows", role=role.id, policy=document([write, look]), opts=self.child())
         FlowLog(
             "flows",
             vpc_id=self.vpc_id,

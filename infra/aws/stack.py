@@ -14,7 +14,7 @@ from pulumi_kubernetes.storage.v1 import StorageClass
 
 from infra.aws.cluster import Cluster, ClusterArgs
 from infra.aws.component import Context
-from infra.aws.config import Account, Domain, Oidc, Tags
+from infra.aws.config import SERVICES, Account, Domain, Oidc, Tags
 from infra.aws.config import Network as NetworkSettings
 from infra.aws.database import PORT, Database, DatabaseArgs
 from infra.aws.gpu_pools import GpuPools, GpuPoolsArgs
@@ -31,7 +31,7 @@ from infra.config import StackConfig
 from infra.platform import flows
 from infra.platform.component import after, provider
 from infra.platform.minio import Rights
-from infra.platform.network import Elsewhere, Peer
+from infra.platform.network import Api, Elsewhere, Peer
 from infra.platform.secrets import Make
 from slipway import toolchain
 
@@ -213,9 +213,13 @@ class Cloud:
         )
 
     @property
-    def api(self) -> list[Elsewhere]:
-        """Where the cluster's API server is for its own nodes: somewhere in the VPC."""
-        return [Elsewhere(self._settings.network.cidr, (443,))]
+    def api(self) -> Api:
+        """For the cluster's own nodes its servers are somewhere in the VPC."""
+        return Api(
+            servers=[Elsewhere(self._settings.network.cidr, (443,))],
+            # The first of the services' addresses is the API's, on every cluster.
+            service=[Elsewhere(f"{SERVICES[1]}/32", (443,))],
+        )
 
     def stores(self) -> list[tuple[Peer, list[Elsewhere]]]:
         """Of the platform's stores, those that are no pods, and where they are."""
@@ -261,7 +265,9 @@ class Cloud:
                     for workload in workloads(self._settings.config.environments)
                 },
             ),
-            self._aws,
+            # EKS gives a pod its role when the pod is made, and never later: who waits for the
+            # objects waits for these too.
+            pulumi.ResourceOptions.merge(self._aws, pulumi.ResourceOptions(parent=objects)),
         )
 
     def pools(self, namespace: pulumi.Input[str]) -> None:
@@ -307,6 +313,7 @@ class Cloud:
                 oidc=oidc,
                 vpc_id=self._network.vpc_id,
                 subnets=self._network.public,
+                ways=self._network.ways,
                 nodes=self._cluster.security_group,
                 group=self._cluster.group_name,
                 consoles=consoles,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pulumi
 
 from infra.platform import kueue
-from infra.platform.network import Elsewhere, Flow, NetworkArgs, Peer
+from infra.platform.network import Api, Elsewhere, Flow, NetworkArgs, Peer
 from infra.platform.pods import NAME
 
 
@@ -69,7 +69,7 @@ def flows(
     namespaces: Mapping[str, pulumi.Input[str]],
     environments: Sequence[str],
     *,
-    api: pulumi.Input[Sequence[Elsewhere]],
+    api: Api,
     consoles: Sequence[str],
     provisioner: bool,
     queues: bool = False,
@@ -81,7 +81,7 @@ def flows(
 
     Args:
         namespaces: name to its output.
-        api: where the API server is.
+        api: where the API servers are.
         environments: those whose models fetch bentos.
         consoles: those that node ports lead to.
         provisioner: the embedded cluster's storage class needs the API.

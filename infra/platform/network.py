@@ -72,17 +72,31 @@ class Elsewhere:
     ports: tuple[int, ...]
 
 
-def api_server(opts: pulumi.ResourceOptions) -> pulumi.Output[Sequence[Elsewhere]]:
-    """The API server of a cluster that is there, as it tells of itself."""
+@dataclass(frozen=True)
+class Api:
+    """The Kubernetes API: where its servers are, and the Service by whose address pods call them.
+
+    Both are named, as no selector names either. Most networks judge a connection once its address
+    is a server's; EKS' own judges it before, by the Service's.
+    """
+
+    servers: pulumi.Input[Sequence[Elsewhere]]
+    service: pulumi.Input[Sequence[Elsewhere]]
+
+
+def api_server(opts: pulumi.ResourceOptions) -> Api:
+    """The API of a cluster that is there, as it tells of itself."""
+    name, there = "api-server", "default/kubernetes"
     told = k8s.discovery.v1.EndpointSlice.get(
-        "api-server", "default/kubernetes", pulumi.ResourceOptions.merge(opts, None)
+        name, there, pulumi.ResourceOptions.merge(opts, None)
     )
+    service = k8s.core.v1.Service.get(name, there, pulumi.ResourceOptions.merge(opts, None))
 
     def places(told: Sequence[Any]) -> Sequence[Elsewhere]:
         endpoints, listed = told
         ports = tuple(int(port["port"]) for port in listed or ())
         found = [
-            Elsewhere(f"{address}/{ipaddress.ip_address(address).max_prefixlen}", ports)
+            Elsewhere(_only(address), ports)
             for endpoint in endpoints or ()
             for address in endpoint["addresses"]
         ]
@@ -94,7 +108,17 @@ def api_server(opts: pulumi.ResourceOptions) -> pulumi.Output[Sequence[Elsewhere
             )
         return found
 
-    return pulumi.Output.all(told.endpoints, told.ports).apply(places)
+    return Api(
+        servers=pulumi.Output.all(told.endpoints, told.ports).apply(places),
+        service=service.spec.apply(
+            lambda spec: [Elsewhere(_only(spec.cluster_ip), tuple(p.port for p in spec.ports))]
+        ),
+    )
+
+
+def _only(address: str) -> str:
+    """The network that has this address and no other."""
+    return f"{address}/{ipaddress.ip_address(address).max_prefixlen}"
 
 
 @dataclass(frozen=True)
@@ -104,8 +128,7 @@ class NetworkArgs:
     flows: Sequence[Flow]
     api_clients: Sequence[Peer]
     """Pods that call the Kubernetes API."""
-    api: pulumi.Input[Sequence[Elsewhere]]
-    """Where that is: no pod's, so no selector names it."""
+    api: Api
     from_outside: Sequence[tuple[Peer, int]]
     """Ports that node ports lead to: their clients have no pod either."""
     from_api: Sequence[tuple[Peer, int]] = ()
@@ -139,7 +162,7 @@ class Network(Component):
                 if f.source.key == peer.key
             ]
             if peer.key in {p.key for p in args.api_clients}:
-                egress.append(self._to_api(args.api))
+                egress += [_to(args.api.servers), _to(args.api.service)]
             egress += [
                 NetworkPolicyEgressRuleArgs(
                     to=[NetworkPolicyPeerArgs(ip_block=IPBlockArgs(cidr=there.cidr))],
@@ -154,19 +177,12 @@ class Network(Component):
                 if p.key == peer.key
             ]
             ingress += [
-                NetworkPolicyIngressRuleArgs(from_=_at(args.api), ports=_ports(port))
+                NetworkPolicyIngressRuleArgs(from_=_at(args.api.servers), ports=_ports(port))
                 for p, port in args.from_api
                 if p.key == peer.key
             ]
             self._policy(peer, ingress, egress)
         self.register_outputs({})
-
-    def _to_api(self, api: pulumi.Input[Sequence[Elsewhere]]) -> NetworkPolicyEgressRuleArgs:
-        def ports(found: Sequence[Elsewhere]) -> list[NetworkPolicyPortArgs]:
-            return _ports(*dict.fromkeys(port for there in found for port in there.ports))
-
-        known = pulumi.Output.from_input(api)
-        return NetworkPolicyEgressRuleArgs(to=_at(api), ports=known.apply(ports))
 
     def _policy(
         self,
@@ -186,6 +202,16 @@ class Network(Component):
             ),
             opts=self.child(),
         )
+
+
+def _to(places: pulumi.Input[Sequence[Elsewhere]]) -> NetworkPolicyEgressRuleArgs:
+    """Connections to these addresses, each on every port of any."""
+
+    def ports(found: Sequence[Elsewhere]) -> list[NetworkPolicyPortArgs]:
+        return _ports(*dict.fromkeys(port for there in found for port in there.ports))
+
+    known = pulumi.Output.from_input(places)
+    return NetworkPolicyEgressRuleArgs(to=_at(places), ports=known.apply(ports))
 
 
 def _at(places: pulumi.Input[Sequence[Elsewhere]]) -> pulumi.Output[list[NetworkPolicyPeerArgs]]:

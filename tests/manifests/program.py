@@ -36,6 +36,16 @@ EXECUTOR = ROOT / "toolchain" / "pulumi-language-python" / "bin" / "pulumi-langu
 contains_unknowns = runpy.run_path(str(EXECUTOR))["contains_unknowns"]
 # What other objects need to be there.
 FIRST = ("CustomResourceDefinition", "Namespace", "PriorityClass")
+# What a cluster has by itself, and the program only reads: by type and name.
+THERE = {
+    ("kubernetes:discovery.k8s.io/v1:EndpointSlice", "default/kubernetes"): {
+        "endpoints": [{"addresses": ["10.244.0.1"]}],
+        "ports": [{"port": 6443}],
+    },
+    ("kubernetes:core/v1:Service", "default/kubernetes"): {
+        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 443}]},
+    },
+}
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 NAMES = yaml.safe_load((ROOT / "toolchain" / "images.yaml").read_text())
 IMAGES = {
@@ -79,6 +89,8 @@ class Program(pulumi.runtime.Mocks):
     """What it answers, by URN."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        if args.resource_id:
+            return args.resource_id, THERE[args.typ, args.resource_id]
         secret = frozenset(key for key, value in args.inputs.items() if is_rpc_secret(value))
         inputs = {key: unwrap_rpc_secret(value) for key, value in args.inputs.items()}
         self.resources.append(Registered(args.typ, args.name, inputs, secret))
@@ -87,8 +99,6 @@ class Program(pulumi.runtime.Mocks):
             outputs["result"] = password(args.name, int(args.inputs["length"]))
         if args.typ.endswith(":SigningKey"):
             outputs |= {"private": password(args.name, 64), "public": "a public key"}
-        if args.typ.endswith(":EndpointSlice"):
-            outputs |= {"endpoints": [{"addresses": ["10.244.0.1"]}], "ports": [{"port": 6443}]}
         if args.typ.endswith(":ServingCertificate"):
             outputs |= {"certificate": "a certificate", "key": password(args.name, 64)}
         return f"{args.name}-id", outputs | mocks.outputs(args.typ, args.name, inputs)

@@ -564,8 +564,10 @@ def test_pods_reach_the_stores_and_no_other_addresses(made: Stack) -> None:
     subnets = {s.inputs["cidrBlock"] for s in made.of(":Subnet") if s.name.startswith("isolated")}
     [vpc] = made.of(":Vpc")
     assert outside == {
-        # The API server is somewhere in it, S3 anywhere.
+        # The API's servers are somewhere in it, S3 anywhere.
         (vpc.inputs["cidrBlock"], 443),
+        # EKS judges a connection by the address that the pod named: of the Service `kubernetes`.
+        ("172.20.0.1/32", 443),
         ("0.0.0.0/0", 443),
         ("169.254.170.23/32", 80),
         *((cidr, 5432) for cidr in subnets),

@@ -445,10 +445,8 @@ def test_nobody_reaches_the_world(local: Program) -> None:
     ]
     blocks = [rule for rule in steps if any("ipBlock" in peer for peer in rule["to"])]
     assert blocks == [
-        {
-            "to": [{"ipBlock": {"cidr": "10.244.0.1/32"}}],
-            "ports": [{"port": 6443, "protocol": "TCP"}],
-        }
+        {"to": [{"ipBlock": {"cidr": cidr}}], "ports": [{"port": port, "protocol": "TCP"}]}
+        for cidr, port in (("10.244.0.1/32", 6443), ("10.96.0.1/32", 443))
     ]
 
 
