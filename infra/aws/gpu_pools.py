@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -22,17 +23,22 @@ from infra.platform import upstream
 ALARMS = (80, 100)
 # The most types that one managed node group takes.
 GROUP_TYPES = 20
+SCRIPT = Path(__file__).with_name("divide_gpus.sh")
+# Where it is on a node, and what systemd adds to the kubelet's unit.
+DIVIDE, KUBELET = "/usr/local/sbin/divide-gpus", "/etc/systemd/system/kubelet.service.d"
 
 
 def user_data(pool: Pool) -> str | None:
-    """What divides the GPUs before the kubelet starts; None where they stay whole.
+    """What has the kubelet wait until the GPUs are divided; None where they stay whole.
 
-    Every GPU gets as many instances of the profile as fit.
+    Every GPU gets as many instances of the profile as fit. Cloud-init runs it before a machine's
+    first kubelet starts.
     """
     if not pool.sharing.profile:
         return None
-    parts = 7 // int(pool.sharing.profile[0])
-    wanted = ",".join([pool.sharing.profile] * parts)
+    command = f"{DIVIDE} {pool.sharing.profile} {pool.shares} /var/lib/divide-gpus"
+    # Eight GPUs take a while.
+    unit = f"[Service]\nExecStartPre={command}\nTimeoutStartSec=10min\n"
     return "\n".join(
         [
             "MIME-Version: 1.0",
@@ -43,13 +49,21 @@ def user_data(pool: Pool) -> str | None:
             "",
             "#!/bin/sh",
             "set -eu",
-            "nvidia-smi --multi-instance-gpu 1",
-            f"nvidia-smi mig --create-gpu-instance {wanted} --default-compute-instance",
+            *_written(DIVIDE, SCRIPT.read_text()),
+            f"chmod 0755 {DIVIDE}",
+            f"mkdir -p {KUBELET}",
+            *_written(f"{KUBELET}/divide-gpus.conf", unit),
+            "systemctl daemon-reload",
             "",
             "--//--",
             "",
         ]
     )
+
+
+def _written(path: str, text: str) -> list[str]:
+    """Lines of a shell script that write a file."""
+    return [f"cat > {path} <<'END'", *text.splitlines(), "END"]
 
 
 def node_class(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -21,6 +23,7 @@ from infra.aws.teardown import GoneProvider
 from slipway.errors import SlipwayError
 from tests.unit.aws import models
 
+Machine = Callable[..., "subprocess.CompletedProcess[str]"]
 CONTEXT = Context("slipway-dev", "111111111111", "eu-central-1", {"owner": "a"}, protected=False)
 POOL: dict[str, Any] = {"name": "inference", "families": ["g6"], "max": 4, "budget": 2000}
 
@@ -157,10 +160,92 @@ def test_gpus_are_shared_by_turns_or_in_parts() -> None:
     [resource] = plugin_config(turns)["sharing"]["timeSlicing"]["resources"]
     assert resource == {"name": "nvidia.com/gpu", "replicas": 4}
     parts = pool(families=["p4d"], budget=20000, sharing={"by": "mig", "profile": "2g.10gb"})
-    assert "2g.10gb,2g.10gb,2g.10gb --default" in (gpu_pools.user_data(parts) or "")
+    script = gpu_pools.user_data(parts) or ""
+    assert "ExecStartPre=/usr/local/sbin/divide-gpus 2g.10gb 3 /var/lib/divide-gpus\n" in script
     assert plugin_config(parts)["flags"] == {"migStrategy": "single"}
-    encoded = base64.b64encode((gpu_pools.user_data(parts) or "").encode())
-    assert encoded.isascii()
+    # What EC2 takes.
+    assert len(base64.b64encode(script.encode())) < 16 * 1024
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Divides the two GPUs of a machine into 7 each, as often as it is called.
+
+    Its `nvidia-smi` and `systemctl` keep what they did in files; `flips`: when MIG is on (at once,
+    after a reboot, never), `makes`: how many instances of a GPU come to be.
+    """
+    there = tmp_path / "state"
+    there.mkdir()
+    commands = {
+        "nvidia-smi": """
+case "$*" in
+*--query-gpu*) for _ in 1 2; do [ -e on ] && echo Enabled || echo Disabled; done ;;
+--multi-instance-gpu*) touch pending; [ "$FLIPS" = once ] && mv pending on ;;
+--list-gpus) for i in 0 1; do
+    echo "GPU $i: NVIDIA (UUID: GPU-$i)"
+    [ ! -e made ] || seq 1 "$MAKES" | sed "s/.*/  MIG 1g.5gb     Device  &: (UUID: MIG-$i-&)/"
+  done ;;
+*--create*) echo "$*" >> created; touch made ;;
+*--destroy*) [ -e made ] && rm made ;;
+esac""",
+        "systemctl": 'echo "$@" >> rebooted; [ "$FLIPS" = reboot ] && mv pending on',
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncd {there}\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    def divide(*, flips: str, makes: int = 7) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", gpu_pools.SCRIPT, "1g.5gb", "7", there / "marker"],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "FLIPS": flips, "MAKES": str(makes)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return divide
+
+
+def did(tmp_path: Path, what: str) -> list[str]:
+    file = tmp_path / "state" / what
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_gpus_that_divide_at_once_are_divided_once(machine: Machine, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = machine(flips="once")
+        assert done.returncode == 0, done.stderr
+    wanted = ",".join(["1g.5gb"] * 7)
+    assert did(tmp_path, "created") == [
+        f"mig --create-gpu-instance {wanted} --default-compute-instance"
+    ]
+    assert did(tmp_path, "rebooted") == []
+
+
+def test_gpus_that_divide_after_a_reset_are_divided_after_a_reboot(
+    machine: Machine, tmp_path: Path
+) -> None:
+    """Until then no kubelet starts."""
+    assert machine(flips="reboot").returncode == 1
+    assert did(tmp_path, "created") == []
+    assert machine(flips="reboot").returncode == 0
+    assert len(did(tmp_path, "created")) == 1
+    assert did(tmp_path, "rebooted") == ["reboot"]
+
+
+def test_a_machine_that_does_not_divide_its_gpus_starts_no_kubelet(
+    machine: Machine, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        done = machine(flips="never")
+        assert done.returncode == 1
+    assert "though a reboot was asked for" in done.stderr
+    assert did(tmp_path, "rebooted") == ["reboot"]
+
+
+def test_a_machine_with_too_few_parts_starts_no_kubelet(machine: Machine) -> None:
+    done = machine(flips="once", makes=6)
+    assert (done.returncode, done.stderr) == (1, "12 instances of 1g.5gb in place of 14\n")
 
 
 def test_a_network_is_carved_the_same_at_every_size() -> None:
