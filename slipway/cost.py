@@ -49,6 +49,7 @@ class Hourly(Strict):
     """One of each, an hour."""
 
     cluster: Price
+    cluster_extended: Price = Field(description="once its Kubernetes has left standard support")
     nat_gateway: Price
     load_balancer: Price
     interface_endpoint: Price = Field(description="in one zone")
@@ -224,8 +225,8 @@ def told(found: Estimate, table: Prices) -> str:
 
 def _lines(config: StackConfig, account: Account, table: Prices) -> Iterator[Line]:
     hours, hourly = table.hours_a_month, table.hourly
-    control_plane = hourly.cluster * hours
-    yield Line("cluster", "EKS' control plane", control_plane, control_plane)
+    what = "EKS' control plane; dearest in extended support"
+    yield Line("cluster", what, hourly.cluster * hours, hourly.cluster_extended * hours)
     nodes, each = account.nodes, [table.machine(name) * hours for name in account.nodes.types]
     what = f"{_range(nodes.min, nodes.max)} nodes of {', '.join(nodes.types)}"
     disk = NODE_DISK_GIB * table.monthly.disk_gib

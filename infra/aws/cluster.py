@@ -14,6 +14,7 @@ from pulumi_aws.eks.access_entry import AccessEntry
 from pulumi_aws.eks.access_policy_association import AccessPolicyAssociation
 from pulumi_aws.eks.addon import Addon
 from pulumi_aws.eks.cluster import Cluster as EksCluster
+from pulumi_aws.eks.get_addon_version import get_addon_version_output
 from pulumi_aws.eks.node_group import NodeGroup
 from pulumi_aws.iam.role import Role
 from pulumi_aws.iam.role_policy_attachment import RolePolicyAttachment
@@ -55,7 +56,7 @@ class ClusterArgs:
 
 
 class Cluster(AwsComponent):
-    """The cluster, its nodes and add-ons.
+    """The cluster, its nodes and add-ons, which follow its Kubernetes to another version.
 
     Attributes:
         cluster_name: known once the control plane is there.
@@ -79,6 +80,7 @@ class Cluster(AwsComponent):
         self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("Cluster", name, args.context, opts)
+        self._version = args.version
         cluster = self._control_plane(args)
         self.cluster_name, self.endpoint = cluster.name, cluster.endpoint
         self.security_group = cluster.vpc_config.cluster_security_group_id
@@ -102,6 +104,7 @@ class Cluster(AwsComponent):
             cluster_name=cluster.name,
             node_group_name="platform",
             node_role_arn=role.arn,
+            version=args.version,
             subnet_ids=list(args.subnets),
             ami_type="AL2023_x86_64_STANDARD",
             capacity_type="ON_DEMAND",
@@ -166,7 +169,9 @@ class Cluster(AwsComponent):
                 "ip_family": "ipv4",
                 "service_ipv4_cidr": str(SERVICES),
             },
-            upgrade_policy={"support_type": "STANDARD"},
+            # A version that leaves standard support stays, at a price, until somebody upgrades it:
+            # else AWS does so by itself, to one that nothing here was tried on.
+            upgrade_policy={"support_type": "EXTENDED"},
             deletion_protection=context.protected,
             tags=context.tagged("cluster"),
             opts=self.child(attached, logs),
@@ -237,6 +242,12 @@ class Cluster(AwsComponent):
             addon,
             cluster_name=cluster.name,
             addon_name=addon,
+            # EKS' own default for this Kubernetes: no other source knows what fits.
+            addon_version=get_addon_version_output(
+                addon_name=addon,
+                kubernetes_version=self._version,
+                opts=pulumi.InvokeOutputOptions(parent=self),
+            ).version,
             configuration_values=json.dumps(settings) if settings else None,
             pod_identity_associations=[{"role_arn": role.arn, "service_account": account}]
             if role

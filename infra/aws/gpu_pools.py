@@ -124,6 +124,8 @@ class GpuPoolsArgs:
     context: Context
     pools: Sequence[Pool]
     cluster_name: pulumi.Input[str]
+    version: str
+    """The cluster's Kubernetes, e.g. 1.34."""
     zones: Sequence[str]
     subnets: Mapping[str, pulumi.Input[str]]
     """Zone to its private subnet."""
@@ -168,6 +170,7 @@ class GpuPools(AwsComponent):
             cluster_name=args.cluster_name,
             node_group_name=f"gpu-{pool.name}",
             node_role_arn=args.node_role,
+            version=args.version,
             subnet_ids=[args.subnets[zone] for zone in pool.zones or args.zones],
             ami_type="AL2023_x86_64_NVIDIA",
             capacity_type="SPOT" if pool.purchase == "spot" else "ON_DEMAND",

@@ -236,7 +236,9 @@ class Network(AwsComponent):
             ["*"],
             reason="CloudWatch lists groups of the whole account only",
         )
-        policy = RolePolicy("flows", role=role.id, policy=document([write, look]), opts=self.child())
+        policy = RolePolicy(
+            "flows", role=role.id, policy=document([write, look]), opts=self.child()
+        )
         FlowLog(
             "flows",
             vpc_id=self.vpc_id,

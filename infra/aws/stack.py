@@ -104,6 +104,7 @@ class Cloud:
         self._settings = settings = Settings.of(config)
         self.context = context = settings.context(stack)
         self._references = references
+        self._version = minor(toolchain.tool("kubernetes").version)
         aws = Provider(
             "aws",
             region=context.region,
@@ -119,7 +120,7 @@ class Cloud:
             "cluster",
             ClusterArgs(
                 context=context,
-                version=minor(toolchain.tool("kubernetes").version),
+                version=self._version,
                 account=settings.account,
                 subnets=self._network.private,
                 ways=self._network.ways,
@@ -281,6 +282,7 @@ class Cloud:
                 context=self.context,
                 pools=settings.config.gpuPools,
                 cluster_name=self._cluster.cluster_name,
+                version=self._version,
                 zones=zones,
                 subnets=dict(zip(zones, self._network.private, strict=True)),
                 node_role=self._cluster.node_role,

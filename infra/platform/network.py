@@ -87,9 +87,7 @@ class Api:
 def api_server(opts: pulumi.ResourceOptions) -> Api:
     """The API of a cluster that is there, as it tells of itself."""
     name, there = "api-server", "default/kubernetes"
-    told = k8s.discovery.v1.EndpointSlice.get(
-        name, there, pulumi.ResourceOptions.merge(opts, None)
-    )
+    told = k8s.discovery.v1.EndpointSlice.get(name, there, pulumi.ResourceOptions.merge(opts, None))
     service = k8s.core.v1.Service.get(name, there, pulumi.ResourceOptions.merge(opts, None))
 
     def places(told: Sequence[Any]) -> Sequence[Elsewhere]:

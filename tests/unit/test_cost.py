@@ -124,7 +124,7 @@ def test_a_machine_without_a_price() -> None:
 def test_floor_and_ceiling_of_each_part() -> None:
     found = {name: (line.floor, line.ceiling) for name, line in lines().items()}
     assert found == {
-        "cluster": pytest.approx((73, 73)),
+        "cluster": pytest.approx((73, 6 * 73)),
         "nodes": pytest.approx((2 * (73 + 5), 4 * (146 + 5))),
         "pool shared": pytest.approx((730 + 10, 3 * (2 * 730 + 10))),
         "network": pytest.approx([(0.055 + 6 * 3 * 0.01) * 730] * 2),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from policies.infrastructure import managed
 from policies.infrastructure.limits import Limits
 from policies.infrastructure.resources import UNKNOWN, Resource, Stack, at, each
 from policies.infrastructure.rule import Rule, StackRule
@@ -201,6 +202,28 @@ def _reads(action: str) -> bool:
     return looks or action in _UNRESTRICTED or action.startswith("pricing:Get")
 
 
+# What attaches policies: type and the property that names one, or several.
+ATTACHING = {
+    "iam/RolePolicyAttachment": "policyArn",
+    "iam/UserPolicyAttachment": "policyArn",
+    "iam/GroupPolicyAttachment": "policyArn",
+    "iam/PolicyAttachment": "policyArn",
+    "iam/Role": "managedPolicyArns",
+}
+
+
+def attached_known(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
+    """A policy that is attached is the stack's own, or one of AWS's that somebody has read."""
+    own = {arn for policy in stack.on_aws("iam/Policy") for arn in policy.ids}
+    known = managed.policies()
+    for holder in stack.on_aws(*ATTACHING):
+        property = ATTACHING[holder.aws]
+        for arn in _list(holder.get(property)):
+            if isinstance(arn, str) and arn not in own and arn not in known:
+                fix = f"write its statements, or add it to {managed.FILE.name}"
+                yield holder, f"{property}: {arn} is none that is known; {fix}"
+
+
 RULES = (
     StackRule(buckets_private),
     Rule(databases_private),
@@ -210,4 +233,5 @@ RULES = (
     Rule(metadata_guarded),
     Rule(services_internal),
     Rule(rights_named),
+    StackRule(attached_known),
 )

@@ -166,6 +166,7 @@ GIVEN = {
 }
 # Botocore's model says nothing of it.
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+SECURITY_TEXT = re.compile(r"[A-Za-z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}")
 DATABASE_CLASS = re.compile(r"db\.(.+)")
 # Major versions of PostgreSQL that RDS has.
 POSTGRES = ("13", "14", "15", "16", "17")
@@ -203,6 +204,10 @@ def problems(token: str, inputs: Mapping[str, Any]) -> Iterator[str]:
         yield from _database(inputs)
     if name == "s3/bucket" and not BUCKET_NAME.fullmatch(str(inputs["bucket"])):
         yield f"{name}.bucket: {inputs['bucket']!r} is no name of a bucket"
+    if name.endswith(("/securityGroup", "IngressRule", "EgressRule")):
+        said = str(inputs.get("description", "Managed by Pulumi"))
+        if not SECURITY_TEXT.fullmatch(said):
+            yield f"{name}.description: {said!r} has what EC2 takes in no description"
     if name in WITHOUT:
         return
     if name not in COUNTERPARTS:

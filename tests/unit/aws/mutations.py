@@ -103,6 +103,7 @@ def _requirement(index: int, **changed: Any) -> Callable[[list[Any]], list[Any]]
 PLAIN = ("spec", "template", "spec")
 EBS = ("spec", "blockDeviceMappings", 0, "ebs")
 WORLD = "0.0.0.0/0"
+AWS_OWN = "arn:aws:iam::aws:policy/"
 STORE = ("spec", "provider", "aws")
 
 # What a policy has to refuse.
@@ -147,6 +148,10 @@ EXPOSED = [
     Mutation(
         "a role may do it to everything",
         *("iam/RolePolicy", ("policy",), _statement(Resource="*", Action=["s3:PutObject"])),
+    ),
+    Mutation(
+        "a role has all of S3 by AWS's own policy",
+        *("iam/RolePolicyAttachment", ("policyArn",), f"{AWS_OWN}AmazonS3FullAccess"),
     ),
     Mutation(
         "a role reads every secret",
@@ -280,6 +285,20 @@ UNFITTING = [
         ),
     ),
     Mutation(
+        "nodes cannot ask EC2 who they are",
+        *(
+            *("iam/RolePolicyAttachment", ("policyArn",)),
+            *(f"{AWS_OWN}AmazonEKSWorkerNodeMinimalPolicy", "nodes-AmazonEKS"),
+        ),
+    ),
+    Mutation(
+        "a driver's policy where there is none of its name",
+        *(
+            *("iam/RolePolicyAttachment", ("policyArn",)),
+            *(f"{AWS_OWN}service-role/AmazonEBSCSIDriverPolicyV2", "aws-ebs-csi-driver"),
+        ),
+    ),
+    Mutation(
         "pods may not take theirs",
         *("iam/Role", ("assumeRolePolicy",), _statement(Action="sts:AssumeRole"), "vpc-cni"),
     ),
@@ -321,6 +340,14 @@ MISSPELT = [
     ),
     Mutation("no such effect", "NodePool", (*PLAIN, "taints", 0, "effect"), "NoScheduling"),
     Mutation("no such machine", "NodePool", (*PLAIN, "requirements"), _types("g6.3xlarge")),
+    Mutation(
+        "a security group with an apostrophe",
+        *("ec2/SecurityGroup", ("description",), "The consoles' load balancer", "consoles"),
+    ),
+    Mutation(
+        "a rule with a letter that EC2 does not take",
+        *("vpc/SecurityGroupIngressRule", ("description",), "from the load balancer’s nodes"),
+    ),
     Mutation("no such PostgreSQL", "rds/Instance", ("engineVersion",), "51"),
     Mutation("a backup of two months", "rds/Instance", ("backupRetentionPeriod",), 60),
     Mutation(

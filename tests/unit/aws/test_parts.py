@@ -342,6 +342,16 @@ def test_an_edit_of_the_file_replaces_nothing() -> None:
         ),
         ("aws:kms/alias:Alias", {"name": "alias/a b", "targetKeyId": "k"}, "not as AWS wants it"),
         ("aws:iam/role:Role", {"name": "a"}, "AWS needs AssumeRolePolicyDocument"),
+        (
+            "aws:ec2/securityGroup:SecurityGroup",
+            {"vpcId": "v", "description": "The consoles' own"},
+            "has what EC2 takes in no description",
+        ),
+        (
+            "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+            {"ipProtocol": "tcp", "description": "Nodes → pods"},
+            "has what EC2 takes in no description",
+        ),
         ("aws:sns/topic:Topic", {"name": "a"}, "no counterpart on AWS is named"),
         ("aws:rds/instance:Instance", {"instanceClass": "db.m7x.large"}, "no class of machines"),
         (

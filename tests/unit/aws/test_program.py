@@ -15,6 +15,7 @@ import yaml
 
 from infra.aws import families
 from infra.aws.stack import images, minor
+from policies.infrastructure import managed
 from slipway import toolchain
 from slipway.store import Bucket
 from tests.manifests.program import ROOT, containers, decoded
@@ -57,14 +58,20 @@ def statements(resource: Made) -> list[dict[str, Any]]:
 
 
 def roles_that(made: Stack, action: str, resource: str) -> set[str]:
-    """Workloads (namespace-account) whose role allows `action` on `resource`."""
+    """Workloads (namespace-account), and others, whose role allows `action` on `resource`."""
 
     def covers(patterns: list[str]) -> bool:
         return any(
             p == resource or (p.endswith("*") and resource.startswith(p[:-1])) for p in patterns
         )
 
-    return {
+    roles = {role.inputs["name"]: role.name for role in made.of("iam/role:Role")}
+    by_aws = {
+        roles[attached.inputs["role"]]
+        for attached in made.of(":RolePolicyAttachment")
+        if managed.policies()[attached.inputs["policyArn"]].allows(action)
+    }
+    return by_aws | {
         policy.name
         for policy in made.of("rolePolicy:RolePolicy")
         for s in statements(policy)
@@ -129,12 +136,26 @@ def test_a_database_has_no_way_out(made: Stack) -> None:
 
 
 def test_images_and_artifacts_cost_no_nat(made: Stack) -> None:
-    names = {
-        e.inputs["serviceName"].split(".", 3)[3]: e.inputs["vpcEndpointType"]
-        for e in made.of(":VpcEndpoint")
+    found = {e.inputs["serviceName"].split(".", 3)[3]: e.inputs for e in made.of(":VpcEndpoint")}
+    objects = found.pop("s3")
+    assert objects["vpcEndpointType"] == "Gateway"
+    private = {f"{s.name}-id" for s in made.of(":Subnet") if s.name.startswith("private")}
+    assert set(objects["routeTableIds"]) == {
+        a.inputs["routeTableId"]
+        for a in made.of(":RouteTableAssociation")
+        if a.inputs["subnetId"] in private
     }
-    assert names["s3"] == "Gateway"
-    assert {names[n] for n in ("ecr.api", "ecr.dkr", "sts", "eks-auth")} == {"Interface"}
+    assert found.keys() >= {"ecr.api", "ecr.dkr", "sts", "eks-auth"}
+    # By the service's own name, from every zone, and let in.
+    [vpc] = made.of(":Vpc")
+    assert (vpc.inputs["enableDnsHostnames"], vpc.inputs["enableDnsSupport"]) == (True, True)
+    let_in = made.one(":SecurityGroupIngressRule", "endpoints").inputs
+    assert (let_in["cidrIpv4"], let_in["fromPort"]) == (vpc.inputs["cidrBlock"], 443)
+    for endpoint in found.values():
+        assert endpoint["vpcEndpointType"] == "Interface"
+        assert endpoint["privateDnsEnabled"] is True
+        assert set(endpoint["subnetIds"]) == private
+        assert endpoint["securityGroupIds"] == [let_in["securityGroupId"]]
 
 
 def test_nat_is_in_every_zone_where_production_is() -> None:
@@ -148,11 +169,25 @@ def test_the_control_plane(made: Stack) -> None:
     assert cluster["vpcConfig"]["endpointPrivateAccess"] is True
     assert cluster["vpcConfig"]["endpointPublicAccess"] is False
     assert cluster["encryptionConfig"]["resources"] == ["secrets"]
+    assert cluster["upgradePolicy"] == {"supportType": "EXTENDED"}
     assert len(cluster["enabledClusterLogTypes"]) == 5
     assert cluster["accessConfig"]["authenticationMode"] == "API"
     assert cluster["accessConfig"]["bootstrapClusterCreatorAdminPermissions"] is False
     admins = {e.inputs["principalArn"] for e in made.of(":AccessEntry")}
     assert {e.inputs["principalArn"] for e in made.of(":AccessPolicyAssociation")} == admins
+
+
+def test_nodes_and_add_ons_follow_the_cluster_to_another_version(every: Stack) -> None:
+    cluster = every.one("eks/cluster:Cluster", "cluster")
+    version = cluster.inputs["version"]
+    followers = {
+        **{group.urn: group.inputs["version"] for group in every.of(":NodeGroup")},
+        # As EKS says what its default is.
+        **{a.urn: a.inputs["addonVersion"].removeprefix("v")[:4] for a in every.of(":Addon")},
+    }
+    assert followers == dict.fromkeys(followers, version)
+    for urn in followers:
+        assert cluster.urn in every.needs(every.by_urn[urn])
 
 
 def test_people_log_in_as_their_groups_and_administer_nothing() -> None:
@@ -325,7 +360,7 @@ def test_who_reads_the_artifacts_of_production(prod: Stack) -> None:
     read = "s3:GetObject"
     assert roles_that(prod, read, f"{bucket}bentos/sha256/0") == {"prod-model", *pipelines}
     assert roles_that(prod, read, f"{bucket}mlflow/0") == {"mlflow-default"}
-    assert roles_that(prod, read, f"{bucket}labels/0") == {"pipelines-labels", *pipelines}
+    assert roles_that(prod, read, f"{bucket}labels/0") == pipelines
     assert roles_that(prod, read, f"{bucket}predictions/prod/0") == pipelines
     assert roles_that(prod, "s3:PutObject", f"{bucket}predictions/prod/0") == {"prod-model"}
     assert roles_that(prod, "s3:PutObject", f"{bucket}bentos/sha256/0") == pipelines
@@ -335,6 +370,21 @@ def test_who_reads_the_artifacts_of_production(prod: Stack) -> None:
     # No other account's stack reads any of it: buckets are opened to nobody.
     for policy in prod.of(":BucketPolicy"):
         assert {s["Effect"] for s in statements(policy)} == {"Deny"}
+
+
+def test_nodes_may_ask_who_they_are_pull_images_and_give_pods_their_roles(every: Stack) -> None:
+    """Without the first no node joins: it asks EC2 for its own name."""
+    assert "nodes" in roles_that(every, "ec2:DescribeInstances", "*")
+    for action in ("eks-auth:AssumeRoleForPodIdentity", "ecr:BatchGetImage"):
+        assert roles_that(every, action, "*") == {"nodes"}
+    assert "nodes" not in roles_that(every, "ec2:TerminateInstances", "*")
+
+
+def test_refused_connections_are_written_down(prod: Stack) -> None:
+    group = prod.one(":LogGroup", "flows").outputs["arn"]
+    for action in ("logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"):
+        assert roles_that(prod, action, f"{group}:log-stream:eni-0") == {"flows"}
+    assert roles_that(prod, "logs:DescribeLogGroups", "*") == {"flows"}
 
 
 def test_karpenter_may_let_a_node_class_go(prod: Stack) -> None:
@@ -481,6 +531,36 @@ def test_the_network_goes_last(every: Stack) -> None:
     assert not every.program.all("Ingress")
 
 
+def test_the_front_door_is_made_once_the_internet_is_there() -> None:
+    prod = stack("prod")
+    [balancer] = prod.of(":LoadBalancer")
+    [gateway] = prod.of(":InternetGateway")
+    assert prod.goes_before(balancer, gateway)
+    assert prod.goes_before(balancer, prod.one(":Route", "public-out"))
+    for joined in prod.of(":RouteTableAssociation"):
+        if joined.name.startswith("public"):
+            assert prod.goes_before(balancer, joined)
+
+
+def test_a_pod_is_made_once_it_has_its_role(every: Stack) -> None:
+    """EKS gives a pod its role when the pod is made, and never later."""
+    pods = {
+        workload: (where["namespace"], pod.get("serviceAccountName", "default"))
+        for workload in every.of(":Deployment", ":StatefulSet", ":DaemonSet", ":Job")
+        for where, pod in [
+            (workload.inputs["metadata"], workload.inputs["spec"]["template"]["spec"])
+        ]
+    }
+    # Those of models and workflows, which Argo CD makes.
+    applications = list(every.of(":Application", ":ApplicationSet"))
+    assert applications
+    for role in every.of(":PodIdentityAssociation"):
+        who = (role.inputs["namespace"], role.inputs["serviceAccount"])
+        its = [workload for workload, account in pods.items() if account == who]
+        for made in its or applications:
+            assert every.goes_before(made, role), (made.urn, who)
+
+
 # GPU nodes and consoles
 
 
@@ -572,6 +652,38 @@ def test_pods_reach_the_stores_and_no_other_addresses(made: Stack) -> None:
         ("169.254.170.23/32", 80),
         *((cidr, 5432) for cidr in subnets),
     }
+
+
+def test_who_is_let_to_pods_is_let_to_their_service(every: Stack) -> None:
+    """EKS judges a connection by the Service's address. It lets that through which has the rule's
+    labels in its selector, on the port that leads to the rule's."""
+    services = every.program.all("Service")
+
+    def leads(namespace: str, labels: dict[str, str], port: int) -> bool:
+        return any(
+            labels.items() <= service["spec"]["selector"].items()
+            and port in [at.get("targetPort", at["port"]) for at in service["spec"]["ports"]]
+            for service in services
+            if service["metadata"]["namespace"] == namespace
+        )
+
+    asked = {
+        (
+            peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"],
+            labels,
+            at["port"],
+        )
+        for policy in every.program.all("NetworkPolicy")
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        if "podSelector" in peer
+        for labels in [tuple(peer["podSelector"].get("matchLabels", {}).items())]
+        for at in rule["ports"]
+    }
+    # The chart makes those of models, with any labels; EKS makes DNS.
+    ours = {a for a in asked if a[0] not in ("dev", "staging", "prod", "kube-system")}
+    assert ours
+    assert not [a for a in ours if not leads(a[0], dict(a[1]), a[2])]
 
 
 # Queues

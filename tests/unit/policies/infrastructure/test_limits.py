@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from policies.infrastructure import limits, schema
+from policies.infrastructure import limits, managed, schema
 from policies.infrastructure.limits import LEVELS, parse
 from policies.infrastructure.resources import Resource, Stack
 from policies.infrastructure.rules import RULES
@@ -30,6 +30,21 @@ def test_valid(file: Path) -> None:
 def test_invalid(file: Path) -> None:
     with pytest.raises(BadInput) as refused:
         parse(file.read_bytes(), NAMES, "dev", file)
+    assert file.with_suffix(".expected").read_text().strip() in str(refused.value)
+    assert file.name in str(refused.value)
+
+
+@pytest.mark.parametrize("file", sorted(HERE.glob("managed/valid/*.yaml")), ids=lambda f: f.stem)
+def test_valid_policies_of_aws_s_own(file: Path) -> None:
+    [known] = managed.parse(file.read_bytes(), file).values()
+    assert known.allows("ec2:DescribeVolumes")
+    assert not known.allows("ec2:DetachVolume")
+
+
+@pytest.mark.parametrize("file", sorted(HERE.glob("managed/invalid/*.yaml")), ids=lambda f: f.stem)
+def test_invalid_policies_of_aws_s_own(file: Path) -> None:
+    with pytest.raises(BadInput) as refused:
+        managed.parse(file.read_bytes(), file)
     assert file.with_suffix(".expected").read_text().strip() in str(refused.value)
     assert file.name in str(refused.value)
 
