@@ -41,8 +41,8 @@ class NetworkArgs:
 class Network(AwsComponent):
     """`vpc_id`, and the ids of the `private`, `public` and `isolated` subnets, a zone each.
 
-    `ways`: routes and endpoints, without which nodes do not join, nor say that they are leaving, and
-    AWS makes no load balancer that the internet reaches.
+    `ways`: routes and endpoints, without which nodes do not join, nor say that they are leaving,
+    and AWS makes no load balancer that the internet reaches.
     """
 
     vpc_id: pulumi.Output[str]

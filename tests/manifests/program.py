@@ -89,8 +89,8 @@ class Program(pulumi.runtime.Mocks):
     """What it answers, by URN."""
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        if args.resource_id:
-            return args.resource_id, THERE[args.typ, args.resource_id]
+        if there := THERE.get((args.typ, args.resource_id or "")):
+            return args.resource_id or "", there
         secret = frozenset(key for key, value in args.inputs.items() if is_rpc_secret(value))
         inputs = {key: unwrap_rpc_secret(value) for key, value in args.inputs.items()}
         self.resources.append(Registered(args.typ, args.name, inputs, secret))

@@ -544,21 +544,21 @@ def test_the_front_door_is_made_once_the_internet_is_there() -> None:
 
 def test_a_pod_is_made_once_it_has_its_role(every: Stack) -> None:
     """EKS gives a pod its role when the pod is made, and never later."""
-    pods = {
-        workload: (where["namespace"], pod.get("serviceAccountName", "default"))
-        for workload in every.of(":Deployment", ":StatefulSet", ":DaemonSet", ":Job")
-        for where, pod in [
-            (workload.inputs["metadata"], workload.inputs["spec"]["template"]["spec"])
-        ]
-    }
+    workloads = list(every.of(":Deployment", ":StatefulSet", ":DaemonSet", ":Job"))
     # Those of models and workflows, which Argo CD makes.
     applications = list(every.of(":Application", ":ApplicationSet"))
     assert applications
     for role in every.of(":PodIdentityAssociation"):
         who = (role.inputs["namespace"], role.inputs["serviceAccount"])
-        its = [workload for workload, account in pods.items() if account == who]
+        its = [workload for workload in workloads if account(workload) == who]
         for made in its or applications:
             assert every.goes_before(made, role), (made.urn, who)
+
+
+def account(workload: Made) -> tuple[str, str]:
+    """Namespace and service account of its pods."""
+    pod = workload.inputs["spec"]["template"]["spec"]
+    return workload.inputs["metadata"]["namespace"], pod.get("serviceAccountName", "default")
 
 
 # GPU nodes and consoles
