@@ -113,19 +113,17 @@ class Tables(Component):
         )
 
 
+def drops(name: str) -> tuple[str, str]:
+    """Statements by which a database and its role go, for who has made them."""
+    return f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', f'DROP ROLE IF EXISTS "{name}"'
+
+
 def _dropping(
     args: PostgresArgs | DatabasesArgs,
     login: Mapping[str, pulumi.Input[str] | EnvVarSourceArgs],
 ) -> ContainerArgs:
     """Drops the former databases, whoever is still connected, and the roles of their names."""
-    statements = [
-        statement
-        for name in args.former
-        for statement in (
-            f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)',
-            f'DROP ROLE IF EXISTS "{name}"',
-        )
-    ]
+    statements = [statement for name in args.former for statement in drops(name)]
     return pods.container(
         "former",
         args.image,
