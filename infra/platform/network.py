@@ -9,6 +9,7 @@ from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
+from pulumi_kubernetes.core.v1.outputs import ServiceSpec
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 from pulumi_kubernetes.networking.v1 import (
     IPBlockArgs,
@@ -106,11 +107,15 @@ def api_server(opts: pulumi.ResourceOptions) -> Api:
             )
         return found
 
+    def address(spec: ServiceSpec) -> Sequence[Elsewhere]:
+        # Every cluster's has one, and a port.
+        return [
+            Elsewhere(_only(spec.cluster_ip or ""), tuple(int(p.port) for p in spec.ports or ()))
+        ]
+
     return Api(
         servers=pulumi.Output.all(told.endpoints, told.ports).apply(places),
-        service=service.spec.apply(
-            lambda spec: [Elsewhere(_only(spec.cluster_ip), tuple(p.port for p in spec.ports))]
-        ),
+        service=service.spec.apply(address),
     )
 
 
