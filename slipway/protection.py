@@ -22,6 +22,18 @@ STRICTER = (
 )
 
 
+# How pull requests may be merged, in each forge's words for a repository: as one commit on main.
+# Rebased or fast-forwarded, each commit of a branch would be one of main's, and a release file that
+# nobody has judged, amid them, would count as one that stood there.
+GITEA_MERGES: Mapping[str, bool] = {
+    "allow_merge_commits": True,
+    "allow_rebase": False,
+    "allow_rebase_explicit": False,
+    "allow_fast_forward_only_merge": False,
+}
+GITHUB_MERGES: Mapping[str, bool] = {"allow_merge_commit": True, "allow_rebase_merge": False}
+
+
 def gitea(
     status: str, pushers: Sequence[str] = (), *, present: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -91,6 +103,12 @@ GITHUB_TAG: dict[str, Any] = {
     "conditions": {"ref_name": {"include": [f"refs/tags/{TAG}"], "exclude": []}},
     "rules": [{"type": "creation"}, {"type": "update"}],
 }
+
+
+def merges(wanted: Mapping[str, bool], repository: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The same of how may be merged. What a forge does not tell of its repository is told to it."""
+    present = {key: repository.get(key, not value) for key, value in wanted.items()}
+    return differences(wanted, present)
 
 
 def differences(wanted: Any, present: Any, path: str = "") -> dict[str, tuple[Any, Any]]:

@@ -173,6 +173,7 @@ class Gitea(Component):
                     "webhooks": {url: list(events) for url, events in args.webhooks.items()},
                     # `make up` mirrors a checkout as this user.
                     "protection": protection.gitea(args.required_status, pushers=[ADMIN]),
+                    "merges": dict(protection.GITEA_MERGES),
                 },
                 env={
                     **admin,

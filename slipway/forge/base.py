@@ -224,7 +224,8 @@ class Forge(Protocol):
     def protect(
         self, status: str, *, by: str = "", dry_run: bool = False
     ) -> dict[str, tuple[Any, Any]]:
-        """Brings main's protection to what `slipway.protection` says, and forbids a tag `main`.
+        """Brings main's protection and the ways to merge to what `slipway.protection` says, and
+        forbids a tag `main`.
 
         Args:
             status: context of the commit status without which nobody merges.

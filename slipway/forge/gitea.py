@@ -261,6 +261,8 @@ class Gitea(Shared):
                 self._api.send("POST", "branch_protections", json=new, what=what)
             else:
                 self._api.send("PATCH", rule, json=wanted, what=what)
+        here = f"{self.url}/api/v1/repos/{self.repository}"
+        changes |= self._protect_merges(here, protection.GITEA_MERGES, dry_run=dry_run)
         return changes | self._protect_tag(dry_run=dry_run)
 
     def _protect_tag(self, *, dry_run: bool) -> dict[str, tuple[Any, Any]]:

@@ -262,6 +262,8 @@ class GitHub(Shared):
         changes = protection.differences(wanted, present)
         if changes and not dry_run:
             self._api.send("PUT", where, json=wanted, what=f"protection of {protection.BRANCH}")
+        here = f"{self._api_url}/repos/{self.repository}"
+        changes |= self._protect_merges(here, protection.GITHUB_MERGES, dry_run=dry_run)
         return changes | self._protect_tag(dry_run=dry_run)
 
     def _app(self, name: str) -> int:

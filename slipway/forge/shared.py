@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from typing import Any, ClassVar, Literal, Self
 
+from slipway import protection
 from slipway.forge.base import (
     Comment,
     ForgeError,
@@ -197,6 +198,18 @@ class Shared:
         review |= {"commit_id": sha} if sha else {}
         what = f"review of pull request {number}"
         self._api.send("POST", f"pulls/{number}/reviews", json=review, what=what)
+
+    # Protection
+
+    def _protect_merges(
+        self, repository: str, wanted: Mapping[str, bool], *, dry_run: bool
+    ) -> dict[str, tuple[Any, Any]]:
+        """`repository` is the address of the repository's own settings."""
+        what = "ways to merge"
+        changes = protection.merges(wanted, self._api.get(repository, what=what))
+        if changes and not dry_run:
+            self._api.send("PATCH", repository, json=dict(wanted), what=what)
+        return changes
 
     # Reports
 

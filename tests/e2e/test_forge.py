@@ -18,7 +18,7 @@ from slipway import merging
 from slipway.endpoints import Cluster
 from slipway.forge import ForgeError, Gitea, NotFound
 
-from .conftest import as_user
+from .conftest import as_user, until
 
 # A picture of one pixel.
 PNG = base64.b64decode(
@@ -180,6 +180,25 @@ def test_nobody_merges_or_pushes_past_the_protection(forge: Gitea, base: str) ->
     forge.set_status(sha, "test/check", "success")
     assert forge.merge(pull.number, sha=sha).merged
     forge._api.send("DELETE", f"branch_protections/{quote(base, safe='')}")
+
+
+@pytest.mark.parametrize("way", ["rebase", "rebase-merge", "fast-forward-only"])
+def test_a_branch_s_commits_do_not_become_main_s(forge: Gitea, base: str, way: str) -> None:
+    """Each would count as what stood there once, whether it was ever judged or not."""
+    head = f"{base}-commits"
+    for text in (b"1\n", b"2\n"):
+        sha = forge.write(head, {"t/p": text}, "Propose", base=base)
+    pull = forge.open(head, "Propose", "", base=base)
+
+    def refusal() -> str:
+        request = {"Do": way, "head_commit_id": sha}
+        with pytest.raises(ForgeError) as refused:
+            forge._api.send("POST", f"pulls/{pull.number}/merge", json=request)
+        return "" if "try again later" in str(refused.value) else str(refused.value)
+
+    assert "merge style" in until(refusal, 30, "the forge did not settle")
+    assert forge.merge(pull.number, sha=sha).merged
+    assert forge.read("t/p", base) == b"2\n"
 
 
 def test_who_only_proposes_cannot_report_a_verdict(platform: Cluster, forge: Gitea) -> None:

@@ -365,6 +365,7 @@ def proposed(moved: Server) -> PullRequest:
 def test_main_is_protected_once_and_then_nobody_pushes(moved: Server) -> None:
     tried = document("protect", "--dry-run")
     assert tried["changes"]["status_check_contexts"]["to"] == [merging.CONTEXT]
+    assert tried["changes"]["allow_rebase"] == {"from": True, "to": False}
     assert tried["changed"] is False
     with moved.client() as forge:
         assert forge.protect(merging.CONTEXT, dry_run=True)

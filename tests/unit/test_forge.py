@@ -329,6 +329,8 @@ def test_repository_needs_an_owner() -> None:
 # --- protection -------------------------------------------------------------------------------
 
 RULE = {"id": 1, "rule_name": "main", "push_whitelist_usernames": None}
+# What a repository of Gitea's is like before anybody has said how its pull requests are merged.
+NEW = dict.fromkeys(protection.GITEA_MERGES, True)
 
 
 def asked(gitea_says: list[httpx.Response], **options: bool) -> tuple[list[Any], dict[str, Any]]:
@@ -338,7 +340,7 @@ def asked(gitea_says: list[httpx.Response], **options: bool) -> tuple[list[Any],
 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method != "GET":
-            path = request.url.path.removeprefix("/api/v1/repos/o/r/")
+            path = request.url.path.removeprefix("/api/v1/repos/o/r").strip("/")
             sent.append((request.method, path, json.loads(request.content)))
         return answers.pop(0)
 
@@ -349,27 +351,36 @@ def asked(gitea_says: list[httpx.Response], **options: bool) -> tuple[list[Any],
 
 def test_main_is_protected_where_it_was_not() -> None:
     done = httpx.Response(201, json={})
-    sent, changes = asked([said(404), done, httpx.Response(200, json=[]), done])
+    new = httpx.Response(200, json=NEW)
+    sent, changes = asked([said(404), done, new, done, httpx.Response(200, json=[]), done])
     assert sent == [
         (
             *("POST", "branch_protections"),
             {"rule_name": "main", **protection.gitea("slipway/check")},
         ),
+        ("PATCH", "", dict(protection.GITEA_MERGES)),
         ("POST", "tag_protections", {"name_pattern": "main", "whitelist_usernames": ["bot"]}),
     ]
     assert changes["status_check_contexts"] == (None, ["slipway/check"])
     assert changes["tag main"] == (None, ["bot"])
+    forbidden = {k: found for k, found in changes.items() if k.startswith("allow_")}
+    assert forbidden == {
+        "allow_rebase": (True, False),
+        "allow_rebase_explicit": (True, False),
+        "allow_fast_forward_only_merge": (True, False),
+    }
 
 
 def test_what_is_protected_is_left_alone_and_other_statuses_stay_required() -> None:
     tags = httpx.Response(200, json=[{"id": 3, "name_pattern": "main"}])
     there = {**protection.gitea("slipway/check"), **RULE}
-    assert asked([httpx.Response(200, json=there), tags]) == ([], {})
+    merges = httpx.Response(200, json=dict(protection.GITEA_MERGES))
+    assert asked([httpx.Response(200, json=there), merges, tags]) == ([], {})
     there["status_check_contexts"] = ["lint"]
     there["block_admin_merge_override"] = False
     present = httpx.Response(200, json=there)
-    assert asked([present, tags], dry_run=True)[0] == []
-    sent, changes = asked([present, httpx.Response(200, json={}), tags])
+    assert asked([present, httpx.Response(200, json=NEW), tags], dry_run=True)[0] == []
+    sent, changes = asked([present, httpx.Response(200, json={}), merges, tags])
     [(method, path, body)] = sent
     assert (method, path) == ("PATCH", "branch_protections/main")
     assert body["status_check_contexts"] == ["lint", "slipway/check"]

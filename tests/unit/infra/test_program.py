@@ -388,6 +388,8 @@ def test_main_changes_only_by_what_has_passed(local: Program) -> None:
     assert protection["push_whitelist_usernames"] == ["slipway-admin"]
     assert protection["enable_push_whitelist"] is True
     assert protection["enable_force_push"] is False
+    assert settings["merges"]["allow_merge_commits"] is True
+    assert settings["merges"]["allow_rebase"] is False
     ini = decoded(local.one("Secret", "gitea", "forge"))["app.ini"]
     assert "[attachment]\nENABLED = true\nALLOWED_TYPES = .png\n" in ini
 
