@@ -409,7 +409,7 @@ class _Judge:
         self, path: str, champion: Release | None, proposed: Release | None
     ) -> tuple[Release, ...]:
         """This environment's earlier releases of the model, as far as `proposed` may be one."""
-        if proposed is None or (champion and champion.pins == proposed.pins):
+        if proposed is None:
             return ()
         self.walk([path])
         bento = proposed.bento.digest.encode()

@@ -37,8 +37,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 
 # `unknown`: cannot be judged where it is asked (`NotKnown`), which on the platform nothing is.
 State = Literal["pass", "fail", "waived", "not applicable", "unknown"]
-# `release`: other pins; `rollback`: exactly an earlier release of the environment; `rollout`: the
-# same pins, run otherwise; `removal`: the model leaves the environment.
+# `rollback`: exactly an earlier release file of the environment; else `release`: other pins, or
+# `rollout`: the same pins, run otherwise; `removal`: the model leaves the environment.
 Kind = Literal["release", "rollback", "rollout", "removal"]
 # A file's content by its path in the repository, None where there is none.
 Read = Callable[[str], bytes | None]
@@ -258,10 +258,11 @@ class Subject:
     def kind(self) -> Kind:
         if self.removal:
             return "removal"
+        if self.proposed in self.former:
+            return "rollback"
         champion = self.champion
-        if champion is not None and champion.pins == self.proposed.pins:
-            return "rollout"
-        return "rollback" if self.proposed in self.former else "release"
+        same = champion is not None and champion.pins == self.proposed.pins
+        return "rollout" if same else "release"
 
     @property
     def previous_environment(self) -> str | None:

@@ -85,10 +85,10 @@ def entries(
             kind: Kind = "removed"
         elif now is None:
             kind = "unreadable"
-        elif present and present.pins == now.pins:
-            kind = "settings changed"
+        elif now != present and now in earlier:
+            kind = "rolled back"
         else:
-            kind = "rolled back" if now in earlier else "released"
+            kind = "settings changed" if present and present.pins == now.pins else "released"
         change = brought.get(commit.sha, commit)
         found.append(
             Entry(

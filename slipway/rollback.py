@@ -53,13 +53,20 @@ class Rollback:
         return f"rollback/{self.environment}-{self.model}-{self.target.version}-{main[:8]}"
 
     @property
+    def settings_alone(self) -> bool:
+        """Whether the present release stays, with settings that it had before."""
+        return self.present is not None and _pinned(self.present) == _pinned(self.target)
+
+    @property
     def title(self) -> str:
-        return f"Roll back {self.model} in {self.environment} to {self.target.version}"
+        settings = "the settings that it had of " if self.settings_alone else ""
+        return f"Roll back {self.model} in {self.environment} to {settings}{self.target.version}"
 
     @property
     def body(self) -> str:
         """The pull request's text."""
         now = f"version {self.present.version}" if self.present else "nothing"
+        now += " with other settings" if self.settings_alone else ""
         since: datetime = self.former.commit.when
         return "\n".join(
             [
@@ -102,15 +109,36 @@ def _pinned(found: Release) -> tuple[object, ...]:
     return found.version, found.bento, found.runtime
 
 
-def _bottom(stood: Sequence[Former | None]) -> int:
-    """Where the present release first stood: what is newer was abandoned by going back to it."""
-    return max((i for i, f in enumerate(stood) if f and _is(stood[0], f)), default=0)
+def _run_alike(one: Release | None, other: Release | None) -> bool:
+    """Whether two releases have the same settings, whatever they pin."""
+    if one is None or other is None:
+        return False
+    return (one.rollout, one.approvals) == (other.rollout, other.approvals)
+
+
+def _before(stood: Sequence[Former | None], same: Callable[[Former], bool]) -> list[Former]:
+    """What stood before anything that is the `same` as the present first did.
+
+    What is newer was abandoned by going back to it.
+    """
+    bottom = max((i for i, f in enumerate(stood) if f and same(f)), default=0)
+    return [f for f in stood[bottom + 1 :] if f and not same(f)]
 
 
 def plan(
-    repository: Repository, tip: str, env: str, model: str, version: int | None = None
+    repository: Repository,
+    tip: str,
+    env: str,
+    model: str,
+    version: int | None = None,
+    *,
+    settings: bool = False,
 ) -> Rollback:
     """Which file goes back: that of `version`, else the one before the present release.
+
+    Args:
+        settings: the present release's own, with the settings (`rollout`, `approvals`) before the
+            present ones.
 
     Raises:
         BadInput: there is no such release in the environment's history, or it is the present one.
@@ -131,9 +159,18 @@ def plan(
                 field="--to",
                 fix=f"one of {known}; another version gets there by slipway promote",
             )
+    elif settings:
+        before = _before(stood, lambda f: _is(stood[0], f) and _run_alike(present, f.release))
+        choices = [f for f in before if _is(stood[0], f)]
+        if not choices:
+            raise BadInput(
+                f"{model} in {env} has had no other settings before the present ones of version "
+                f"{present.version if present else '?'}",
+                field="--settings",
+                fix="another version comes back by --to VERSION, or without either option",
+            )
     else:
-        older = stood[_bottom(stood) + 1 :]
-        choices = [f for f in older if f and not _is(stood[0], f)]
+        choices = _before(stood, lambda f: _is(stood[0], f))
         if not choices:
             raise BadInput(
                 f"{env} has had no other release of {model} before version "

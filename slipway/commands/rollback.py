@@ -11,6 +11,7 @@ from rich.syntax import Syntax
 from slipway import release, rollback, serving, sources
 from slipway.commands import Environment, Model, Output, out, say, short, show_json
 from slipway.endpoints import Cluster
+from slipway.errors import BadInput
 from slipway.mirror import mirror
 from slipway.repository import Repository
 from slipway.rollback import Clock, Rollback
@@ -23,6 +24,13 @@ def command(
         int | None,
         typer.Option(metavar="VERSION", help="Default: the release before the present one."),
     ] = None,
+    settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings",
+            help="Keep the present release, and undo the last change of how it runs (rollout).",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Verify and judge; push nothing.")
     ] = False,
@@ -34,10 +42,14 @@ def command(
     """Put an earlier release of a model back, by a pull request that the gates let through."""
     release.check_environment(env)
     release.check_model_name(model)
+    if settings and to is not None:
+        raise BadInput(
+            "goes back to a version as it last stood", field="--to", fix="leave out --settings"
+        )
     cluster, clock = Cluster.connect(), Clock()
     source = sources.Platform(lambda: cluster)
     with cluster.forge() as forge, mirror(forge) as (repository, tip):
-        plan = rollback.plan(repository, tip, env, model, to)
+        plan = rollback.plan(repository, tip, env, model, to, settings=settings)
         found: dict[str, Any] = {**rollback.document(plan), "pull_request": None, "merge": None}
         say(_headline(plan))
         with cluster.store() as store:
@@ -51,7 +63,9 @@ def command(
             say(f"{pull.url} ({clock.lap('propose'):.1f} s)")
             done = rollback.merged(forge, pull, clock, say)
             found |= {"pull_request": pull.url, "merge": done.merge_sha}
-    if wait:
+    if plan.settings_alone and plan.present != plan.target:
+        say("the same bento answers before and after: slipway status says when it runs so")
+    elif wait:
         try:
             serving.wait_until_answering(cluster, env, model, plan.target.bento.digest, say=say)
         except KeyboardInterrupt:
@@ -67,8 +81,11 @@ def command(
 
 def _headline(plan: Rollback) -> str:
     before = f"from version {plan.present.version} " if plan.present else ""
-    same = "version {0} is on main already" if plan.present == plan.target else "{1}to version {0}"
-    what = same.format(plan.target.version, before)
+    what = f"{before}to version {plan.target.version}"
+    if plan.present == plan.target:
+        what = f"version {plan.target.version} is on main already"
+    elif plan.settings_alone:
+        what = f"to former settings of version {plan.target.version}"
     return (
         f"{plan.model} in {plan.environment}: {what} (bento {short(plan.target.bento.digest)}), as "
         f"commit {plan.former.commit.sha[:12]} of {plan.former.commit.when:%Y-%m-%d %H:%MZ} had it"

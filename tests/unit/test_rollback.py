@@ -51,9 +51,9 @@ class World:
         self.forge.merge(self.forge.open("change", "Release", "").number)
         return content or b""
 
-    def plan(self, version: int | None = None) -> Rollback:
+    def plan(self, version: int | None = None, *, settings: bool = False) -> Rollback:
         with mirror(self.forge) as (repository, tip):
-            return rollback.plan(repository, tip, "prod", "toy", version)
+            return rollback.plan(repository, tip, "prod", "toy", version, settings=settings)
 
 
 @pytest.fixture
@@ -107,6 +107,46 @@ def test_other_settings_of_the_same_release_are_not_another_release(world: World
     world.merge(second)
     world.merge(second.model_copy(update={"rollout": release.Rollout(replicas=3)}))
     assert world.plan().former.content == first
+
+
+def sized(found: Release, memory: str) -> Release:
+    rollout = release.Rollout(resources=release.Resources(memory=memory))
+    return found.model_copy(update={"rollout": rollout})
+
+
+def test_settings_go_back_and_the_release_stays(world: World) -> None:
+    world.merge(world.release(1))
+    second = world.release(2)
+    files = [world.merge(sized(second, memory)) for memory in ("512Mi", "768Mi", "64Mi")]
+    plan = world.plan(settings=True)
+    assert plan.former.content == files[1]
+    assert plan.title == "Roll back toy in prod to the settings that it had of 2"
+    assert "Instead of version 2 with other settings" in plan.body
+    world.merge(plan.target)
+    # Not to those that were gone back from.
+    assert world.plan(settings=True).former.content == files[0]
+    world.merge(world.plan(settings=True).target)
+    with pytest.raises(BadInput, match=r"no other settings .* of version 2\n.*--to VERSION"):
+        world.plan(settings=True)
+    # Without it, the release before; by its name, this one as it is.
+    assert world.plan().target.version == 1
+    assert world.plan(2).target == world.plan(2).present
+
+
+def test_there_are_no_settings_of_what_is_not_there(world: World) -> None:
+    world.merge(world.release(1))
+    world.merge(None)
+    with pytest.raises(BadInput, match="no other settings"):
+        world.plan(settings=True)
+
+
+def test_evidence_made_anew_is_no_other_setting(world: World) -> None:
+    first = world.release(1)
+    world.merge(sized(first, "768Mi"))
+    world.merge(first)
+    anew = first.evidence.model_copy(update={"summary": {"brier": 0.1}})
+    world.merge(first.model_copy(update={"evidence": anew}))
+    assert world.plan(settings=True).target == sized(first, "768Mi")
 
 
 def test_a_named_version_is_its_newest_file_byte_for_byte(world: World) -> None:
@@ -229,6 +269,19 @@ def test_from_broken_to_answering(world: World) -> None:
     assert result.exit_code == 0
     assert "version 1 is on main already" in result.stderr
     assert world.forge.asked[-1] == pull
+
+
+def test_settings_are_put_back_and_not_said_to_answer(world: World) -> None:
+    first = world.merge(world.release(1))
+    world.merge(sized(world.release(1), "64Mi"))
+    result = run("--settings")
+    assert result.exit_code == 0, result.output
+    assert "to former settings of version 1" in result.stderr
+    assert world.forge.read(PATH) == first
+    assert "slipway status says when it runs so" in result.stderr
+    assert "answers after" not in result.stderr
+    result = run("--settings", "--to", "1")
+    assert (result.exit_code, "leave out --settings" in result.stderr) == (2, True)
 
 
 def test_the_running_model_is_not_asked_before_the_merge(

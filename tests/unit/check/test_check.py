@@ -146,6 +146,27 @@ def test_a_change_of_the_rollout_keeps_its_evidence(place: Place) -> None:
     assert [d.what for d in found.differences] == ["rollout.resources.memory"]
 
 
+def test_a_change_of_the_rollout_is_taken_back_as_a_release_is(place: Place) -> None:
+    """What was too little memory goes back while a window is open, and nobody approves."""
+    window = {"why": "end of year", "first": "2025-12-20", "last": "2026-01-05"}
+    frozen = {"timezone": "UTC", "windows": [window]}
+    strict = rules(freeze=frozen, approvals={"policy": "two"})
+    made = place.landed("be", 3)
+    little = made.model_copy(update={"rollout": Rollout(resources=Resources(memory="64Mi"))})
+    place.write("main", files(little) | {DEV: strict}, "Less memory")
+    back = place.propose(files(made), pull=facts())
+    assert (back.releases[0].kind, failing(back)) == ("rollback", {})
+    other = made.model_copy(update={"rollout": Rollout(resources=Resources(memory="96Mi"))})
+    place.write("other", files(other), "Neither one")
+    verdict = place.check("other", pull=facts())
+    assert verdict.releases[0].kind == "rollout"
+    assert failing(verdict).keys() == {"freeze", "approvals"}
+    # Comments alone make no other file of it.
+    place.write("main", files(made), "Back")
+    place.write("same", {TOY: release.dumps(made).encode() + b"# a word\n"}, "A word")
+    assert place.check("same", pull=facts()).releases[0].kind == "rollout"
+
+
 def test_hand_edited_metrics_are_refused(place: Place) -> None:
     made = place.landed("be", 3)
     better = made.evidence.model_copy(update={"summary": {"brier": 0.01}})

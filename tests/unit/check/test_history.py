@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from slipway import endpoints, history
+from slipway import endpoints, history, release
 from slipway.cli import app
 from slipway.endpoints import ClusterError
 from slipway.history import Entry, pull_number
@@ -40,6 +40,8 @@ rules: [fresh]
     )
     bigger = second.model_copy(update={"rollout": Rollout(replicas=3)})
     place.write("main", files(bigger), "Three replicas")
+    place.write("main", files(second), "Back to one")
+    place.write("main", {TOY: release.dumps(second).encode() + b"# a word\n"}, "A word")
     place.write("main", files(first), "Roll back toy in dev to 3")
     place.write("main", {TOY: b"model: toy\n"}, "Break it")
     place.write("main", {TOY: None}, "Remove it")
@@ -49,10 +51,12 @@ rules: [fresh]
         ("unreadable", None),
         ("rolled back", 3),
         ("settings changed", 4),
+        ("rolled back", 4),
+        ("settings changed", 4),
         ("released", 4),
         ("released", 3),
     ]
-    assert [e.pull for e in found] == [None, None, None, None, 7, 1]
+    assert [e.pull for e in found] == [None, None, None, None, None, None, 7, 1]
     assert found[-1].subject == "Merge pull request #1"
     assert found[-2].break_glass == "grace: the champion fails every request"
     assert found[-3].break_glass == ""
