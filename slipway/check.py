@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 FOLDER = "environments"
 # What judges a release, or decides how it is served, does not change together with it, nor without
-# the approvals that custody asks for. That is all but this: whatever else is there may come to be
-# imported where gates run.
-FREE, SERVING = ("bentos/", "environments/", "tests/"), "bentos/serving/"
+# the approvals that custody asks for. That is all but this and release files: what else there is may
+# come to be imported where gates run, and a stack's file says who signs.
+FREE, SERVING = ("bentos/", "tests/"), "bentos/serving/"
 # What reads a stack's file, and what AWS asks for what is in it.
 PROGRAM, PRICES = "infra/", "infra/prices.yaml"
 # Of a forger's file only so much is read.
@@ -687,8 +687,7 @@ class _Change:
                 "judged before the next may have it",
                 "a pull request for each environment, in their order",
             )
-        values = [path for path, (_, place) in self._inside.items() if _is(place, "values")]
-        apart = [*(path for path in self._changed if is_apart(path)), *values]
+        apart = [path for path in self._changed if is_apart(path)]
         named = ", ".join(apart[:3]) + (f" and {len(apart) - 3} more" * (len(apart) > 3))
         if not releases:
             if apart and not found:
@@ -759,6 +758,9 @@ class _Place:
 
 def is_apart(path: str) -> bool:
     """Whether a file judges releases, or decides how they are served."""
+    if path.startswith(f"{FOLDER}/"):
+        place = _place(path)
+        return not (_is(place, "release") or _is(place, "break glass"))
     prose = "/" not in path and path.endswith(".md")
     return path.startswith(SERVING) or not (prose or path.startswith(FREE))
 

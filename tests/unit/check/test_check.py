@@ -88,8 +88,9 @@ def test_nothing_that_judges_or_serves_comes_with_a_release(place: Place, path: 
     assert verdict.exit_code == 1
 
 
-def test_settings_of_an_environment_do_not_come_with_a_release(place: Place) -> None:
-    settings = "environments/dev/values.yaml"
+@pytest.mark.parametrize("name", ["dev/values.yaml", "Pulumi.dev.yaml"])
+def test_settings_do_not_come_with_a_release(place: Place, name: str) -> None:
+    settings = f"environments/{name}"
     verdict = place.propose(files(place.next()) | {settings: b"serving: {history: 3}\n"})
     assert settings in failing(verdict)["scope"]
 
@@ -175,6 +176,18 @@ def test_hand_edited_metrics_are_refused(place: Place) -> None:
 
 
 # What judges or serves releases, alone
+
+
+def test_who_may_sign_and_from_where_images_are_asks_for_approvals(place: Place) -> None:
+    """What a stack's file says of them the next `pulumi up` believes."""
+    stack = (CHANGES / "valid" / "stack" / "environments" / "Pulumi.local.yaml").read_bytes()
+    path = "environments/Pulumi.local.yaml"
+    for content in (stack, None):
+        verdict = place.propose({path: content}, pull=facts())
+        assert failing(verdict).keys() == {"custody"}
+        assert place.check(pull=facts("grace")).exit_code == 0
+        place.write("main", {path: stack}, "A stack")
+        place.delete_branch("head")
 
 
 @pytest.mark.parametrize("path", [*JUDGING, "environments/dev/values.yaml"])
@@ -503,7 +516,7 @@ def changed(place: Place, old: bytes, new: bytes) -> dict[str, bytes | None]:
 
 
 def test_a_change_of_a_pool_says_what_it_costs(priced: Place) -> None:
-    verdict = priced.propose(changed(priced, b"max: 4", b"min: 1, max: 6"))
+    verdict = priced.propose(changed(priced, b"max: 4", b"min: 1, max: 6"), pull=facts("grace"))
     assert (verdict.exit_code, verdict.problems) == (0, [])
     [cost] = verdict.costs
     assert (cost.stack, cost.currency, str(cost.prices)) == ("dev", "USD", "2026-01-02")
@@ -550,7 +563,8 @@ def test_what_the_base_has_gained_is_not_the_change_s(priced: Place) -> None:
 
 
 def test_what_cannot_be_priced_is_said_and_stops_nothing(priced: Place) -> None:
-    verdict = priced.propose(changed(priced, b"sizes: [xlarge]", b"sizes: [48xlarge]"))
+    made = changed(priced, b"sizes: [xlarge]", b"sizes: [48xlarge]")
+    verdict = priced.propose(made, pull=facts("grace"))
     assert (verdict.exit_code, verdict.costs) == (0, ())
     assert "infra/prices.yaml: machines: no price of g6.48xlarge" in verdict.notes[1]
 
