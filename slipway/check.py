@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 FOLDER = "environments"
 # What judges a release, or decides how it is served, does not change together with it, nor without
-# the approvals that custody asks for. That is all but this and release files: what else there is may
-# come to be imported where gates run, and a stack's file says who signs.
+# the approvals that custody asks for. That is all but this and release files: what else there is
+# may be imported where gates run, and a stack's file says who signs.
 FREE, SERVING = ("bentos/", "tests/"), "bentos/serving/"
 # What reads a stack's file, and what AWS asks for what is in it.
 PROGRAM, PRICES = "infra/", "infra/prices.yaml"

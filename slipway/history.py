@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,8 +24,8 @@ _PULL = re.compile(r"^Merge pull request #(\d+)\b|\(#(\d+)\)(?! *')")
 class Entry:
     """One change of a release file on the branch itself.
 
-    `author` wrote what was merged, `merger` put it on the branch, and `requested_by` says that it
-    asked for it: "" where nobody does. `release` is None where there is
+    `author` wrote what was merged last, `merger` put it on the branch, and `requested_by` says that
+    it asked for it: "" where nobody does. `release` is None where there is
     none any more, or none that can be read. `break_glass`: who waived gates with it, and why.
     """
 
@@ -74,7 +73,7 @@ def entries(
     """
     path = str(release.path(environment, model))
     commits = repository.log(rev, path)
-    brought = _brought(repository, commits)
+    shown = {commit.sha for commit in commits[: limit or None]}
     found: list[Entry] = []
     earlier: list[Release] = []
     present: Release | None = None
@@ -89,13 +88,17 @@ def entries(
             kind = "rolled back"
         else:
             kind = "settings changed" if present and present.pins == now.pins else "released"
-        change = brought.get(commit.sha, commit)
+        present = now
+        earlier += [now] if now else []
+        if commit.sha not in shown:
+            continue
+        author, requested_by = _by(repository, commit)
         found.append(
             Entry(
                 when=commit.when,
                 kind=kind,
-                author=change.author,
-                requested_by=change.requested_by,
+                author=author,
+                requested_by=requested_by,
                 merger=commit.author,
                 commit=commit.sha,
                 subject=commit.subject,
@@ -104,10 +107,7 @@ def entries(
                 break_glass=_broken(repository, commit, environment, model),
             )
         )
-        present = now
-        earlier += [now] if now else []
-    found.reverse()
-    return found[:limit] if limit else found
+    return found[::-1]
 
 
 def _parse(content: bytes | None, path: str) -> Release | None:
@@ -117,10 +117,15 @@ def _parse(content: bytes | None, path: str) -> Release | None:
     return None
 
 
-def _brought(repository: Repository, commits: Sequence[Commit]) -> dict[str, Commit]:
-    """What a merge brought: the merged branch's last commit."""
-    brought = {c.parents[1]: c.sha for c in commits if len(c.parents) > 1}
-    return {brought[c.sha]: c for c in repository.commits(list(brought))}
+def _by(repository: Repository, landed: Commit) -> tuple[str, str]:
+    """Who wrote what landed, and who asked for it: of a branch any commit may say that.
+
+    Main, merged into the branch to bring it up to date, is nobody's work.
+    """
+    commits = repository.brought(landed) or [landed]
+    written = [commit for commit in commits if len(commit.parents) < 2] or commits
+    asked = (commit.requested_by for commit in commits if commit.requested_by)
+    return written[0].author, next(asked, "")
 
 
 def _broken(repository: Repository, commit: Commit, environment: str, model: str) -> str:

@@ -27,7 +27,7 @@ _STATUS: dict[str, Status] = {
 # A user's own way to look at history is not what this reads.
 _PLAIN = ("-c", "log.follow=false", "-c", "log.showSignature=false", "-c", "log.mailmap=false")
 # Of a commit, a field each: no message can hold a NUL, which also ends each commit.
-_FIELDS = ("%H", "%P", "%an", "%ae", "%cn", "%ct", "%s", "%b")
+_FIELDS = ("%H", "%P", "%an", "%ae", "%cn", "%ce", "%ct", "%s", "%b")
 
 
 # The trailer of a commit that somebody had made: who, as NAME <EMAIL> or a login.
@@ -66,6 +66,7 @@ class Commit:
     author: str
     email: str
     committer: str
+    committer_email: str
     when: datetime
     subject: str
     body: str
@@ -225,9 +226,12 @@ class Repository:
         """The commits that `head` has and `base` has not, newest first."""
         return self._log([self.commit(head), f"^{self.commit(base)}", "--"])
 
-    def commits(self, shas: Sequence[str]) -> list[Commit]:
-        """These commits, in this order."""
-        return self._log(["--no-walk=unsorted", *shas, "--"]) if shas else []
+    def brought(self, merge: Commit) -> list[Commit]:
+        """The commits that a merge brought to its branch, newest first; none of any other."""
+        if len(merge.parents) < 2:
+            return []
+        first, *others = merge.parents
+        return self._log([*others, f"^{first}", "--"])
 
     def _log(self, arguments: Sequence[str]) -> list[Commit]:
         wanted = f"--format=tformat:{'%x00'.join(_FIELDS)}"
@@ -343,6 +347,7 @@ def _commit(
     author: str,
     email: str,
     committer: str,
+    committer_email: str,
     when: str,
     subject: str,
     body: str,
@@ -352,6 +357,7 @@ def _commit(
         author=author,
         email=email,
         committer=committer,
+        committer_email=committer_email,
         when=datetime.fromtimestamp(int(when), UTC),
         subject=subject,
         body=body.strip(),

@@ -188,8 +188,10 @@ class Gates:
 def _people(commit: Commit) -> tuple[str, ...]:
     """What the forge may call whoever a commit is of."""
     asked, _, email = commit.requested_by.partition(" <")
-    addresses = (address.partition("@")[0] for address in (commit.email, email))
-    return commit.author, asked, *addresses
+    addresses = (commit.email, commit.committer_email, email)
+    # GitHub's own address of somebody is 12345+LOGIN@users.noreply.github.com.
+    logins = (part for a in addresses for part in a.partition("@")[0].split("+"))
+    return commit.author, commit.committer, asked, *logins
 
 
 def state_of(verdict: Verdict) -> State:

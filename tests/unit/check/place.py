@@ -131,6 +131,31 @@ class Place(GitForge):
         self.write("head", made, "Propose")
         return self.check(**options)
 
+    # Commits by others
+
+    def amend(self, branch: str, committer: str, *, author: str = "Ada <ada@example.org>") -> str:
+        """The branch's last commit once more, as somebody else's."""
+        tree, parent = self._git("rev-parse", f"{branch}^{{tree}}", f"{branch}^").split()
+        message = self._git("show", "-s", "--format=%B", branch)
+        return self._commit_as(branch, tree, [parent], message, author, committer)
+
+    def update(self, branch: str, by: str) -> str:
+        """What a forge's button "Update branch" does: merges main into it."""
+        parents = [self.commit(branch), self.commit("main")]
+        tree = self._git("merge-tree", "--write-tree", *parents)
+        return self._commit_as(branch, tree, parents, "Merge main", by, by)
+
+    def _commit_as(
+        self, branch: str, tree: str, parents: list[str], message: str, author: str, committer: str
+    ) -> str:
+        when = "1767323045 +0000"
+        people = [f"author {author} {when}", f"committer {committer} {when}"]
+        lines = [f"tree {tree}", *(f"parent {p}" for p in parents), *people, "", message, ""]
+        given = "\n".join(lines).encode()
+        made = self._git("hash-object", "-t", "commit", "-w", "--stdin", given=given)
+        self._git("update-ref", f"refs/heads/{branch}", made)
+        return made
+
     # What a gate's report leaves
 
     def open(self, head: str, title: str, body: str = "", *, base: str = "main") -> PullRequest:

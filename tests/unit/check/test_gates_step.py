@@ -105,6 +105,31 @@ def test_who_asked_for_a_release_does_not_approve_it(place: Place, step: Gates, 
     assert place.log[-1][2].startswith("approvals: 0 of 1 by managers")
 
 
+@pytest.mark.parametrize(
+    "committer",
+    [
+        "Grace <g@x>",
+        "Grace Hopper <grace@x>",
+        "G <12345+grace@users.noreply.github.com>",
+        "G <grace+work@x>",
+    ],
+)
+def test_who_amends_a_commit_does_not_approve_it(place: Place, step: Gates, committer: str) -> None:
+    """It keeps its author, whose work it no longer need be."""
+    place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
+    place.write("head", files(place.next()), "Release toy 3 to dev")
+    sha = place.amend("head", committer)
+    place.open("head", "Release toy 3 to dev")
+    place.approvals[1] = [Review("grace", "approved", sha, NOW)]
+    judged(step, place)
+    assert place.log[-1][2].startswith("approvals: 0 of 1 by managers")
+    # One of somebody else's keeps her from nothing.
+    sha = place.amend("head", "Gracelyn <gracelyn@x>")
+    place.approvals[1] = [Review("grace", "approved", sha, NOW)]
+    judged(step, place)
+    assert place.log[-1][:2] == (sha, "success")
+
+
 def test_a_new_push_is_judged_anew_and_alone(place: Place, step: Gates) -> None:
     place.write("head", files(place.next()), "Release")
     first = place.open("head", "Release toy 3 to dev").sha

@@ -79,6 +79,22 @@ def test_who_asked_for_it_is_told_where_the_commit_says_so(place: Place) -> None
     assert "grace@" not in said
 
 
+def test_who_asked_for_it_is_told_after_others_have_brought_it_up_to_date(place: Place) -> None:
+    """By a button of the forge's, or by a commit that mends something."""
+    grace = "Requested-by: Grace Hopper <grace@example.org>"
+    place.write("head", files(place.next("be", 3)), f"Release toy 3 to dev\n\n{grace}")
+    pull = place.open("head", "three")
+    another = "Another\n\nRequested-by: Bob <bob@example.org>"
+    place.write("main", {"README.md": b"later\n"}, another)
+    place.update("head", "Carol <carol@example.org>")
+    place.write("head", {"bentos/toy/README.md": b"fix\n"}, "Mend the text")
+    place.amend("head", "Carol <carol@example.org>", author="Carol <carol@example.org>")
+    place.update("head", "Dora <dora@example.org>")
+    place.merge(pull.number)
+    (entry,) = entries(place)
+    assert (entry.author, entry.requested_by) == ("Carol", "Grace Hopper <grace@example.org>")
+
+
 @pytest.mark.parametrize(
     ("subject", "number"),
     [

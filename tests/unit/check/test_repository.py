@@ -146,13 +146,15 @@ def test_only_what_landed_on_the_branch_is_its_history(clone: Path, repository: 
     found = repository.log("main", "a/x.yaml")
     assert [c.subject for c in found] == ["Merge (#1)", "One"]
     assert (found[0].author, found[0].email) == ("Ada", "ada@x")
+    assert (found[0].committer, found[0].committer_email) == ("Ada", "ada@x")
     assert found[0].body == "body\x1f\nof two lines"
     assert len(found[0].parents) == 2
     assert found[0].when.tzinfo is not None
     assert len(repository.log("main", "a/x.yaml", first_parent=False)) == 3
     assert len(repository.log("main", limit=2)) == 2
-    assert repository.commits([c.sha for c in found]) == found
-    assert repository.commits([]) == []
+    brought = repository.brought(found[0])
+    assert [c.subject for c in brought] == ["What is merged", "Never on main"]
+    assert repository.brought(found[1]) == []
     versions = repository.versions("main", ["a/x.yaml", "top", "none"])
     assert [repository.blob(b) for b in versions["a/x.yaml"]] == [b"good\n", b"1\n"]
     assert len(versions["top"]) == 2
