@@ -9,18 +9,21 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
-from slipway import gates, lineage, merging, release, serving, sources
+from slipway import gates, history, lineage, merging, release, serving, sources
 from slipway.endpoints import Cluster, ClusterError, part, parts
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound
+from slipway.gates import Stay
 from slipway.lineage import Broken, MLflow
+from slipway.mirror import mirror
 from slipway.paths import REPOSITORY
 from slipway.release import ENVIRONMENTS, Release
 from slipway.repository import Repository
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -130,20 +133,18 @@ def look(cluster: Cluster, say: Say) -> list[Row]:
             forge, files = None, files_from_checkout()
         found = rows(cluster, files)
         if forge:
-            found = _or_say(once, "pull requests", found, partial(_with_proposals, forge))
-            found = _or_say(once, "soak", found, partial(_with_soak, cluster, forge, once))
-        found = _or_say(once, "MLflow's aliases", found, partial(_with_aliases, cluster))
+            found = _or_else(once, "pull requests", found, partial(_with_proposals, forge, found))
+            found = _or_else(once, "soak", found, partial(_with_soak, cluster, forge, once, found))
+        found = _or_else(once, "MLflow's aliases", found, partial(_with_aliases, cluster, found))
         return found
 
 
-def _or_say(
-    say: Say, what: str, found: list[Row], add: Callable[[list[Row]], list[Row]]
-) -> list[Row]:
+def _or_else(say: Say, what: str, otherwise: T, find: Callable[[], T]) -> T:
     try:
-        return add(found)
+        return find()
     except SlipwayError as error:
         say(f"{what}: not known: {error}")
-        return found
+        return otherwise
 
 
 def rows(cluster: Cluster, files: Mapping[PurePosixPath, bytes]) -> list[Row]:
@@ -211,27 +212,53 @@ def _with_soak(cluster: Cluster, forge: Forge, say: Say, found: list[Row]) -> li
         except NotFound:
             return None
 
-    def remaining(row: Row) -> Row:
+    def asking(row: Row) -> tuple[str, Any] | None:
+        """The environment that asks this row's bento to serve, and its limits."""
         place = ENVIRONMENTS.index(row.environment) if row.environment in ENVIRONMENTS else -1
         if row.bento is None or not 0 <= place < len(ENVIRONMENTS) - 1:
-            return row
+            return None
         after = ENVIRONMENTS[place + 1]
         if released.get((after, row.model)) == row.bento:
-            return row
+            return None
         limits: Any = gates.load_policy(read, after, row.model).limits.get("soak")
-        if limits is None or not (
-            gates.duration(limits.lasting) or limits.predictions or limits.labelled
-        ):
-            return row
-        served = source.soak(row.environment, row.model, row.bento)
-        return replace(row, soak=_remaining(after, limits, served, datetime.now(UTC)))
+        asked = limits and (gates.duration(limits.lasting) or limits.predictions or limits.labelled)
+        return (after, limits) if asked else None
 
-    return [_or_say(say, "soak", [row], lambda one: [remaining(one[0])])[0] for row in found]
+    def remaining(row: Row, after: str, limits: Any) -> Row:
+        served = source.soak(row.environment, row.model, row.bento or "")
+        since = stood[row.environment, row.model]
+        left = _remaining(after, limits, served, since, datetime.now(UTC))
+        return replace(row, soak=left)
+
+    asked = [_or_else(say, "soak", None, partial(asking, row)) for row in found]
+    waiting = [row for row, of in zip(found, asked, strict=True) if of]
+    stood = stays(forge, waiting) if waiting else {}
+    return [
+        _or_else(say, "soak", row, partial(remaining, row, *of)) if of else row
+        for row, of in zip(found, asked, strict=True)
+    ]
 
 
-def _remaining(after: str, limits: Any, served: gates.Soak, now: datetime) -> Remaining:
-    asked = gates.duration(limits.lasting)
-    left = asked - (now - served.first) if served.first else asked
+def stays(forge: Forge, rows: Iterable[Row]) -> dict[tuple[str, str], tuple[Stay, ...]]:
+    """When each environment's release file of each model named the bento that it has now.
+
+    Raises:
+        SlipwayError: the forge's git does not answer.
+    """
+    bentos = {(row.environment, row.model): row.bento or "" for row in rows}
+    paths = {of: str(release.path(*of)) for of in bentos}
+    with mirror(forge) as (repository, tip):
+        versions = repository.versions(tip, list(paths.values()))
+        return {
+            of: history.stays(repository, versions[path], path, bentos[of])
+            for of, path in paths.items()
+        }
+
+
+def _remaining(
+    after: str, limits: Any, served: gates.Soak, since: tuple[Stay, ...], now: datetime
+) -> Remaining:
+    left = gates.duration(limits.lasting) - served.lasted(since, now)
     return Remaining(
         before=after,
         seconds=max(0, round(left.total_seconds())),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 from pydantic import ValidationError, create_model
 
-from slipway import gates, publish, release, sources
+from slipway import gates, history, publish, release, sources
 from slipway.errors import (
     BAD_INPUT,
     FAILED,
@@ -30,7 +30,7 @@ from slipway.errors import (
 from slipway.evidence import Evidence
 from slipway.gates import BreakGlass, Finding, Kind, PullFacts, Subject
 from slipway.release import ENVIRONMENTS, Release, Strict
-from slipway.repository import Changed, Repository
+from slipway.repository import Changed, Repository, Version
 from slipway.sources import Source
 
 if TYPE_CHECKING:
@@ -326,11 +326,13 @@ class _Judge:
 
     def __post_init__(self) -> None:
         self.unreachable: list[str] = []
-        self._former: dict[str, list[str]] = {}
+        self._former: dict[str, list[Version]] = {}
 
-    def walk(self, paths: Sequence[str]) -> None:
-        """Looks up the earlier contents of these release files, all in one walk of the history."""
-        wanted = [path for path in paths if path not in self._former]
+    def walk(self, paths: Iterable[str]) -> None:
+        """Looks up what these release files were, and those of the environments before theirs, all
+        in one walk of the history."""
+        asked = [name for path in paths for name in (path, _previous(path)) if name]
+        wanted = [name for name in asked if name not in self._former]
         self._former |= self.repository.versions(self.base, wanted)
 
     def read(self, path: str) -> bytes | None:
@@ -414,7 +416,8 @@ class _Judge:
         self.walk([path])
         bento = proposed.bento.digest.encode()
         found: dict[str, Release] = {}
-        for place, blob in enumerate(dict.fromkeys(self._former[path])):
+        blobs = dict.fromkeys(v.blob for v in self._former[path] if v.blob)
+        for place, blob in enumerate(blobs):
             content = self.repository.blob(blob)
             if place < FORMER or bento in content:
                 with suppress(SlipwayError):
@@ -436,17 +439,20 @@ class _Judge:
             self.base, subject.proposed.code.commit
         )
         subject = replace(subject, merged=trained)
-        before = subject.previous_environment
-        if before is None:
+        before, path = subject.previous_environment, _previous(subject.path)
+        if before is None or path is None:
             return subject
-        previous = self.on_base(str(release.path(before, subject.model)))
+        previous = self.on_base(path)
         subject = replace(subject, previous=previous)
         if "soak" not in subject.policy.limits or previous is None:
             return subject
+        bento = subject.proposed.bento.digest
+        stays = history.stays(self.repository, self._former[path], path, bento)
+        subject = replace(subject, stays=stays)
         if self.source is None:
             return replace(subject, soak_problem="without the platform's store")
         try:
-            soak = self.source.soak(before, subject.model, subject.proposed.bento.digest)
+            soak = self.source.soak(before, subject.model, bento)
             return replace(subject, soak=soak)
         except SlipwayError as error:
             self._note(error)
@@ -784,6 +790,13 @@ def _place(path: str) -> _Place | None:
         case _:
             pass
     return None
+
+
+def _previous(path: str) -> str | None:
+    """The same model's release file in the environment before; None for the first."""
+    place = _place(path)
+    before = release.before(place.environment) if _is(place, "release") else None
+    return str(release.path(before, place.model)) if place and before else None
 
 
 def _stack(path: str) -> str:

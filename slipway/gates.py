@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar, 
 
 from pydantic import AwareDatetime, Field, ValidationError, create_model
 
-from slipway import digests, paths
+from slipway import digests, paths, release
 from slipway.digests import Digest
 from slipway.errors import BadInput, did_you_mean, from_validation
-from slipway.release import ENVIRONMENTS, Release, Strict, check_environment, parse_yaml
+from slipway.release import Release, Strict, check_environment, parse_yaml
 
 if TYPE_CHECKING:
     from slipway.comparison import EvidencePolicy
@@ -109,16 +110,38 @@ class PullFacts:
         return list(found.values())
 
 
+class Stay(NamedTuple):
+    """A time in which a release file named one bento; `until` is None where it still does."""
+
+    since: datetime
+    until: datetime | None
+
+
 @dataclass(frozen=True)
 class Soak:
-    """What one bento really served in one environment. `squared_error` is the mean over the
-    labelled predictions: of probabilities the Brier score."""
+    """What one bento really served in one environment.
 
-    first: datetime | None
-    last: datetime | None
+    `times`, oldest first, are of predictions: one for each piece of a replica's log, which is some
+    seconds long. `squared_error` is the mean over the labelled ones: of probabilities the Brier
+    score.
+    """
+
+    times: tuple[datetime, ...]
     predictions: int
     labelled: int
     squared_error: float | None
+
+    def within(self, stay: Stay) -> tuple[datetime, ...]:
+        """The times in a stay."""
+        start = bisect_left(self.times, stay.since)
+        return self.times[start : bisect_left(self.times, stay.until) if stay.until else None]
+
+    def lasted(self, stays: Iterable[Stay], now: datetime) -> timedelta:
+        """How long it served: in each stay from its first prediction to its last, in the one that
+        still is to `now`."""
+        served = [(stay, times) for stay in stays if (times := self.within(stay))]
+        spans = [(times[-1] if stay.until else now) - times[0] for stay, times in served]
+        return sum((max(span, timedelta()) for span in spans), timedelta())
 
 
 class BreakGlass(Strict):
@@ -225,7 +248,8 @@ class Subject:
     """One proposed change of one release file, and all that the rules may look at.
 
     `champion`, `previous`, `former` are the base revision's: this environment's release, the
-    previous environment's, and this environment's earlier ones, newest first. `evidence` has been
+    previous environment's, and this environment's earlier ones, newest first; `stays` is when the
+    previous environment's named the proposed bento, oldest first. `evidence` has been
     verified; where there is none `evidence_problem` says why. `bento_problem`: why the bento cannot
     be served, "" where it can. `merged`: whether the base contains the commit that trained it; None
     where that cannot be told. A removal proposes what it removes. `unknown`: rules that cannot be
@@ -247,6 +271,7 @@ class Subject:
     bento_problem: str = ""
     merged: bool | None = None
     pull: PullFacts | None = None
+    stays: tuple[Stay, ...] = ()
     soak: Soak | None = None
     soak_problem: str = ""
     break_glass: BreakGlass | None = None
@@ -267,8 +292,7 @@ class Subject:
     @property
     def previous_environment(self) -> str | None:
         """Where the model has to have been before; None for the first."""
-        at = ENVIRONMENTS.index(self.environment)
-        return ENVIRONMENTS[at - 1] if at else None
+        return release.before(self.environment)
 
     def found(self) -> Evidence:
         """The verified evidence, or `NotEvaluated`."""

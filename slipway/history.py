@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from slipway import gates, release
+from slipway.digests import Digest
 from slipway.errors import SlipwayError
+from slipway.gates import Stay
 from slipway.release import Release
-from slipway.repository import Commit, Repository
+from slipway.repository import Commit, Repository, Version
 
 Kind = Literal["released", "rolled back", "settings changed", "removed", "unreadable"]
 
@@ -108,6 +111,24 @@ def entries(
             )
         )
     return found[::-1]
+
+
+def stays(
+    repository: Repository, versions: Sequence[Version], path: str, bento: Digest
+) -> tuple[Stay, ...]:
+    """When a release file, of which these are the `versions`, named a bento; oldest first."""
+    found: list[Stay] = []
+    until: datetime | None = None
+    for version in versions:
+        content = repository.blob(version.blob) if version.blob else b""
+        # Few do: the others need not be parsed.
+        named = _parse(content, path) if bento.encode() in content else None
+        if named and named.bento.digest == bento:
+            if found and found[-1].since == until:  # other settings: it stays
+                until = found.pop().until
+            found.append(Stay(version.when, until))
+        until = version.when
+    return tuple(reversed(found))
 
 
 def _parse(content: bytes | None, path: str) -> Release | None:

@@ -289,6 +289,12 @@ def check_environment(name: str) -> str:
     return name
 
 
+def before(env: str) -> str | None:
+    """Where a model has to have been before it may enter an environment; None for the first."""
+    at = ENVIRONMENTS.index(env)
+    return ENVIRONMENTS[at - 1] if at else None
+
+
 def path(env: str, model: str) -> PurePosixPath:
     """The release file's path, relative to the repository's root."""
     return PurePosixPath("environments", env, "models", f"{model}.yaml")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Literal, Self, cast
+from typing import IO, Literal, NamedTuple, Self, cast
 
 from slipway.errors import BadInput, SlipwayError
 
@@ -77,6 +77,13 @@ class Commit:
         """Who asked for it, by their own word; "" where it does not say."""
         found = _REQUESTED_BY.findall(self.body)
         return str(found[-1]).strip() if found else ""
+
+
+class Version(NamedTuple):
+    """What a path had on a branch from `when` (UTC) on: a blob, "" where it was gone."""
+
+    blob: str
+    when: datetime
 
 
 class Repository:
@@ -238,17 +245,17 @@ class Repository:
         fields = self.git("log", "-z", wanted, *arguments).split("\0")
         return [_commit(*row) for row in zip(*[iter(fields)] * len(_FIELDS), strict=False)]
 
-    def versions(self, rev: str, paths: Sequence[str]) -> dict[str, list[str]]:
-        """The contents that each path had on the branch up to `rev`, as blobs, newest first.
+    def versions(self, rev: str, paths: Sequence[str]) -> dict[str, list[Version]]:
+        """What each path had on the branch up to `rev`, newest first.
 
         As in `log` each merge is one change. One walk of the history, whatever the paths' number.
         """
-        found: dict[str, list[str]] = {path: [] for path in paths}
+        found: dict[str, list[Version]] = {path: [] for path in paths}
         if not paths:
             return found
         options = (
             "-z",
-            "--format=",
+            "--format=%ct",
             "--raw",
             "--no-abbrev",
             "--no-renames",
@@ -256,11 +263,16 @@ class Repository:
             "--first-parent",
         )
         raw = self._run(["log", *options, self.commit(rev), "--", *paths])
-        parts = [part for part in raw.decode(errors="surrogateescape").split("\0") if part.strip()]
-        for head, path in zip(parts[::2], parts[1::2], strict=True):
-            blob = head.split()[3]
-            if path in found and blob.strip("0"):
-                found[path].append(blob)
+        parts = iter(raw.decode(errors="surrogateescape").split("\0"))
+        when = datetime.fromtimestamp(0, UTC)
+        for part in parts:
+            head = part.lstrip("\n")
+            if not head.startswith(":"):  # a commit: what follows is what it changed
+                when = datetime.fromtimestamp(int(head), UTC) if head else when
+                continue
+            blob, path = head.split()[3], next(parts)
+            if path in found:
+                found[path].append(Version(blob if blob.strip("0") else "", when))
         return found
 
     def is_dirty(self, folder: str) -> bool:
@@ -280,7 +292,7 @@ class Repository:
         return self._object(name)
 
     def blob(self, blob: str) -> bytes:
-        """A content by its name in `versions`."""
+        """A content by the name that it has in a `Version`."""
         content = self._object(blob)
         if content is None:
             raise GitError(f"no blob {blob} in {self.path}")

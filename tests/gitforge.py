@@ -15,6 +15,12 @@ from typing import Literal, Self
 from slipway.forge import ForgeError, NotFound, PullRequest, State
 from slipway.publish import Remote
 
+# Objects stay as they came: another process would unpack them.
+_IMPORT = ("-c", "fastimport.unpackLimit=1", "fast-import", "--quiet", "--date-format=raw")
+_WHO = {"NAME": "Ada", "EMAIL": "ada@example.org"}
+# When whatever is committed is, where a test says nothing else, as a Unix time.
+_WHEN = 1767323045
+
 
 class GitForge:
     """`Forge` over a bare repository in `folder`, as far as tests have needed it."""
@@ -24,6 +30,8 @@ class GitForge:
     def __init__(self, folder: Path, files: Mapping[str, bytes] | None = None) -> None:
         """With these files on main."""
         self.folder = folder
+        # When whatever is committed is, as a Unix time.
+        self.when = _WHEN
         self.asked: list[PullRequest] = []
         self.reported: dict[str, dict[str, State]] = {}
         # What each new pull request is judged, as if gates ran at once.
@@ -44,13 +52,14 @@ class GitForge:
         return self._run(*arguments, given=given).decode().strip()
 
     def _run(self, *arguments: str, given: bytes = b"") -> bytes:
-        return _run(self.folder, *arguments, given=given)
+        return _run(self.folder, *arguments, when=self.when, given=given)
 
     def _import(
         self, branch: str, files: Mapping[str, bytes | None], message: str, *, parent: str
     ) -> None:
         """A commit in one process, where git's commands for each file and tree are many."""
-        self._run(*_IMPORT, given=_commit(branch, files, message, parent=parent))
+        given = _commit(branch, files, message, parent=parent, when=self.when)
+        self._run(*_IMPORT, given=given)
 
     def commit(self, ref: str = "main") -> str:
         try:
@@ -160,8 +169,9 @@ def _begun(files: tuple[tuple[str, bytes], ...]) -> tempfile.TemporaryDirectory[
     return made
 
 
-def _run(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
-    who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in _WHO.items()}
+def _run(folder: Path, *arguments: str, when: int = _WHEN, given: bytes = b"") -> bytes:
+    signed = _WHO | {"DATE": f"{when} +0000"}
+    who = {f"GIT_{w}_{k}": v for w in ("AUTHOR", "COMMITTER") for k, v in signed.items()}
     command = ["git", f"--git-dir={folder}", *arguments]
     done = subprocess.run(command, env=os.environ | who, input=given, capture_output=True)
     if done.returncode:
@@ -170,10 +180,15 @@ def _run(folder: Path, *arguments: str, given: bytes = b"") -> bytes:
 
 
 def _commit(
-    branch: str, files: Mapping[str, bytes | None], message: str, *, parent: str = ""
+    branch: str,
+    files: Mapping[str, bytes | None],
+    message: str,
+    *,
+    parent: str = "",
+    when: int = _WHEN,
 ) -> bytes:
     """What fast-import makes a commit of."""
-    who = f"{_WHO['NAME']} <{_WHO['EMAIL']}> {_WHO['DATE']}"
+    who = f"{_WHO['NAME']} <{_WHO['EMAIL']}> {when} +0000"
     stream = [
         f"commit refs/heads/{branch}\ncommitter {who}\n".encode(),
         _data(message.encode()),
@@ -190,8 +205,3 @@ def _commit(
 
 def _data(content: bytes) -> bytes:
     return b"data %d\n%b\n" % (len(content), content)
-
-
-# Objects stay as they came: another process would unpack them.
-_IMPORT = ("-c", "fastimport.unpackLimit=1", "fast-import", "--quiet", "--date-format=raw")
-_WHO = {"NAME": "Ada", "EMAIL": "ada@example.org", "DATE": "1767323045 +0000"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from slipway.gates import (
     CLOCK_SKEW,
     Finding,
     NotEvaluated,
+    Soak,
     Subject,
     duration,
     failed,
@@ -25,7 +26,8 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Limits(Strict):
-    """Time since the first prediction, predictions, and how many of them have an outcome by now.
+    """Time that it served while it was released there, predictions, and how many of them have an
+    outcome by now.
 
     `error_margin`: how much more than on the holdout the squared error of the labelled ones may be;
     of probabilities it is the Brier score, of values a share of the outcome's variance (a loss of
@@ -54,12 +56,12 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
             subject.soak_problem or f"what {before} served is not known here",
             fix="slipway check on the platform reads the prediction log",
         )
-    if soak.first is None:
+    if not soak.times:
         yield failed(
             f"{before} has served nothing yet by this bento", f"send it requests in {before}"
         )
         return
-    yield _lasting(subject.now, soak.first, limits.lasting, before)
+    yield _lasting(subject, soak, limits.lasting, before)
     message = f"{soak.predictions:,} predictions, at least {limits.predictions:,}"
     yield (
         passed(message)
@@ -76,17 +78,26 @@ def check(subject: Subject, limits: Limits) -> Iterator[Finding]:
         yield _error(subject, soak.squared_error, limits.error_margin)
 
 
-def _lasting(now: datetime, first: datetime, asked: str, where: str) -> Finding:
-    lasted, over = now - first, (first + duration(asked)).astimezone(UTC)
-    if lasted < -CLOCK_SKEW:
+def _lasting(subject: Subject, soak: Soak, asked: str, where: str) -> Finding:
+    now, first = subject.now, soak.times[0]
+    if first - now > CLOCK_SKEW:
         return failed(
-            f"its first prediction in {where} is {-lasted.total_seconds() / 60:.0f} min in the "
-            "future",
+            f"its first prediction in {where} is {(first - now).total_seconds() / 60:.0f} min in "
+            "the future",
             "set the clocks of the machines right (NTP)",
         )
-    message = f"{_words(max(lasted.total_seconds(), 0))} in {where}, at least {asked}"
+    lasted = soak.lasted(subject.stays, now)
+    message = f"{_words(lasted.total_seconds())} in {where}, at least {asked}"
     if lasted >= duration(asked):
         return passed(message)
+    present = [stay for stay in subject.stays if stay.until is None]
+    begun = max((times[0] for stay in present if (times := soak.within(stay))), default=None)
+    if begun is None:
+        return failed(
+            f"{message}, and nothing since it was released there (again)",
+            f"send it requests in {where}",
+        )
+    over = (max(now, begun) + duration(asked) - lasted).astimezone(UTC)
     return failed(message, f"wait until {over:%Y-%m-%d %H:%M:%S}Z; it is looked at again by then")
 
 

@@ -57,7 +57,7 @@ class Kept:
     def soak(self, environment: str, model: str, bento: Digest) -> Soak:
         if self.down:
             raise self.down
-        return self.served.get((environment, model, bento), Soak(None, None, 0, 0, None))
+        return self.served.get((environment, model, bento), Soak((), 0, 0, None))
 
 
 class Place(GitForge):
@@ -148,7 +148,7 @@ class Place(GitForge):
     def _commit_as(
         self, branch: str, tree: str, parents: list[str], message: str, author: str, committer: str
     ) -> str:
-        when = "1767323045 +0000"
+        when = f"{self.when} +0000"
         people = [f"author {author} {when}", f"committer {committer} {when}"]
         lines = [f"tree {tree}", *(f"parent {p}" for p in parents), *people, "", message, ""]
         given = "\n".join(lines).encode()

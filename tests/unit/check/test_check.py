@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -370,14 +371,47 @@ def test_a_store_that_does_not_answer_is_no_verdict_on_the_evidence(place: Place
 def test_soak_is_asked_of_the_previous_environment(place: Place) -> None:
     soak = {"soak": {"for": "1h", "predictions": 10, "labelled": 0}}
     place.write("main", {"policies/promotion/staging.yaml": rules(**soak, stages={})}, "Soak")
+    place.when = int(NOW.replace(hour=9).timestamp())
     made = place.landed("be", 3)
     ready = place.next(env="staging")
     assert "has served nothing yet" in failing(place.propose(files(ready, "staging")))["soak"]
-    served = Soak(NOW.replace(hour=10), NOW, 20, 0, None)
+    served = Soak((NOW.replace(hour=10),), 20, 0, None)
     place.source.served["dev", "toy", made.bento.digest] = served
     assert failing(place.check()) == {}
     place.source.down = UNREACHABLE
     assert "no answer" in failing(place.check())["soak"]
+
+
+def test_soak_counts_while_the_release_was_there(place: Place) -> None:
+    """One that was asked once, and gone back from, does not soak while another one serves."""
+    soak = {"soak": {"for": "7d", "predictions": 2, "labelled": 0}}
+    place.write("main", {"policies/promotion/staging.yaml": rules(**soak, stages={})}, "Soak")
+
+    def ago(days: float) -> datetime:
+        return NOW - timedelta(days=days)
+
+    def at(days: float) -> None:
+        place.when = int(ago(days).timestamp())
+
+    at(9)
+    made = place.landed("be", 3)
+    at(8)
+    place.landed("bf", 4)
+    at(1)
+    place.write("main", files(made), "Roll back toy in dev to 3")
+    at(0.5)
+    bigger = made.model_copy(update={"rollout": Rollout(resources=Resources(memory="1Gi"))})
+    place.write("main", files(bigger), "More memory")
+    place.write("head", files(place.next(env="staging"), "staging"), "Propose")
+    bento = ("dev", "toy", made.bento.digest)
+    # A quarter of a day in the first stay, one day less an hour in this one.
+    place.source.served[bento] = Soak((ago(8.5), ago(8.25), ago(23 / 24)), 20, 0, None)
+    said = failing(place.check())["soak"]
+    assert "29 h in dev, at least 7d → wait until 2026-01-07 07:00:00Z" in said
+    # What it served when another was released there counts for nothing.
+    place.source.served[bento] = Soak((ago(9), ago(8.5), ago(7), ago(2), ago(1)), 20, 0, None)
+    assert "36 h in dev" in failing(place.check())["soak"]
+    assert failing(place.check(now=NOW + timedelta(days=5.5))) == {}
 
 
 # Main moves

@@ -156,8 +156,15 @@ def test_only_what_landed_on_the_branch_is_its_history(clone: Path, repository: 
     assert [c.subject for c in brought] == ["What is merged", "Never on main"]
     assert repository.brought(found[1]) == []
     versions = repository.versions("main", ["a/x.yaml", "top", "none"])
-    assert [repository.blob(b) for b in versions["a/x.yaml"]] == [b"good\n", b"1\n"]
+    had = versions["a/x.yaml"]
+    assert [repository.blob(v.blob) for v in had] == [b"good\n", b"1\n"]
+    assert [v.when for v in had] == [c.when for c in found]
     assert len(versions["top"]) == 2
+    commit(clone, "Gone", {"a/x.yaml": None, "top": "v\n"})
+    again = repository.versions("main", ["a/x.yaml", "top"])
+    assert again["a/x.yaml"][0].blob == ""
+    assert again["a/x.yaml"][1:] == had
+    assert len(again["top"]) == 3
     assert versions["none"] == []
 
 

@@ -290,7 +290,7 @@ def judged(connected: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
     monkeypatch.setattr(promotion.publish, "fetch", fetch)
     monkeypatch.setattr(connected.forge, "remote", None, raising=False)
-    nothing = Soak(first=None, last=None, predictions=0, labelled=0, squared_error=None)
+    nothing = Soak(times=(), predictions=0, labelled=0, squared_error=None)
     monkeypatch.setattr(sources.Platform, "soak", lambda *_: nothing)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,24 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from slipway import board, gates, paths, release
+from slipway.board import Row
 from slipway.cli import app
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, PullRequest
+from slipway.gates import Stay
 from slipway.repository import Repository
 from tests import samples
+from tests.gitforge import GitForge
 
 
 def served(*_: object) -> gates.Soak:
     """One prediction, just now."""
-    return gates.Soak(
-        first=datetime.now(UTC), last=None, predictions=1, labelled=0, squared_error=None
-    )
+    return gates.Soak((datetime.now(UTC),), predictions=1, labelled=0, squared_error=None)
+
+
+def since_yesterday(_: object, rows: Iterable[Row]) -> dict[tuple[str, str], tuple[Stay, ...]]:
+    stay = Stay(datetime.now(UTC) - timedelta(days=1), None)
+    return {(row.environment, row.model): (stay,) for row in rows}
 
 
 def run(*arguments: str) -> Result:
@@ -62,6 +69,7 @@ def whole(connected: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     policies["policies/promotion/staging.yaml"] = asked.encode()
     connected.forge.put("0c" * 20, policies)
     monkeypatch.setattr("slipway.sources.Platform.soak", served)
+    monkeypatch.setattr("slipway.board.stays", since_yesterday)
     aliases(connected, 3)
     return connected
 
@@ -124,7 +132,7 @@ def test_environments_are_columns_and_what_is_under_way_is_told(whole: Any) -> N
 def test_an_environment_that_asks_for_no_time_or_has_the_bento_waits_for_nothing(
     whole: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = gates.Soak(datetime.now(UTC) - timedelta(hours=1), None, 100, 100, 0.1)
+    served = gates.Soak((datetime.now(UTC) - timedelta(hours=1),), 100, 100, 0.1)
     monkeypatch.setattr("slipway.sources.Platform.soak", lambda *_: served)
     assert "toy in dev: has served long enough for staging" in run().stdout
     there = release.dumps(whole.release).encode()
@@ -138,6 +146,34 @@ def test_an_environment_that_asks_for_no_time_or_has_the_bento_waits_for_nothing
     whole.forge.put("0f" * 20, {"policies/promotion/prod.yaml": free})
     rows = {r["environment"]: r["soak"] for r in json.loads(run("-o", "json").stdout)}
     assert rows["staging"] is None
+
+
+def test_what_it_served_while_another_was_there_is_not_counted(
+    whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    stays = (Stay(now - timedelta(hours=5), now - timedelta(hours=4)), Stay(now, None))
+    monkeypatch.setattr("slipway.board.stays", lambda *_: {("dev", "toy"): stays})
+    served = gates.Soak((now - timedelta(hours=5), now - timedelta(hours=3)), 100, 100, 0.1)
+    monkeypatch.setattr("slipway.sources.Platform.soak", lambda *_: served)
+    assert "toy in dev: 2.0 min to go before staging" in run().stdout
+
+
+def test_when_each_was_released_is_the_forges_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    forge, begun = GitForge(tmp_path / "forge.git"), datetime(2026, 1, 1, tzinfo=UTC)
+    path = str(release.path("dev", "toy"))
+    first = samples.released()
+    bigger = first.model_copy(update={"rollout": release.Rollout(replicas=3)})
+    other = first.model_copy(update={"bento": samples.bento("ff")})
+    for hour, made in enumerate((first, bigger, other, None, first)):
+        forge.when = int((begun + timedelta(hours=hour)).timestamp())
+        forge.write("main", {path: release.dumps(made).encode() if made else None}, "Release")
+    rows = [Row("toy", "dev", 3, first.bento.digest), Row("none", "dev", 1, first.bento.digest)]
+    there = Stay(begun, begun + timedelta(hours=2)), Stay(begun + timedelta(hours=4), None)
+    assert board.stays(forge, rows) == {("dev", "toy"): there, ("dev", "none"): ()}  # type: ignore[arg-type]
 
 
 def test_what_does_not_answer_and_which_file_is_bad(whole: Any) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from slipway import evidence, gates, paths, release
 from slipway.evidence import Estimate, Evidence, Fairness, Slice
-from slipway.gates import Approval, Finding, Policy, PullFacts, Soak, Subject, load_policy
+from slipway.gates import Approval, Finding, Policy, PullFacts, Soak, Stay, Subject, load_policy
 from tests.samples import bento, dependencies, digest, document, evaluation, released, serving
 
 FIXTURES = paths.REPOSITORY / "tests" / "fixtures" / "policies"
@@ -21,6 +21,20 @@ HEAD = "4ead" * 10
 
 def at(**ago: float) -> str:
     return f"{NOW - timedelta(**ago):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def served(first: float, last: float) -> tuple[datetime, ...]:
+    """Times of predictions every ten seconds, from so many seconds ago to so many."""
+    times = [NOW - timedelta(seconds=first)]
+    while times[-1] < NOW - timedelta(seconds=last):
+        times.append(times[-1] + timedelta(seconds=10))
+    return tuple(times)
+
+
+def stay(since: float, until: float | None = None) -> Stay:
+    """From so many seconds ago to so many, or still."""
+    ended = None if until is None else NOW - timedelta(seconds=until)
+    return Stay(NOW - timedelta(seconds=since), ended)
 
 
 def policy(**changes: Any) -> Policy:
@@ -225,7 +239,7 @@ PULL = PullFacts(
     approvals=(Approval("anna", HEAD, NOW), Approval("boris", HEAD, NOW)),
 )
 SOAK = Soak(
-    first=NOW - timedelta(minutes=10), last=NOW, predictions=120, labelled=60, squared_error=0.19
+    times=(NOW - timedelta(minutes=10), NOW), predictions=120, labelled=60, squared_error=0.19
 )
 
 
@@ -256,6 +270,7 @@ def subject(**changes: Any) -> Subject:
         "evidence": proof,
         "merged": True,
         "pull": PULL,
+        "stays": (stay(3600),),
         "soak": SOAK,
     }
     return Subject(**values | changes)

@@ -36,6 +36,8 @@ from tests.unit.gates.subjects import (
     policy,
     regression,
     resized,
+    served,
+    stay,
     subject,
 )
 
@@ -573,23 +575,48 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     ),
     "never served": (
         "soak",
-        lambda: subject(soak=gates.Soak(None, None, 0, 0, None)),
+        lambda: subject(soak=gates.Soak((), 0, 0, None)),
         "staging has served nothing yet by this bento",
     ),
     "too short": (
         "soak",
-        lambda: subject(soak=replace(SOAK, first=NOW - timedelta(seconds=119))),
+        lambda: subject(soak=replace(SOAK, times=(NOW - timedelta(seconds=119),))),
         "119 s in staging, at least 2m\nwait until 2026-11-23 12:00:01Z",
     ),
     "served in the future": (
         "soak",
-        lambda: subject(soak=replace(SOAK, first=NOW + timedelta(minutes=6))),
+        lambda: subject(soak=replace(SOAK, times=(NOW + timedelta(minutes=6),))),
         "its first prediction in staging is 6 min in the future\nset the clocks",
     ),
     "clocks differ a little, but it has to last": (
         "soak",
-        lambda: subject(soak=replace(SOAK, first=NOW + timedelta(minutes=4))),
+        lambda: subject(soak=replace(SOAK, times=(NOW + timedelta(minutes=4),))),
         "0 s in staging, at least 2m\nwait until 2026-11-23 12:06:00Z",
+    ),
+    "back since a minute, after an hour's absence": (
+        "soak",
+        lambda: subject(
+            soak=replace(SOAK, times=(*served(180, 150), *served(60, 0))),
+            stays=(stay(200, 120), stay(70)),
+        ),
+        "90 s in staging, at least 2m\nwait until 2026-11-23 12:00:30Z",
+    ),
+    "back, and not asked since": (
+        "soak",
+        lambda: subject(
+            soak=replace(SOAK, times=served(180, 150)), stays=(stay(200, 120), stay(70))
+        ),
+        "30 s in staging, at least 2m, and nothing since it was released there (again)\nsend it",
+    ),
+    "gone": (
+        "soak",
+        lambda: subject(soak=replace(SOAK, times=served(180, 150)), stays=(stay(200, 120),)),
+        "30 s in staging, at least 2m, and nothing since",
+    ),
+    "served there, but never released": (
+        "soak",
+        lambda: subject(stays=()),
+        "0 s in staging, at least 2m",
     ),
     "few predictions": (
         "soak",

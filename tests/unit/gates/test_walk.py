@@ -12,7 +12,7 @@ from slipway.evidence import Estimate, Fairness, Holdout, Package
 from slipway.gates import Approval, Soak, Subject, load_policy, reader
 from slipway.release import ENVIRONMENTS
 from tests.samples import bento, digest, released
-from tests.unit.gates.subjects import NOW, PULL, at, found, paired, part
+from tests.unit.gates.subjects import NOW, PULL, at, found, paired, part, stay
 
 # Holdout of November and December 2013, measured; slices are the worst of each column.
 TASK = "classification"
@@ -111,7 +111,8 @@ def test_walk(env: str, champion: bool) -> None:
     assert failed == ({"soak", "approvals"} if env == "prod" else set())
     ready = replace(
         asked,
-        soak=Soak(NOW - timedelta(minutes=2), NOW, 50, 20, 0.25),
+        soak=Soak((NOW - timedelta(minutes=2),), 50, 20, 0.25),
+        stays=(stay(120),),
         pull=replace(PULL, approvals=(Approval("slipway-admin", PULL.sha, NOW),)),
     )
     findings = gates.evaluate(ready)
