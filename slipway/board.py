@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from slipway import gates, history, lineage, merging, release, serving, sources
+from slipway import gates, history, lineage, merging, passage, release, serving, sources
 from slipway.endpoints import Cluster, ClusterError, part, parts
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound
@@ -20,7 +20,7 @@ from slipway.lineage import Broken, MLflow
 from slipway.mirror import mirror
 from slipway.paths import REPOSITORY
 from slipway.release import ENVIRONMENTS, Release
-from slipway.repository import Repository
+from slipway.repository import Repository, Version
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -59,7 +59,8 @@ class Row:
     is released yet but proposed, the row has no version. `soak` is None where the next environment
     has this bento, or asks for none. `alias` is the version that MLflow's alias of the environment
     names; `drift` says whether that is another than git's though the environment answers with that
-    one, which MLflow then follows; None where MLflow was not asked.
+    one, which MLflow then follows; None where MLflow was not asked. `doubt` says why no verdict of
+    the gates stands behind the release file; None where that was not looked at.
     """
 
     model: str
@@ -74,6 +75,12 @@ class Row:
     soak: Remaining | None = None
     alias: int | None = None
     drift: bool | None = None
+    doubt: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The release file's."""
+        return str(release.path(self.environment, self.model))
 
     @property
     def serving(self) -> bool:
@@ -134,7 +141,9 @@ def look(cluster: Cluster, say: Say) -> list[Row]:
         found = rows(cluster, files)
         if forge:
             found = _or_else(once, "pull requests", found, partial(_with_proposals, forge, found))
-            found = _or_else(once, "soak", found, partial(_with_soak, cluster, forge, once, found))
+            found = _or_else(
+                once, "history", found, partial(_with_past, cluster, forge, once, found)
+            )
         found = _or_else(once, "MLflow's aliases", found, partial(_with_aliases, cluster, found))
         return found
 
@@ -202,7 +211,44 @@ def _with_proposals(forge: Forge, found: list[Row]) -> list[Row]:
     return sorted(known.values(), key=_order)
 
 
-def _with_soak(cluster: Cluster, forge: Forge, say: Say, found: list[Row]) -> list[Row]:
+def _with_past(cluster: Cluster, forge: Forge, say: Say, found: list[Row]) -> list[Row]:
+    """With what main's history tells: what let each release in, and how long it has served."""
+    with mirror(forge) as (repository, tip):
+        past = Past.of(repository, tip, [r for r in found if r.bento or r.problem])
+        found = _or_else(say, "verdicts", found, partial(_with_doubts, cluster, forge, past, found))
+        return _or_else(say, "soak", found, partial(_with_soak, cluster, forge, past, say, found))
+
+
+@dataclass(frozen=True)
+class Past:
+    """What main had at each row's release file, newest first, by its path."""
+
+    repository: Repository
+    versions: Mapping[str, list[Version]]
+
+    @classmethod
+    def of(cls, repository: Repository, tip: str, rows: Iterable[Row]) -> Past:
+        return cls(repository, repository.versions(tip, [row.path for row in rows]))
+
+    def stays(self, row: Row) -> tuple[Stay, ...]:
+        """When the environment's release file named the bento that it names now."""
+        return history.stays(self.repository, self.versions[row.path], row.path, row.bento or "")
+
+
+def _with_doubts(cluster: Cluster, forge: Forge, past: Past, found: list[Row]) -> list[Row]:
+    judge = cluster.config("pipelines", "platform").get("FORGE_JUDGE", "")
+
+    def doubted(row: Row) -> Row:
+        versions = past.versions.get(row.path)
+        if not versions:
+            return row
+        commit = versions[0].commit
+        return replace(row, doubt=passage.doubt(forge, past.repository, commit, row.path, judge))
+
+    return list(map(doubted, found))
+
+
+def _with_soak(cluster: Cluster, forge: Forge, past: Past, say: Say, found: list[Row]) -> list[Row]:
     released = {(row.environment, row.model): row.bento for row in found}
     source = sources.Platform(lambda: cluster)
 
@@ -226,33 +272,14 @@ def _with_soak(cluster: Cluster, forge: Forge, say: Say, found: list[Row]) -> li
 
     def remaining(row: Row, after: str, limits: Any) -> Row:
         served = source.soak(row.environment, row.model, row.bento or "")
-        since = stood[row.environment, row.model]
-        left = _remaining(after, limits, served, since, datetime.now(UTC))
+        left = _remaining(after, limits, served, past.stays(row), datetime.now(UTC))
         return replace(row, soak=left)
 
-    asked = [_or_else(say, "soak", None, partial(asking, row)) for row in found]
-    waiting = [row for row, of in zip(found, asked, strict=True) if of]
-    stood = stays(forge, waiting) if waiting else {}
-    return [
-        _or_else(say, "soak", row, partial(remaining, row, *of)) if of else row
-        for row, of in zip(found, asked, strict=True)
-    ]
+    def looked(row: Row) -> Row:
+        of = asking(row)
+        return remaining(row, *of) if of else row
 
-
-def stays(forge: Forge, rows: Iterable[Row]) -> dict[tuple[str, str], tuple[Stay, ...]]:
-    """When each environment's release file of each model named the bento that it has now.
-
-    Raises:
-        SlipwayError: the forge's git does not answer.
-    """
-    bentos = {(row.environment, row.model): row.bento or "" for row in rows}
-    paths = {of: str(release.path(*of)) for of in bentos}
-    with mirror(forge) as (repository, tip):
-        versions = repository.versions(tip, list(paths.values()))
-        return {
-            of: history.stays(repository, versions[path], path, bentos[of])
-            for of, path in paths.items()
-        }
+    return [_or_else(say, "soak", row, partial(looked, row)) for row in found]
 
 
 def _remaining(

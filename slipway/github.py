@@ -5,6 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 SERVER, API = "https://github.com", "https://api.github.com"
+# As whom Actions comment and report.
+ACTIONS = "github-actions[bot]"
 # What the addresses of APIs are like, and no Gitea's is: a regular expression.
 APIS = "^https://api[.](github[.]com|[^/]+[.]ghe[.]com)$|/api/v3$"
 

@@ -80,10 +80,14 @@ class Commit:
 
 
 class Version(NamedTuple):
-    """What a path had on a branch from `when` (UTC) on: a blob, "" where it was gone."""
+    """What a path had on a branch from `when` (UTC) on, when `commit` put it there.
+
+    It is a blob, "" where the path was gone.
+    """
 
     blob: str
     when: datetime
+    commit: str
 
 
 class Repository:
@@ -233,6 +237,10 @@ class Repository:
         """The commits that `head` has and `base` has not, newest first."""
         return self._log([self.commit(head), f"^{self.commit(base)}", "--"])
 
+    def landed(self, commit: str) -> Commit:
+        """A commit, by its 40 digits."""
+        return self._log(["--no-walk", self.commit(commit), "--"])[0]
+
     def brought(self, merge: Commit) -> list[Commit]:
         """The commits that a merge brought to its branch, newest first; none of any other."""
         if len(merge.parents) < 2:
@@ -255,7 +263,7 @@ class Repository:
             return found
         options = (
             "-z",
-            "--format=%ct",
+            "--format=%H %ct",
             "--raw",
             "--no-abbrev",
             "--no-renames",
@@ -264,15 +272,16 @@ class Repository:
         )
         raw = self._run(["log", *options, self.commit(rev), "--", *paths])
         parts = iter(raw.decode(errors="surrogateescape").split("\0"))
-        when = datetime.fromtimestamp(0, UTC)
+        commit, when = "", ""
         for part in parts:
             head = part.lstrip("\n")
-            if not head.startswith(":"):  # a commit: what follows is what it changed
-                when = datetime.fromtimestamp(int(head), UTC) if head else when
-                continue
-            blob, path = head.split()[3], next(parts)
-            if path in found:
-                found[path].append(Version(blob if blob.strip("0") else "", when))
+            if head.startswith(":"):
+                blob, path = head.split()[3], next(parts)
+                since = datetime.fromtimestamp(int(when), UTC)
+                if path in found:
+                    found[path].append(Version(blob if blob.strip("0") else "", since, commit))
+            elif head:  # a commit: what follows is what it changed
+                commit, when = head.split()
         return found
 
     def is_dirty(self, folder: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
-from slipway.forge import ForgeError, NotFound, PullRequest, State
+from slipway.forge import ForgeError, NotFound, PullRequest, Report, State
 from slipway.publish import Remote
 
 # Objects stay as they came: another process would unpack them.
@@ -34,6 +34,8 @@ class GitForge:
         self.when = _WHEN
         self.asked: list[PullRequest] = []
         self.reported: dict[str, dict[str, State]] = {}
+        # Whose login all that is reported is by.
+        self.reporter = "bot"
         # What each new pull request is judged, as if gates ran at once.
         self.verdict: State | None = "success"
         begun = _begun(tuple((files or {}).items()))
@@ -158,6 +160,10 @@ class GitForge:
 
     def statuses(self, sha: str) -> dict[str, State]:
         return self.reported.get(sha, {})
+
+    def report(self, sha: str, context: str) -> Report | None:
+        state = self.statuses(sha).get(context)
+        return Report(state, self.reporter) if state else None
 
 
 @functools.cache

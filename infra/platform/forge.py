@@ -134,6 +134,9 @@ class Outside(Component):
     @property
     def settings(self) -> Mapping[str, pulumi.Input[str]]:
         args = self._args
+        who = args.credentials
+        judge = who.username if isinstance(who, Login) else ""
+        judge = github.ACTIONS if args.gates == "actions" else judge
         return {
             "FORGE_KIND": args.kind,
             # Where it is asked: GitHub's API has an address of its own.
@@ -141,8 +144,9 @@ class Outside(Component):
             "FORGE_SERVER": args.url,
             "FORGE_REPOSITORY": args.repository,
             "FORGE_GATES": args.gates,
+            **({"FORGE_JUDGE": judge} if judge else {}),
             **({"FORGE_CA": args.ca} if args.ca else {}),
-            **({"FORGE_APP": str(app.id)} if isinstance(app := args.credentials, App) else {}),
+            **({"FORGE_APP": str(who.id)} if isinstance(who, App) else {}),
         }
 
 

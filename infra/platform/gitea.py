@@ -110,7 +110,11 @@ class Gitea(Component):
 
     @property
     def settings(self) -> Mapping[str, pulumi.Input[str]]:
-        return {"FORGE_URL": self.url, "FORGE_REPOSITORY": self._repository}
+        return {
+            "FORGE_URL": self.url,
+            "FORGE_REPOSITORY": self._repository,
+            "FORGE_JUDGE": BOT,
+        }
 
     def _ini(self, args: GiteaArgs) -> pulumi.Output[str]:
         keys = {

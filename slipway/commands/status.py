@@ -101,6 +101,8 @@ def news(rows: list[Row]) -> Iterator[str]:
             ]
             if wrong:
                 yield f"{where}: {', '.join(wrong)}"
+        if row.doubt:
+            yield f"{where}: past the gates: {row.doubt}"
         if row.drift:
             alias = f"version {row.alias}" if row.alias else "not set"
             yield f"{where}: MLflow's @{row.environment} is {alias}, git says {row.version}"

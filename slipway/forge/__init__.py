@@ -13,13 +13,14 @@ from slipway.forge.base import (
     ForgeError,
     NotFound,
     PullRequest,
+    Report,
     Review,
     Revision,
     State,
 )
 from slipway.forge.gitea import Gitea
-from slipway.forge.github import ACTIONS, GitHub
-from slipway.github import api_of
+from slipway.forge.github import GitHub
+from slipway.github import ACTIONS, api_of
 
 __all__ = [
     "ACTIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "Gitea",
     "NotFound",
     "PullRequest",
+    "Report",
     "Review",
     "Revision",
     "State",

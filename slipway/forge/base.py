@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from slipway.errors import SlipwayError
 from slipway.publish import Remote
@@ -68,6 +68,13 @@ class Comment:
     author: str
     body: str
     when: datetime
+
+
+class Report(NamedTuple):
+    """The newest report of a context on a commit, and whose it is."""
+
+    state: State
+    login: str
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,10 @@ class Forge(Protocol):
 
     def statuses(self, sha: str) -> dict[str, State]:
         """The newest state of each context on a commit."""
+        ...
+
+    def report(self, sha: str, context: str) -> Report | None:
+        """The newest report of a context on a commit; None where there is none."""
         ...
 
     def comment(self, number: int, marker: str, body: str) -> None:

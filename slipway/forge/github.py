@@ -21,11 +21,8 @@ from slipway.errors import BadInput
 from slipway.forge.base import ForgeError, NotFound, PullRequest
 from slipway.forge.rest import Rest, split
 from slipway.forge.shared import Shared
-from slipway.github import API, SERVER, api_of
+from slipway.github import ACTIONS, API, SERVER, api_of
 from slipway.publish import Remote
-
-# As whom Actions comments.
-ACTIONS = "github-actions[bot]"
 
 
 class GitHub(Shared):

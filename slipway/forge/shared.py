@@ -14,6 +14,7 @@ from slipway.forge.base import (
     ForgeError,
     NotFound,
     PullRequest,
+    Report,
     Review,
     Revision,
     State,
@@ -224,6 +225,16 @@ class Shared:
     def statuses(self, sha: str) -> dict[str, State]:
         answer = self._api.get(f"commits/{sha}/status", what=f"commit {sha}")
         return {s["context"]: s[self._state_field] for s in answer.get("statuses") or []}
+
+    def report(self, sha: str, context: str) -> Report | None:
+        # GitHub gives the newest first, Gitea where it is asked.
+        query = {"sort": "highestindex"}
+        found = self._api.pages(f"commits/{sha}/statuses", what=f"commit {sha}", **query)
+        newest = next((s for s in found if s["context"] == context), None)
+        if newest is None:
+            return None
+        state = newest.get("status") or newest["state"]
+        return Report(state, str((newest["creator"] or {}).get("login", "")))
 
     def comments(self, number: int) -> list[Comment]:
         return [

@@ -13,7 +13,7 @@ import pytest
 
 from slipway import protection
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import ForgeError, Gitea, NotFound
+from slipway.forge import ForgeError, Gitea, NotFound, Report
 
 HEAD = "d4" * 20
 
@@ -324,6 +324,23 @@ def test_unset_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_repository_needs_an_owner() -> None:
     with pytest.raises(SlipwayError, match="not OWNER/NAME"):
         Gitea("http://forge", "slipway", "u", "p")
+
+
+# --- reports ----------------------------------------------------------------------------------
+
+
+def test_the_newest_report_and_whose_it_is() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/api/v1/repos/o/r/commits/5a/statuses"
+        assert request.url.params["sort"] == "highestindex"
+        reports = [("other", "success", "ada"), ("gates", "failure", "bot"), ("gates", "x", "y")]
+        return httpx.Response(
+            200,
+            json=[{"context": c, "status": s, "creator": {"login": who}} for c, s, who in reports],
+        )
+
+    assert gitea(handler).report("5a", "gates") == Report("failure", "bot")
+    assert gitea(handler).report("5a", "none") is None
 
 
 # --- protection -------------------------------------------------------------------------------

@@ -145,6 +145,12 @@ class Place(GitForge):
         tree = self._git("merge-tree", "--write-tree", *parents)
         return self._commit_as(branch, tree, parents, "Merge main", by, by)
 
+    def merge_as(self, branch: str, parents: list[str], message: str) -> None:
+        """Makes main a merge with these parents that has a branch's content."""
+        tree = self._git("rev-parse", f"{branch}^{{tree}}")
+        who = "Ada <ada@example.org>"
+        self._commit_as("main", tree, parents, message, who, who)
+
     def _commit_as(
         self, branch: str, tree: str, parents: list[str], message: str, author: str, committer: str
     ) -> str:

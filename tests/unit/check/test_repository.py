@@ -158,7 +158,8 @@ def test_only_what_landed_on_the_branch_is_its_history(clone: Path, repository: 
     versions = repository.versions("main", ["a/x.yaml", "top", "none"])
     had = versions["a/x.yaml"]
     assert [repository.blob(v.blob) for v in had] == [b"good\n", b"1\n"]
-    assert [v.when for v in had] == [c.when for c in found]
+    assert [(v.commit, v.when) for v in had] == [(c.sha, c.when) for c in found]
+    assert repository.landed(had[0].commit) == found[0]
     assert len(versions["top"]) == 2
     commit(clone, "Gone", {"a/x.yaml": None, "top": "v\n"})
     again = repository.versions("main", ["a/x.yaml", "top"])

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from slipway import attestation, bento, digests, evidence, release, store
 from slipway.endpoints import Cluster
 from slipway.evidence import Estimate, Evaluation, Evidence, Holdout
-from slipway.forge import NotFound, PullRequest
+from slipway.forge import NotFound, PullRequest, Report
 from slipway.lineage import MLflow
 from slipway.release import Release
 from tests import samples
@@ -36,6 +36,7 @@ class Forge:
         self.head = ""
         self.pull_requests: list[PullRequest] = []
         self.reported: dict[str, dict[str, str]] = {}
+        self.reporter = "slipway-bot"
 
     def put(self, sha: str, files: dict[str, bytes]) -> None:
         self.commits[sha] = {**self.commits.get(self.head, {}), **files}
@@ -61,6 +62,10 @@ class Forge:
 
     def statuses(self, sha: str) -> dict[str, str]:
         return self.reported.get(sha, {})
+
+    def report(self, sha: str, context: str) -> Report | None:
+        state: Any = self.reported.get(sha, {}).get(context)
+        return Report(state, self.reporter) if state else None
 
 
 @dataclass

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,22 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from slipway import board, gates, paths, release
-from slipway.board import Row
+from slipway.board import Past, Row
 from slipway.cli import app
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ForgeError, PullRequest
 from slipway.gates import Stay
+from slipway.mirror import mirror
 from slipway.repository import Repository
 from tests import samples
 from tests.gitforge import GitForge
+
+TOY = str(release.path("dev", "toy"))
 
 
 def served(*_: object) -> gates.Soak:
     """One prediction, just now."""
     return gates.Soak((datetime.now(UTC),), predictions=1, labelled=0, squared_error=None)
-
-
-def since_yesterday(_: object, rows: Iterable[Row]) -> dict[tuple[str, str], tuple[Stay, ...]]:
-    stay = Stay(datetime.now(UTC) - timedelta(days=1), None)
-    return {(row.environment, row.model): (stay,) for row in rows}
 
 
 def run(*arguments: str) -> Result:
@@ -58,7 +55,22 @@ def proposed(number: int, head: str, sha: str, **changes: Any) -> PullRequest:
 
 
 @pytest.fixture
-def whole(connected: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def git(connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GitForge:
+    """The forge's repository: `toy` was merged into dev yesterday, as the gates let it."""
+    made = GitForge(tmp_path / "forge.git")
+    made.when = int(datetime.now(UTC).timestamp()) - 86_400
+    made.write("head", {TOY: release.dumps(connected.release).encode()}, "Release")
+    pull = made.open("head", "Release", "")
+    made.merge(pull.number)
+    connected.forge.reported[pull.sha] = {"slipway/check": "success"}
+    platform = "/api/v1/namespaces/pipelines/configmaps/platform"
+    connected.objects[platform] = {"data": {"FORGE_JUDGE": "slipway-bot"}}
+    monkeypatch.setattr("slipway.board.mirror", lambda _: mirror(made))
+    return made
+
+
+@pytest.fixture
+def whole(connected: Any, git: GitForge, monkeypatch: pytest.MonkeyPatch) -> Any:
     """With thresholds on main, a prediction log, and MLflow's aliases as git has it."""
     folder = paths.REPOSITORY / "policies" / "promotion"
     policies = {f"policies/promotion/{f.name}": f.read_bytes() for f in folder.glob("*.yaml")}
@@ -69,7 +81,6 @@ def whole(connected: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     policies["policies/promotion/staging.yaml"] = asked.encode()
     connected.forge.put("0c" * 20, policies)
     monkeypatch.setattr("slipway.sources.Platform.soak", served)
-    monkeypatch.setattr("slipway.board.stays", since_yesterday)
     aliases(connected, 3)
     return connected
 
@@ -98,6 +109,7 @@ def test_as_data(whole: Any) -> None:
         "pull_requests": [],
         "alias": 3,
         "drift": False,
+        "doubt": "",
         "serving": True,
     }
     assert 100 < soak.pop("seconds") <= 120
@@ -112,7 +124,7 @@ def test_environments_are_columns_and_what_is_under_way_is_told(whole: Any) -> N
         proposed(7, "release/staging-toy-3", "7" * 40),
         proposed(6, "feature/toy-3", "6" * 40),
     ]
-    whole.forge.reported = {"7" * 40: {"slipway/check": "failure", "other": "success"}}
+    whole.forge.reported |= {"7" * 40: {"slipway/check": "failure", "other": "success"}}
     aliases(whole, 2)
     result = run()
     assert result.exit_code == 0, result.output
@@ -149,31 +161,42 @@ def test_an_environment_that_asks_for_no_time_or_has_the_bento_waits_for_nothing
 
 
 def test_what_it_served_while_another_was_there_is_not_counted(
-    whole: Any, monkeypatch: pytest.MonkeyPatch
+    whole: Any, git: GitForge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = datetime.now(UTC)
-    stays = (Stay(now - timedelta(hours=5), now - timedelta(hours=4)), Stay(now, None))
-    monkeypatch.setattr("slipway.board.stays", lambda *_: {("dev", "toy"): stays})
+    other = whole.release.model_copy(update={"bento": samples.bento("ff")})
+    for hours, made in ((4, other), (0, whole.release)):
+        git.when = int((now - timedelta(hours=hours)).timestamp())
+        git.write("main", {TOY: release.dumps(made).encode()}, "Release")
     served = gates.Soak((now - timedelta(hours=5), now - timedelta(hours=3)), 100, 100, 0.1)
     monkeypatch.setattr("slipway.sources.Platform.soak", lambda *_: served)
     assert "toy in dev: 2.0 min to go before staging" in run().stdout
 
 
-def test_when_each_was_released_is_the_forges_to_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_when_a_bento_was_released_is_told_by_git(tmp_path: Path) -> None:
     forge, begun = GitForge(tmp_path / "forge.git"), datetime(2026, 1, 1, tzinfo=UTC)
-    path = str(release.path("dev", "toy"))
     first = samples.released()
     bigger = first.model_copy(update={"rollout": release.Rollout(replicas=3)})
     other = first.model_copy(update={"bento": samples.bento("ff")})
     for hour, made in enumerate((first, bigger, other, None, first)):
         forge.when = int((begun + timedelta(hours=hour)).timestamp())
-        forge.write("main", {path: release.dumps(made).encode() if made else None}, "Release")
-    rows = [Row("toy", "dev", 3, first.bento.digest), Row("none", "dev", 1, first.bento.digest)]
+        forge.write("main", {TOY: release.dumps(made).encode() if made else None}, "Release")
+    rows = [Row(name, "dev", 3, first.bento.digest) for name in ("toy", "none")]
     there = Stay(begun, begun + timedelta(hours=2)), Stay(begun + timedelta(hours=4), None)
-    assert board.stays(forge, rows) == {("dev", "toy"): there, ("dev", "none"): ()}  # type: ignore[arg-type]
+    with Repository(forge.folder) as repository:
+        past = Past.of(repository, "main", rows)
+        assert [past.stays(row) for row in rows] == [there, ()]
+
+
+def test_what_came_past_the_gates_is_told(whole: Any, git: GitForge) -> None:
+    assert "past the gates" not in run().stdout
+    whole.forge.reporter = "mallory"
+    assert "toy in dev: past the gates: merged as " in run().stdout
+    git.write("main", {TOY: release.dumps(whole.release).encode() + b"# \n"}, "By hand")
+    pushed = f"pushed as {git.commit()[:12]} by Ada"
+    assert f"toy in dev: past the gates: {pushed}" in run().stdout
+    [row] = json.loads(run("-o", "json").stdout)
+    assert row["doubt"] == pushed
 
 
 def test_what_does_not_answer_and_which_file_is_bad(whole: Any) -> None:
@@ -191,7 +214,7 @@ def test_what_does_not_answer_and_which_file_is_bad(whole: Any) -> None:
 
 
 def test_what_cannot_be_had_is_left_out_and_said_once(
-    connected: Any, monkeypatch: pytest.MonkeyPatch
+    connected: Any, git: GitForge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del connected.mlflow_answers
 
@@ -209,6 +232,16 @@ def test_what_cannot_be_had_is_left_out_and_said_once(
     assert "pull requests: not known: the forge answered 500" in result.stderr
     assert "MLflow's aliases: not known: no MLflow" in result.stderr
     assert "soak: not known" in result.stderr
+    monkeypatch.setattr(connected.forge, "report", down)
+    assert "verdicts: not known: the forge answered 500" in run().stderr
+
+    def gone(_: object) -> Any:
+        raise SlipwayError("git fetch failed")
+
+    monkeypatch.setattr("slipway.board.mirror", gone)
+    result = run("-o", "json")
+    assert json.loads(result.stdout)[0]["doubt"] is None
+    assert "history: not known: git fetch failed" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_steps_find_it(gitea: Program, github: Program) -> None:
         "FORGE_SERVER": "http://10.9.0.7:3000",
         "FORGE_REPOSITORY": "acme/models",
         "FORGE_GATES": "cluster",
+        "FORGE_JUDGE": "slipway-bot",
     }
     assert settings(github) == {
         "FORGE_KIND": "github",
@@ -117,6 +118,7 @@ def test_steps_find_it(gitea: Program, github: Program) -> None:
         "FORGE_SERVER": "https://github.com",
         "FORGE_REPOSITORY": "acme/models",
         "FORGE_GATES": "actions",
+        "FORGE_JUDGE": "github-actions[bot]",
     }
     secret = decoded(github.one("Secret", "forge", "pipelines"))
     assert secret == {

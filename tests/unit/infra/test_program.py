@@ -184,6 +184,7 @@ def test_workflows_find_what_they_need(local: Program) -> None:
         "MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc:5000",
         "FORGE_URL": "http://gitea.forge.svc:3000",
         "FORGE_REPOSITORY": "slipway/slipway",
+        "FORGE_JUDGE": "slipway-bot",
         "TRAINING_IMAGE": program.IMAGES["training"],
         "SERVING_IMAGE": program.IMAGES["serving"],
         "ENVIRONMENTS": "dev staging prod",
