@@ -26,6 +26,8 @@ STRICTER = (
 # Rebased or fast-forwarded, each commit of a branch would be one of main's, and a release file that
 # nobody has judged, amid them, would count as one that stood there.
 GITEA_MERGES: Mapping[str, bool] = {
+    # Without it Gitea takes none of the others, and says nothing.
+    "has_pull_requests": True,
     "allow_merge_commits": True,
     "allow_rebase": False,
     "allow_rebase_explicit": False,

@@ -40,7 +40,7 @@ if not exists(f"/orgs/{owner}"):
 if not exists(f"/repos/{owner}/{repository}"):
     ask("POST", f"/orgs/{owner}/repos", name=repository, private=True, default_branch="main")
 here = f"/repos/{owner}/{repository}"
-ask("PATCH", here, has_issues=True, has_pull_requests=True, **settings["merges"])
+ask("PATCH", here, has_issues=True, **settings["merges"])
 ask("PUT", f"{here}/collaborators/{bot}", permission="write")
 print(f"repository {owner}/{repository} is there")
 
