@@ -23,14 +23,19 @@ def replicas() -> int:
     return int(cluster.kubectl(*query, "jsonpath={.spec.replicas}"))
 
 
-def test_a_push_is_synced_at_once(platform: Cluster, forge: Gitea) -> None:
-    """By the webhook: without it the change would wait for the next poll, a minute away."""
+def test_a_push_is_synced_at_once_and_told_of(
+    platform: Cluster, forge: Gitea, slipway: Callable[..., str]
+) -> None:
+    """By the webhook: without it the change would wait for the next poll, a minute away. It has
+    passed by the gates, which who asks what runs learns."""
     before = forge.read(PATH)
     two = before.replace(b"replicas: 1", b"replicas: 2")
     assert two != before
     forge.write("main", {PATH: two}, "Two replicas")
     try:
         until(lambda: replicas() == 2, 45, "the push did not arrive")
+        pushed = f"past the gates: pushed as {forge.commit()[:12]}"
+        assert f"{MODEL} in {ENV}: {pushed}" in slipway("status")
     finally:
         forge.write("main", {PATH: before}, "One replica")
     until(lambda: replicas() == 1, 45, "the second push did not arrive")
