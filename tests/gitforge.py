@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
-from slipway.forge import ForgeError, NotFound, PullRequest, State
+from slipway.forge import ForgeError, NotFound, PullRequest, State, Status
 from slipway.publish import Remote
 
 
@@ -164,6 +164,10 @@ class GitForge:
 
     def statuses(self, sha: str) -> dict[str, State]:
         return self.reported.get(sha, {})
+
+    def status(self, sha: str, context: str) -> Status | None:
+        state = self.statuses(sha).get(context)
+        return Status(state, "") if state else None
 
 
 def _data(content: bytes) -> bytes:

@@ -16,6 +16,7 @@ from slipway.forge.base import (
     Review,
     Revision,
     State,
+    Status,
 )
 from slipway.forge.gitea import Gitea
 from slipway.forge.github import ACTIONS, GitHub
@@ -33,6 +34,7 @@ __all__ = [
     "Review",
     "Revision",
     "State",
+    "Status",
     "connect",
     "from_environment",
     "login",

@@ -48,6 +48,14 @@ class PullRequest:
 
 
 @dataclass(frozen=True)
+class Status:
+    """A report on a commit."""
+
+    state: State
+    description: str
+
+
+@dataclass(frozen=True)
 class Review:
     """Somebody's standing approval of a pull request, given for its commit `sha`.
 
@@ -197,6 +205,10 @@ class Forge(Protocol):
 
     def statuses(self, sha: str) -> dict[str, State]:
         """The newest state of each context on a commit."""
+        ...
+
+    def status(self, sha: str, context: str) -> Status | None:
+        """The newest report of a context on a commit."""
         ...
 
     def comment(self, number: int, marker: str, body: str) -> None:

@@ -16,6 +16,7 @@ from slipway.forge.base import (
     Review,
     Revision,
     State,
+    Status,
 )
 from slipway.forge.rest import TRANSIENT, Rest, moment
 
@@ -209,8 +210,15 @@ class Shared:
         self._api.send("POST", f"statuses/{sha}", json=status, what=f"status of {sha}")
 
     def statuses(self, sha: str) -> dict[str, State]:
+        return {s["context"]: s[self._state_field] for s in self._statuses(sha)}
+
+    def status(self, sha: str, context: str) -> Status | None:
+        found = (s for s in self._statuses(sha) if s["context"] == context)
+        return next((Status(s[self._state_field], s["description"] or "") for s in found), None)
+
+    def _statuses(self, sha: str) -> list[dict[str, Any]]:
         answer = self._api.get(f"commits/{sha}/status", what=f"commit {sha}")
-        return {s["context"]: s[self._state_field] for s in answer.get("statuses") or []}
+        return answer.get("statuses") or []
 
     def comments(self, number: int) -> list[Comment]:
         return [

@@ -19,7 +19,7 @@ from slipway.gates import Approval, PullFacts
 from slipway.merging import CONTEXT, MARKER
 from slipway.repository import Commit, Repository, empty
 from slipway.sources import Mounted, Source
-from slipway.store import Store
+from slipway.store import Store, Unreachable
 
 BASE = "main"
 # How often a head or a base may move while it is being judged before the sweep has to come back.
@@ -77,7 +77,11 @@ class Gates:
         self._forge, self._fetched, self._source = forge, fetched, source
 
     def judge(self, pulls: Iterable[PullRequest]) -> Iterator[str]:
-        """A line for each; one that cannot be judged does not keep the others from it."""
+        """A line for each; one that cannot be judged does not keep the others from it.
+
+        Raises:
+            SlipwayError: at the end, the first thing that kept one from being judged.
+        """
         errors: list[Exception] = []
         for pull in pulls:
             if pull.base != BASE or pull.state != "open":
@@ -85,6 +89,8 @@ class Gates:
             try:
                 verdict = self._judge(pull)
                 yield f"{pull.number}: {verdict.headline if verdict else 'merged'}"
+                if verdict and state_of(verdict) == "error":
+                    errors.append(Unreachable(verdict.unreachable[0]))
             except NotFound:
                 yield f"{pull.number}: gone"  # closed, or its repository removed, meanwhile
             except Exception as error:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from slipway import attestation, bento, digests, evidence, release, store
 from slipway.endpoints import Cluster
 from slipway.evidence import Estimate, Evaluation, Evidence, Holdout
-from slipway.forge import NotFound, PullRequest
+from slipway.forge import NotFound, PullRequest, State, Status
 from slipway.lineage import MLflow
 from slipway.release import Release
 from tests.samples import Objects, public_pem
@@ -34,7 +34,7 @@ class Forge:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.head = ""
         self.pull_requests: list[PullRequest] = []
-        self.reported: dict[str, dict[str, str]] = {}
+        self.reported: dict[str, dict[str, State]] = {}
 
     def put(self, sha: str, files: dict[str, bytes]) -> None:
         self.commits[sha] = {**self.commits.get(self.head, {}), **files}
@@ -58,8 +58,12 @@ class Forge:
     def pulls(self, state: str = "open") -> Iterator[PullRequest]:
         return (p for p in self.pull_requests if state in ("all", p.state))
 
-    def statuses(self, sha: str) -> dict[str, str]:
+    def statuses(self, sha: str) -> dict[str, State]:
         return self.reported.get(sha, {})
+
+    def status(self, sha: str, context: str) -> Status | None:
+        state = self.statuses(sha).get(context)
+        return Status(state, "") if state else None
 
 
 @dataclass
