@@ -193,9 +193,11 @@ class Gates:
 
 def _people(commit: Commit) -> tuple[str, ...]:
     """What the forge may call whoever a commit is of."""
-    asked, _, email = commit.requested_by.partition(" <")
-    addresses = (address.partition("@")[0] for address in (commit.email, email))
-    return commit.author, asked, *addresses
+    people = [(commit.author, commit.email)]
+    for who in commit.requested_by.split(", "):  # see promotion.requester
+        name, _, email = who.partition(" <")
+        people.append((name, email))
+    return tuple(word for name, email in people for word in (name, email.partition("@")[0]))
 
 
 def state_of(verdict: Verdict) -> State:

@@ -95,7 +95,10 @@ def test_failure_names_the_first_gate_and_goes_when_it_is_mended(place: Place, s
     assert states(place).count("pending") == 1
 
 
-@pytest.mark.parametrize("asked", ["Grace Hopper <grace@x>", "Grace <g@x>", "grace"])
+@pytest.mark.parametrize(
+    "asked",
+    ["Grace Hopper <grace@x>", "Grace <g@x>", "grace", "grace, Ada <a@x>", "bot, Grace <g@x>"],
+)
 def test_who_asked_for_a_release_does_not_approve_it(place: Place, step: Gates, asked: str) -> None:
     place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
     place.write("head", files(place.next()), f"Release toy 3 to dev\n\nRequested-by: {asked}")

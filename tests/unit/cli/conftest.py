@@ -58,6 +58,11 @@ class Forge:
     def pulls(self, state: str = "open") -> Iterator[PullRequest]:
         return (p for p in self.pull_requests if state in ("all", p.state))
 
+    def changed(self, number: int) -> list[str]:
+        pull = next(p for p in self.pull_requests if p.number == number)
+        main, theirs = self.commits[self.head], self.commits[pull.sha]
+        return sorted(p for p in main.keys() | theirs.keys() if main.get(p) != theirs.get(p))
+
     def statuses(self, sha: str) -> dict[str, State]:
         return self.reported.get(sha, {})
 
