@@ -150,11 +150,7 @@ class Gates:
 
     def _facts(self, pull: PullRequest, base: str) -> PullFacts:
         """Who proposed it and who approves it: nobody approves what he committed or asked for."""
-        mine = {
-            name.lower()
-            for commit in self._fetched.repository.ahead(base, pull.sha)
-            for name in _people(commit)
-        }
+        commits = self._fetched.repository.ahead(base, pull.sha)
         return PullFacts(
             number=pull.number,
             author=pull.author,
@@ -162,8 +158,8 @@ class Gates:
             approvals=tuple(
                 Approval(review.login, review.sha, review.when)
                 for review in self._forge.reviews(pull.number)
-                if review.login.lower() not in mine
             ),
+            proposers=frozenset(name.lower() for commit in commits for name in _people(commit)),
         )
 
     def _comment(self, pull: PullRequest, verdict: Verdict) -> bool:
