@@ -204,7 +204,9 @@ def test_a_merge_is_followed_once(api: Api, server: str, branch: str, pause: str
     assert deliver(server, merged).status_code == 200
     before = started(api, "on-push")
     deliver(server, merged)
-    assert before[f"on-push-{sha[:12]}"] == {"commit": sha, "pause": pause}
+    # Whether anything is to be held.
+    others = str(OPENED["repository"]["open_pr_counter"])
+    assert before[f"on-push-{sha[:12]}"] == {"commit": sha, "others": others, "pause": pause}
     assert started(api, "on-push") == before
 
 
