@@ -426,7 +426,7 @@ def test_the_same_bento_is_said_to_be_the_same(connected: Any) -> None:
     assert f"the same bento: {connected.release.bento.digest}" in result.stdout
     pins = connected.release
     wanted = {"model": "toy", "commit": pins.code.commit, "data": pins.data.digest}
-    assert submitted(connected) == wanted
+    assert submitted(connected) == wanted | {"image": IMAGE + "1" * 64}
     assert "note:" not in result.stderr
 
 
@@ -456,9 +456,18 @@ def test_a_source_that_is_gone_is_told(connected: Any) -> None:
     assert "did not give them again" in json.loads(result.stdout)["source"]
 
 
-def test_another_training_image_shows_its_libraries(connected: Any) -> None:
-    connected.forge.put("a2" * 20, {"requirements/training.txt": b"numpy==2.4 \\\n"})
+def test_it_is_made_in_the_image_that_it_was_made_in(connected: Any) -> None:
+    """Whatever the platform trains in by now: its libraries are none of the release's."""
     found = difference(connected, image=IMAGE + "2" * 64)
+    assert submitted(connected)["image"] == IMAGE + "1" * 64
+    assert found["what"] == "bento"
+
+
+def test_an_image_of_another_registry_shows_its_libraries(connected: Any) -> None:
+    connected.forge.put("a2" * 20, {"requirements/training.txt": b"numpy==2.4 \\\n"})
+    moved = f"registry.example/training@sha256:{'2' * 64}"
+    found = difference(connected, image=moved)
+    assert submitted(connected)["image"] == moved
     assert found["what"] == "training image"
     assert found["detail"] == "numpy - -> 2.4"
 
