@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from slipway import cluster, lineage, merging, paths, predictions, release, serving, training
-from slipway.endpoints import Cluster
+from slipway.endpoints import Cluster, part
 from slipway.errors import SlipwayError
 from slipway.forge import ForgeError, Gitea
 from slipway.release import Release
@@ -115,6 +115,20 @@ def serve(platform: Cluster, env: str, count: int = 60) -> list[dict[str, Any]]:
         late = answer.json()["probability_late"] > 0.5
         outcomes.append({"id": answer.headers["x-slipway-prediction"], "outcome": int(late)})
     return outcomes
+
+
+def settled(platform: Cluster, env: str) -> tuple[str, str, str]:
+    """What Argo CD says of the model there: which commit, its sync and its health."""
+    folder = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
+    status = part(platform.find(f"{folder}/{env}-{release.service(MODEL)}"), "status")
+    words = (("sync", "revision"), ("sync", "status"), ("health", "status"))
+    commit, sync, health = (part(status, *keys) or "" for keys in words)
+    return commit, sync, health
+
+
+def board() -> dict[str, Any]:
+    """The model's rows of `slipway status`, by environment."""
+    return {row["environment"]: row for row in document("status") if row["model"] == MODEL}
 
 
 def passes(platform: Cluster, forge: Gitea, number: int) -> bool:
@@ -239,8 +253,13 @@ def test_merging_brings_it_to_dev(
     before = release_of(forge, ENV)
     pull = training.proposal(forge, MODEL, ENV, new_code)
     assert pull
-    merged = merge(forge, platform, pull.number, ENV)
+    sha = merging.merge(forge, pull.number).merge_sha
+    merged = release_of(forge, ENV)
     assert merged.bento != before.bento
+    # The first time that Argo CD calls the merge Synced and Healthy, nobody else answers any more.
+    wanted = (sha, "Synced", "Healthy")
+    until(lambda: settled(platform, ENV) == wanted, 180, "not synced", every_s=0.1)
+    assert {serving.answering(platform, ENV, MODEL) for _ in range(20)} == {merged.bento.digest}
     assert merged.bento.digest in slipway("predict", MODEL, "--env", ENV)
     assert release_of(forge, "staging").bento == before.bento
 
@@ -295,6 +314,12 @@ def test_prod_asks_for_soak_and_for_another_person(
     assert "approvals" in said
     with pytest.raises(merging.NotAllowed):
         merging.merge(forge, number)
+    of = board()
+    (shown,) = (p for p in of["prod"]["pull_requests"] if p["number"] == number)
+    assert (shown["url"], shown["gates"]) == (forge.pull(number).url, "failure")
+    left = of["staging"]["soak"]
+    assert left["before"] == "prod"
+    assert logged or (left["predictions"] > 0 and left["labelled"] > 0)
 
     forge.approve(number)  # who asked for it, as all commands here are the administrator's
     label(slipway, serve(platform, "staging"), tmp_path)
@@ -312,13 +337,13 @@ def test_prod_asks_for_soak_and_for_another_person(
 
 
 def test_the_board_shows_the_three_of_them(slipway: Callable[..., str]) -> None:
-    def settled() -> Any:
-        of = {row["environment"]: row for row in document("status") if row["model"] == MODEL}
+    def all_well() -> Any:
+        of = board()
         states = {(row["sync"], row["health"], row["serving"]) for row in of.values()}
         return of if states == {("Synced", "Healthy", True)} else None
 
     # Argo CD tells of a merge's health some seconds after the pods have it.
-    of = until(settled, 120, "not all are synced, healthy and serving", every_s=3)
+    of = until(all_well, 120, "not all are synced, healthy and serving", every_s=3)
     assert set(of) == set(release.ENVIRONMENTS)
     text = slipway("status")
     for env, row in of.items():
@@ -357,6 +382,24 @@ def aliases(platform: Cluster) -> dict[str, int]:
 def test_aliases_follow_git(platform: Cluster, forge: Gitea) -> None:
     wanted = {env: release_of(forge, env).version for env in release.ENVIRONMENTS}
     until(lambda: aliases(platform) == wanted, 400, f"{aliases(platform)}, not {wanted}")
+
+    # By hand it is another: the board says so.
+    def drifts() -> bool:
+        name_alias(platform, ENV, wanted[ENV] - 1)  # each time: a sweep puts it back
+        found = {env for env, row in board().items() if row["drift"]}
+        return found == {ENV}
+
+    try:
+        until(drifts, 60, "the board shows no drift")
+    finally:
+        name_alias(platform, ENV, wanted[ENV])
+
+
+def name_alias(platform: Cluster, alias: str, version: int) -> None:
+    body = {"name": MODEL, "alias": alias, "version": str(version)}
+    with platform.mlflow() as url:
+        address = f"{url}/api/2.0/mlflow/registered-models/alias"
+        httpx.post(address, json=body, timeout=30, trust_env=False).raise_for_status()
 
 
 # --- check, on a person's machine -------------------------------------------------------------
