@@ -402,8 +402,7 @@ def rebuilt(connected: Any, **changes: str) -> None:
     """Lets `reproduce` end with the release's own digests, but for `changes`."""
     tags = connected.mlflow_answers["runs/get"]["run"]["data"]["tags"]
     tags.append({"key": tracking.IMAGE, "value": IMAGE + "1" * 64})
-    platform = {"data": {"TRAINING_IMAGE": changes.pop("image", IMAGE + "1" * 64)}}
-    connected.objects["/api/v1/namespaces/pipelines/configmaps/platform"] = platform
+    trains_in(connected, changes.pop("image", IMAGE + "1" * 64))
     same = {tag["key"]: tag["value"] for tag in tags}
     outputs = {
         "data": same["slipway.data_digest"],
@@ -412,6 +411,12 @@ def rebuilt(connected: Any, **changes: str) -> None:
         "bento": connected.release.bento.digest,
     }
     ends(connected, "reproduce", **(outputs | changes))
+
+
+def trains_in(connected: Any, image: str) -> None:
+    """What the platform trains in by now."""
+    settings = {"data": {"TRAINING_IMAGE": image}}
+    connected.objects["/api/v1/namespaces/pipelines/configmaps/platform"] = settings
 
 
 def code_of(connected: Any) -> dict[str, bytes]:
@@ -501,10 +506,13 @@ def test_another_service_shows_the_lines(connected: Any) -> None:
 
 def test_a_failed_reproduction_is_no_difference(connected: Any) -> None:
     connected.mlflow_answers["runs/get"] = {}
+    trains_in(connected, present := IMAGE + "2" * 64)
     ends(connected, "reproduce", "Failed", reached="rebuild")
     result = run("reproduce", "toy", "--env", "dev")
     assert result.exit_code == 1
     assert "step rebuild failed" in result.stderr
+    # Nothing tells in what it was trained.
+    assert submitted(connected)["image"] == present
 
 
 def test_evidence_that_cannot_be_trusted_reproduces_nothing(connected: Any) -> None:
