@@ -44,7 +44,7 @@ def wait_for_gates(
             return pull
         if pull.state == "closed":
             raise SlipwayError(f"pull request {number} was closed: {pull.url}")
-        report = forge.status(pull.sha, CONTEXT)
+        report = forge.report(pull.sha, CONTEXT)
         state = report.state if report else ""
         if state == "success":
             return pull

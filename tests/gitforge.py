@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
-from slipway.forge import ForgeError, NotFound, PullRequest, State, Status
+from slipway.forge import ForgeError, NotFound, PullRequest, Report, State
 from slipway.publish import Remote
 
 
@@ -22,6 +22,7 @@ class GitForge:
         self.folder = folder
         self.asked: list[PullRequest] = []
         self.reported: dict[str, dict[str, State]] = {}
+        self.reporter = "bot"
         # What each new pull request is judged, as if gates ran at once.
         self.verdict: State | None = "success"
         self._git("init", "--quiet", "--bare", "--initial-branch=main", "--template=", str(folder))
@@ -165,9 +166,9 @@ class GitForge:
     def statuses(self, sha: str) -> dict[str, State]:
         return self.reported.get(sha, {})
 
-    def status(self, sha: str, context: str) -> Status | None:
+    def report(self, sha: str, context: str) -> Report | None:
         state = self.statuses(sha).get(context)
-        return Status(state, "") if state else None
+        return Report(state, self.reporter) if state else None
 
 
 def _data(content: bytes) -> bytes:

@@ -13,10 +13,10 @@ from slipway.forge.base import (
     ForgeError,
     NotFound,
     PullRequest,
+    Report,
     Review,
     Revision,
     State,
-    Status,
 )
 from slipway.forge.gitea import Gitea
 from slipway.forge.github import ACTIONS, GitHub
@@ -31,10 +31,10 @@ __all__ = [
     "Gitea",
     "NotFound",
     "PullRequest",
+    "Report",
     "Review",
     "Revision",
     "State",
-    "Status",
     "connect",
     "from_environment",
     "login",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from slipway.errors import SlipwayError
 from slipway.publish import Remote
@@ -48,14 +48,6 @@ class PullRequest:
 
 
 @dataclass(frozen=True)
-class Status:
-    """A report on a commit."""
-
-    state: State
-    description: str
-
-
-@dataclass(frozen=True)
 class Review:
     """Somebody's standing approval of a pull request, given for its commit `sha`.
 
@@ -76,6 +68,14 @@ class Comment:
     author: str
     body: str
     when: datetime
+
+
+class Report(NamedTuple):
+    """The newest report of a context on a commit, and whose it is."""
+
+    state: State
+    login: str
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ class Forge(Protocol):
         """The newest state of each context on a commit."""
         ...
 
-    def status(self, sha: str, context: str) -> Status | None:
-        """The newest report of a context on a commit."""
+    def report(self, sha: str, context: str) -> Report | None:
+        """The newest report of a context on a commit; None where there is none."""
         ...
 
     def comment(self, number: int, marker: str, body: str) -> None:

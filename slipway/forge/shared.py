@@ -13,10 +13,10 @@ from slipway.forge.base import (
     ForgeError,
     NotFound,
     PullRequest,
+    Report,
     Review,
     Revision,
     State,
-    Status,
 )
 from slipway.forge.rest import TRANSIENT, Rest, moment
 
@@ -210,15 +210,18 @@ class Shared:
         self._api.send("POST", f"statuses/{sha}", json=status, what=f"status of {sha}")
 
     def statuses(self, sha: str) -> dict[str, State]:
-        return {s["context"]: s[self._state_field] for s in self._statuses(sha)}
-
-    def status(self, sha: str, context: str) -> Status | None:
-        found = (s for s in self._statuses(sha) if s["context"] == context)
-        return next((Status(s[self._state_field], s["description"] or "") for s in found), None)
-
-    def _statuses(self, sha: str) -> list[dict[str, Any]]:
         answer = self._api.get(f"commits/{sha}/status", what=f"commit {sha}")
-        return answer.get("statuses") or []
+        return {s["context"]: s[self._state_field] for s in answer.get("statuses") or []}
+
+    def report(self, sha: str, context: str) -> Report | None:
+        # GitHub gives the newest first, Gitea where it is asked.
+        query = {"sort": "highestindex"}
+        found = self._api.pages(f"commits/{sha}/statuses", what=f"commit {sha}", **query)
+        newest = next((s for s in found if s["context"] == context), None)
+        if newest is None:
+            return None
+        login = str((newest["creator"] or {}).get("login", ""))
+        return Report(newest[self._state_field], login, newest["description"] or "")
 
     def comments(self, number: int) -> list[Comment]:
         return [

@@ -29,6 +29,10 @@ def hold(forge: Forge) -> Iterator[int]:
     for pull in forge.pulls():
         if pull.base != "main" or forge.statuses(pull.sha).get(CONTEXT) != "success":
             continue
-        if any(path.startswith(FOLDER) for path in forge.changed(pull.number)):
+        changed = forge.changed(pull.number)
+        if not any(path.startswith(FOLDER) for path in changed):
+            continue
+        # What was merged meanwhile keeps what was said of it.
+        if forge.pull(pull.number).state == "open":
             forge.set_status(pull.sha, CONTEXT, "pending", "main has moved: judged once more")
             yield pull.number

@@ -9,7 +9,7 @@ import pytest
 
 from slipway import merging
 from slipway.errors import SlipwayError
-from slipway.forge import State, Status
+from slipway.forge import Report, State
 
 
 class Forge:
@@ -23,10 +23,11 @@ class Forge:
     def pull(self, number: int) -> Any:
         return SimpleNamespace(number=number, **self.item)
 
-    def status(self, sha: str, context: str) -> Status | None:
+    def report(self, sha: str, context: str) -> Report | None:
         assert (sha, context) == (self.item["sha"], merging.CONTEXT)
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return Status(state, "the store does not answer" * (state == "error")) if state else None
+        said = "the store does not answer" if state == "error" else ""
+        return Report(state, "bot", said) if state else None
 
     def merge(self, number: int, *, sha: str | None = None) -> Any:
         self.merged_sha = sha

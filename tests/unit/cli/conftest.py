@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from slipway import attestation, bento, digests, evidence, release, store
 from slipway.endpoints import Cluster
 from slipway.evidence import Estimate, Evaluation, Evidence, Holdout
-from slipway.forge import NotFound, PullRequest, State, Status
+from slipway.forge import NotFound, PullRequest, Report, State
 from slipway.lineage import MLflow
 from slipway.release import Release
 from tests.samples import Objects, public_pem
@@ -35,6 +35,7 @@ class Forge:
         self.head = ""
         self.pull_requests: list[PullRequest] = []
         self.reported: dict[str, dict[str, State]] = {}
+        self.reporter = "bot"
 
     def put(self, sha: str, files: dict[str, bytes]) -> None:
         self.commits[sha] = {**self.commits.get(self.head, {}), **files}
@@ -66,9 +67,9 @@ class Forge:
     def statuses(self, sha: str) -> dict[str, State]:
         return self.reported.get(sha, {})
 
-    def status(self, sha: str, context: str) -> Status | None:
+    def report(self, sha: str, context: str) -> Report | None:
         state = self.statuses(sha).get(context)
-        return Status(state, "") if state else None
+        return Report(state, self.reporter) if state else None
 
 
 @dataclass
