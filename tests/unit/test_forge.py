@@ -265,11 +265,12 @@ def review(login: str, state: str = "APPROVED", **more: object) -> dict[str, obj
 
 def test_a_report_is_the_newest_of_its_context_and_somebody_s() -> None:
     reports = [
-        {"context": context, "status": state, "description": said, "creator": who}
-        for context, state, said, who in (
-            ("other", "failure", "no", {"login": "eve"}),
-            ("gates", "error", "the store does not answer", {"login": "bot"}),
-            ("gates", "success", "well", None),
+        {"id": number, "context": context, "status": state, "description": said, "creator": who}
+        for number, context, state, said, who in (
+            (2, "gates", "success", "well", None),
+            (3, "gates", "error", "the store does not answer", {"login": "bot"}),
+            (1, "gates", "pending", "", {"login": "bot"}),
+            (4, "other", "failure", "no", {"login": "eve"}),
         )
     ]
     script = Script(*[httpx.Response(200, json=reports)] * 2)
