@@ -528,6 +528,7 @@ class Stack:
             SigningArgs(
                 pipelines=self.names["pipelines"],
                 controllers=self.names["argo"],
+                training=self._own("training"),
                 readers={e: self.names[e] for e in self.config.environments},
                 former=self.config.formerKeys,
             ),

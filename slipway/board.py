@@ -24,6 +24,7 @@ from slipway.repository import Repository, Version
 
 Say = Callable[[str], None]
 T = TypeVar("T")
+FILES = "environments/*/models/*.yaml"
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,14 @@ def files_from_forge(forge: Forge) -> Files:
 
 def files_from_checkout() -> Files:
     """Every release file in this checkout."""
-    paths = sorted(REPOSITORY.glob("environments/*/models/*.yaml"))
+    paths = sorted(REPOSITORY.glob(FILES))
     return {PurePosixPath(p.relative_to(REPOSITORY).as_posix()): p.read_bytes() for p in paths}
 
 
 def files_from_git(repository: Repository, rev: str) -> Files:
     """Every release file at a commit."""
     found = {PurePosixPath(p): c for p, c in repository.contents(rev, "environments").items()}
-    return {p: c for p, c in found.items() if p.match("environments/*/models/*.yaml")}
+    return {p: c for p, c in found.items() if p.match(FILES)}
 
 
 def look(cluster: Cluster, say: Say) -> list[Row]:
@@ -196,19 +197,26 @@ def _running(cluster: Cluster, applications: Mapping[str, Any], row: Row) -> Row
 
 
 def _with_proposals(forge: Forge, found: list[Row]) -> list[Row]:
+    """By what they change, whoever opened them: a branch may have any name, and a fork's too."""
     known = {(row.environment, row.model): row for row in found}
-    opened = [
-        (p, release.proposes(p.head) or release.rolls_back(p.head)) for p in forge.pulls("open")
-    ]
-    for pull, about in reversed(opened):
-        if about is None or pull.fork or pull.base != "main":
-            continue
-        env, model, _ = about
-        row = known.get((env, model)) or Row(model, env, None, None)
-        state = forge.statuses(pull.sha).get(merging.CONTEXT, "")
+    opened = [pull for pull in forge.pulls("open") if pull.base == "main"]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        changed = list(pool.map(forge.changed, [pull.number for pull in opened]))
+    for pull, paths in reversed(list(zip(opened, changed, strict=True))):
+        places = _places(paths)
+        state = forge.statuses(pull.sha).get(merging.CONTEXT, "") if places else ""
         proposal = Proposal(pull.number, pull.url, pull.title, state)
-        known[env, model] = replace(row, pull_requests=(*row.pull_requests, proposal))
+        for env, model in places:
+            row = known.get((env, model)) or Row(model, env, None, None)
+            known[env, model] = replace(row, pull_requests=(*row.pull_requests, proposal))
     return sorted(known.values(), key=_order)
+
+
+def _places(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Environment and model of each release file among them."""
+    parts = [path.parts for path in map(PurePosixPath, paths) if path.match(FILES)]
+    known = [part for part in parts if len(part) == 4 and part[1] in ENVIRONMENTS]
+    return [(part[1], PurePosixPath(part[3]).stem) for part in known]
 
 
 def _with_past(cluster: Cluster, forge: Forge, say: Say, found: list[Row]) -> list[Row]:

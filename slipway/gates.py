@@ -95,19 +95,31 @@ class Approval(NamedTuple):
 
 @dataclass(frozen=True)
 class PullFacts:
-    """What the forge knows of a pull request. `sha`: its head. Dismissed approvals are left out."""
+    """What the forge knows of a pull request. `sha`: its head. Dismissed approvals are left out.
+
+    `proposers`: who committed it or asked for it, in lower case.
+    """
 
     number: int
     author: str
     sha: str
     approvals: tuple[Approval, ...] = ()
+    proposers: frozenset[str] = frozenset()
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Whose approval does not count, in lower case."""
+        return self.proposers | {self.author.lower()}
+
+    @property
+    def agreeing(self) -> dict[str, str]:
+        """Who approves the present head, by their lower case."""
+        return {a.login.lower(): a.login for a in self.approvals if a.sha == self.sha}
 
     @property
     def approvers(self) -> list[str]:
         """Who approves the present head, and did not propose it."""
-        found = {a.login.lower(): a.login for a in self.approvals if a.sha == self.sha}
-        found.pop(self.author.lower(), None)
-        return list(found.values())
+        return [login for key, login in self.agreeing.items() if key not in self.own]
 
 
 class Stay(NamedTuple):
@@ -200,7 +212,12 @@ class ApprovalPolicies(Strict):
                 "open a pull request",
             )
             return
-        stale = sorted({a.login for a in pull.approvals if a.sha != pull.sha} - {*pull.approvers})
+        agreeing = pull.agreeing.values()
+        stale = sorted({a.login for a in pull.approvals if a.sha != pull.sha} - {*agreeing})
+        notes = [f"{', '.join(stale)} approved an earlier commit"] if stale else []
+        if mine := sorted({*agreeing} - {*pull.approvers}):
+            notes.append(f"{', '.join(mine)} approves what is their own")
+        aside = f" ({'; '.join(notes)})" if notes else ""
         for requirement in requirements:
             members = self.members(requirement.group)
             by = [login for login in pull.approvers if login.lower() in members]
@@ -211,10 +228,9 @@ class ApprovalPolicies(Strict):
             if len(by) >= requirement.count:
                 yield passed(message)
                 continue
-            old = f" ({', '.join(stale)} approved an earlier commit)" if stale else ""
-            can = [who for key, who in members.items() if key != pull.author.lower()]
+            can = [who for key, who in members.items() if key not in pull.own]
             yield failed(
-                f"{message}{old}",
+                f"{message}{aside}",
                 f"ask {', '.join(can) or 'nobody: the group has no one but the author'} to approve "
                 f"{pull.sha[:12]}; the author {pull.author} does not count",
             )
@@ -675,7 +691,7 @@ def _glass_problems(glass: BreakGlass, subject: Subject) -> Iterator[Finding]:
             f"not evaluated: whether {glass.who} asks for it stands on the pull request",
             "open one: slipway check sees the working tree alone",
         )
-    elif glass.who.lower() not in {login.lower() for login in (pull.author, *pull.approvers)}:
+    elif glass.who.lower() not in {pull.author.lower(), *pull.agreeing}:
         yield failed(
             f"{glass.who} neither opened the pull request nor approves its head",
             f"let {glass.who} approve {pull.sha[:12]}",

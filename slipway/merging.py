@@ -31,8 +31,10 @@ def wait_for_gates(
 ) -> PullRequest:
     """The pull request once its present head commit has passed.
 
+    An error is no verdict: who could not judge it, for want of the store for instance, looks again.
+
     Raises:
-        NotAllowed: a gate fails, or could not be evaluated.
+        NotAllowed: a gate fails.
         SlipwayError: no verdict within `timeout_s` seconds, or it was closed.
     """
     deadline, seen = time.monotonic() + timeout_s, ""
@@ -42,20 +44,23 @@ def wait_for_gates(
             return pull
         if pull.state == "closed":
             raise SlipwayError(f"pull request {number} was closed: {pull.url}")
-        state = forge.statuses(pull.sha).get(CONTEXT, "")
+        report = forge.report(pull.sha, CONTEXT)
+        state = report.state if report else ""
         if state == "success":
             return pull
-        if state in ("failure", "error"):
+        if state == "failure":
             raise NotAllowed(
                 f"the gates refuse pull request {number}: {pull.url}",
                 fix="read the comment there; its last part says how to see it here",
             )
-        if state != seen:
-            say(f"gates: {state}")
-            seen = state
+        why = f"{state}: {report.description}" if report and state == "error" else state
+        if why != seen:
+            say(f"gates: {why}")
+            seen = why
         if time.monotonic() > deadline:
+            said = f"\nthe gates: {why}" if why else ""
             raise SlipwayError(
-                f"no verdict on pull request {number} after {timeout_s:.0f} s: {pull.url}",
+                f"no verdict on pull request {number} after {timeout_s:.0f} s: {pull.url}{said}",
                 fix="kubectl -n pipelines get workflows; the sweep looks again every two minutes",
             )
         time.sleep(every_s)

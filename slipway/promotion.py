@@ -16,7 +16,7 @@ import yaml
 
 from slipway import gates, merging, paths, publish, release, training
 from slipway.errors import BadInput, SlipwayError
-from slipway.forge import ACTIONS, NotFound, own_login
+from slipway.forge import ACTIONS, NotFound
 from slipway.release import ENVIRONMENTS, Release
 from slipway.repository import Repository, empty
 
@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from slipway.training import Workflow
 
 TEMPLATE = "promote"
+# What newer evidence would mend: it is not to be had or too old, or champion or thresholds changed.
+EXPIRY = ("evidence", "fresh")
+# What a release is, wherever it is.
+PINS = {"evidence", "rollout", "approvals"}
 
 
 @dataclass(frozen=True)
 class Promotion:
     """From where to where a model goes. `break_glass`: content of the file to come with it.
 
-    `requested_by`: who asks for it, by their own word.
+    `requested_by`: who asks for it, see `requester`.
     """
 
     model: str
@@ -81,11 +85,17 @@ def plan(model: str, to: str, source: str | None) -> Promotion:
     return Promotion(model, to, source)
 
 
-def requester(forge: Forge) -> str:
-    """Who runs this: as whom one is on the forge, where one has said so, or as one's git would
-    sign a commit; "" where it knows nobody."""
-    if own_login():
-        return forge.login
+def requester(forge: Forge, name: str | None = None) -> str:
+    """Who runs this: as whom one is on the forge, and beside it `name`, or else as one's git would
+    sign a commit.
+
+    Several may share a login, and one may have several: neither approves what they asked for.
+    """
+    return ", ".join(filter(None, (forge.login, _signature() if name is None else name)))
+
+
+def _signature() -> str:
+    """As one's git would sign a commit; "" where it knows nobody."""
     with Repository(paths.REPOSITORY) as repository:
         keys = ("user.name", "user.email")
         name, email = (repository.git("config", key, ok=(0, 1)).strip() for key in keys)
@@ -219,6 +229,36 @@ def nothing_to_do(forge: Forge, wanted: Promotion) -> str:
     if (mine.bento, mine.runtime) == (theirs.bento, theirs.runtime):
         return f"{wanted.environment} has version {mine.version} of {wanted.source} already"
     return ""
+
+
+def proposed(forge: Forge, source: Source, wanted: Promotion) -> Outcome | None:
+    """What has been proposed already and would only be repeated: an open pull request with the same
+    pins, on evidence that has not expired. Another would take its place, and lose its approvals."""
+    from slipway import lineage
+
+    theirs = lineage.released(forge, wanted.source, wanted.model)
+    mine = wanted.environment, wanted.model, theirs.version
+    for pull in forge.pulls():
+        if pull.fork or pull.base != "main" or release.proposes(pull.head) != mine:
+            continue
+        if wanted.break_glass or forge.changed(pull.number) != [wanted.path]:
+            continue
+        try:
+            content = forge.read(wanted.path, pull.sha)
+            found = release.parse(content, wanted.path)
+        except (BadInput, NotFound):  # somebody has changed the branch
+            continue
+        if found.model_dump(exclude=PINS) == theirs.model_dump(exclude=PINS) and not _expired(
+            judge(forge, source, wanted, found)
+        ):
+            return Outcome(pull.number, "", found.evidence.digest, content.decode())
+    return None
+
+
+def _expired(verdict: Verdict) -> bool:
+    """Whether newer evidence would say something else. Where the store does not answer: no."""
+    failed = {found.rule for _, found in verdict.of("fail")}
+    return not verdict.unreachable and not failed.isdisjoint(EXPIRY)
 
 
 def said_by_gates(forge: Forge, pull: PullRequest) -> str:

@@ -57,14 +57,25 @@ class Pins:
     bento: str
 
 
-def begin(cluster: Cluster, pins: Release, environment: str) -> tuple[Workflow, bool]:
-    """The workflow that makes the release once more, and whether it is a new one."""
+def begin(cluster: Cluster, pins: Release, environment: str, image: str) -> tuple[Workflow, bool]:
+    """The workflow that makes the release once more, in `image`, and whether it is a new one."""
     labels = {"model": pins.model, "reproduces": environment, "commit": pins.code.commit}
     running = next((w for w in training.newest(cluster, labels) if not w.ended), None)
     if running:
         return running, False
     values = {"model": pins.model, "commit": pins.code.commit, "data": pins.data.digest}
-    return training.submit(cluster, TEMPLATE, values, labels), True
+    return training.submit(cluster, TEMPLATE, values | {"image": image}, labels), True
+
+
+def image_for(pins: Pins, present: str) -> str:
+    """What to train in: the image that it was trained in, where the platform has that still.
+
+    Args:
+        present: what the platform trains in now. Of another name no image is let in: `slipway up`
+            somewhere else has made it.
+    """
+    same = pins.image.partition("@")[0] == present.partition("@")[0]
+    return pins.image if same else present
 
 
 def pins_of(forge: Forge, mlflow: MLflow, pins: Release, document: Evidence) -> Pins:

@@ -1,8 +1,9 @@
 """What happens on the forge, and what follows.
 
-A pull request that opens or changes is judged (`gates`); once merged, its code is trained and its
-releases followed (`on-push`). What no event told of, `sweep` finds. All of them run main's code,
-look at the present state rather than at the event, and may run again at any time.
+A pull request that opens or changes is judged (`gates`); once merged, those that passed before are
+held until they are judged again, its code is trained and its releases followed (`on-push`). What no
+event told of, `sweep` finds. All of them run main's code, look at the present state rather than at
+the event, and may run again at any time.
 
 Argo's server hears an event only if its signature is the forge's. Of those that Gitea signs as
 GitHub does, it can read the ones of pull requests: what changes without one (an approval, a push by
@@ -16,6 +17,7 @@ from hera.workflows import Container, CronWorkflow, Parameter, Steps, Suspend, W
 from hera.workflows.models import (
     Arguments,
     ArtifactLocation,
+    ContinueOn,
     Event,
     Mutex,
     ObjectMeta,
@@ -79,15 +81,20 @@ def _all(**constants: str) -> Container:
 
 
 def on_push() -> WorkflowTemplate:
-    """After main has moved: trains its code, judges anew what is open, follows its releases."""
+    """After main has moved: holds what is open, trains its code, judges anew, follows releases."""
     made = _template(
         "on-push",
         Parameter(name="commit", description="that moved main: for the record"),
+        Parameter(name="others", value="1", description="how many pull requests are open"),
         Parameter(name="pause", value="0s", description="before it starts a pod of its own"),
     )
     with made:
+        hold = step("hold", revision=MAIN, secrets=(FORGE,))
         pause, work = Suspend(name="pause", duration=parameter("pause")), _all(wait="180")
         with Steps(name=made.entrypoint):
+            # Not to be held is no reason not to be judged.
+            lenient = ContinueOn(error=True, failed=True)
+            hold(when=f"{parameter('others')} > 0", continue_on=lenient)
             pause()
             work()
     return made
@@ -152,6 +159,8 @@ OF_MAIN = f'{PULL}.base.ref == "main"'
 # Gitea tells of a branch that has just been opened as of one that changed, too; it is judged once.
 MOVED = '"synchronized", "synchronize"'
 CHANGE = f'(payload.action in ["opened", {MOVED}] ? "" : payload.action + {PULL}.updated_at)'
+# As Gitea counts them; GitHub counts issues among them.
+OTHERS = "payload.repository?.open_pr_counter ?? payload.repository?.open_issues_count ?? 1"
 BINDINGS = (
     binding(
         "gates",
@@ -167,6 +176,7 @@ BINDINGS = (
         f'payload.action == "closed" && {PULL}.merged && {OF_MAIN}',
         f'"on-push-" + sprig.trunc(12, {PULL}.merge_commit_sha)',
         commit=f"{PULL}.merge_commit_sha",
+        others=OTHERS,
         pause=f'{PULL}.head.ref matches "^(release|rollback)/" ? "{ROLLOUT}" : "0s"',
     ),
 )

@@ -63,6 +63,7 @@ def step(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     *,
+    image: str = "training-image",
     constants: dict[str, str] | None = None,
     revision: str = COMMIT,
     secrets: Sequence[str] = (STORE,),
@@ -79,6 +80,7 @@ def step(
 
     Args:
         inputs: flags whose values are outputs of earlier steps.
+        image: the workflow's parameter that names it.
         constants: further flags with their values, workflow parameters among them.
         secrets: whose keys become environment variables.
         verifies: it finds the public keys that evidence is verified with.
@@ -115,7 +117,7 @@ def step(
         env["SLIPWAY_SIGNING_KEY"] = "/keys/private.pem"
     return Container(
         name=name,
-        image=parameter("training-image"),
+        image=parameter(image),
         command=["python", "-m", "slipway.steps", name],
         args=[*(f"--{key}={value}" for key, value in flags.items()), f"--output-dir={TMP}/outputs"],
         working_dir="/src",

@@ -20,6 +20,8 @@ PRIVATE, PUBLIC = "evidence-key", "evidence-keys"
 COMMAND = ["python", "-m", "slipway.steps", "attest"]
 # Parameters of workflow templates that decide which code runs, and in what.
 FIXED = ["forge-repository", "forge-url", "serving-image", "training-image"]
+# That of the one template which signs nothing and runs a former image.
+IMAGE = "image"
 # What a Workflow may say beside the template that it runs.
 WORKFLOW_FIELDS = ["arguments", "shutdown", "suspend", "workflowTemplateRef"]
 
@@ -30,6 +32,8 @@ class SigningArgs:
     """Namespace where workflows run."""
     controllers: pulumi.Input[str]
     """Namespace of the workflow controller."""
+    training: pulumi.Input[str]
+    """The image that trains, by digest: a workflow may choose a former one of that name."""
     readers: Mapping[str, pulumi.Input[str]]
     """Further namespaces that get the public keys: name to its output."""
     former: Sequence[str] = ()
@@ -120,6 +124,9 @@ class Signing(Component):
 
     def _workflows(self, args: SigningArgs) -> list[pulumi.Resource]:
         fields, fixed = (", ".join(f"'{n}'" for n in ns) for ns in (WORKFLOW_FIELDS, FIXED))
+        trains = pulumi.Output.from_input(args.training).apply(
+            lambda image: image.partition("@")[0]
+        )
         return validating(
             self,
             "workflows-from-main",
@@ -133,6 +140,7 @@ class Signing(Component):
             variables={
                 # The controller writes a workflow's status by updating all of it.
                 "unchanged": "oldObject != null && object.spec == oldObject.spec",
+                "parameters": "object.spec.?arguments.?parameters.orValue([])",
                 "status": "object.?status.orValue({})",
             },
             validations=[
@@ -153,10 +161,17 @@ class Signing(Component):
                     "says nothing beside its arguments",
                 ),
                 (
-                    "variables.unchanged || "
-                    "object.spec.?arguments.?parameters.orValue([]).all(p, "
-                    f"!(p.name in [{fixed}]))",
+                    f"variables.unchanged || variables.parameters.all(p, !(p.name in [{fixed}]))",
                     f"not a workflow's to choose: {', '.join(FIXED)}",
+                ),
+                (
+                    pulumi.Output.concat(
+                        f"variables.unchanged || variables.parameters.all(p, p.name != '{IMAGE}' "
+                        "|| p.?value.orValue('').startsWith('",
+                        trains,
+                        "@sha256:'))",
+                    ),
+                    "a workflow's image is one that trained here, by its digest",
                 ),
             ],
         )

@@ -16,7 +16,18 @@ import httpx
 import psutil
 
 from slipway import paths
-from slipway.bench import command, gpus, prediction, promotion, push, repository, rest, scale, train
+from slipway.bench import (
+    command,
+    gpus,
+    prediction,
+    promotion,
+    push,
+    repository,
+    rest,
+    scale,
+    staging,
+    train,
+)
 from slipway.bench.figures import TARGETS, Figure
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError, did_you_mean
@@ -38,6 +49,7 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
     repository.repository: ("check", "check-large", "status-large"),
     push.push: ("push",),
     promotion.promotion: ("promotion", "failed", "revert", "gates", "polling"),
+    staging.staging: ("gates-release", "staging"),
     train.train: ("training", "step-overhead"),
     prediction.prediction: ("throughput", "p99", "in-cluster"),
     scale.scale: ("scale", "scale-memory", "scale-push"),
@@ -47,7 +59,7 @@ MEASUREMENTS: dict[Measure, tuple[str, ...]] = {
 # one name gives all its figures.
 ON_REQUEST = {scale.scale, gpus.gpus}
 # They push to main past the gates, and propose what nobody wants.
-PUSH = {push.push, promotion.promotion, scale.scale}
+PUSH = {push.push, promotion.promotion, staging.staging, scale.scale}
 # They ask nothing of the platform.
 WITHOUT_PLATFORM = {command.installs, command.checked, command.preview}
 

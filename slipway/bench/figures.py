@@ -43,6 +43,8 @@ TARGETS = {
     "failed": Target("failed requests meanwhile", "", 0),
     "revert": Target("revert merged to old answers only, p95", "s", 15),
     "gates": Target("push to the gates' verdict, p95", "s", 30),
+    "gates-release": Target("the same of a promotion to staging", "s", 30),
+    "staging": Target("merge in staging to new answers only", "s", 15),
     "polling": Target("merge to new answers, beside polling", "×", 8, at_least=True),
     "check": Target("slipway check, one change", "s", 2),
     "check-large": Target("the same among 3,000 releases", "s", 3),

@@ -19,7 +19,6 @@ from slipway.commands.train import train
 from slipway.endpoints import Cluster, part
 from slipway.errors import SlipwayError
 from slipway.forge import Forge
-from slipway.release import Release
 
 MODEL, ENV = up.FIRST_MODEL, up.FIRST_ENVIRONMENT
 # How long a poll is waited for is chance: of two the median says little.
@@ -32,9 +31,13 @@ POLLING = ("timeout.reconciliation", "timeout.reconciliation.jitter")
 CONFIG = "/api/v1/namespaces/argocd/configmaps/argocd-cm"
 CONTROLLER = "/api/v1/namespaces/argocd/pods/argocd-application-controller-0"
 HOOK = "argocd-server"
-PATH = str(release.path(ENV, MODEL))
 SETTINGS = f"bentos/{MODEL}/model.yaml"
 HOOK_S = 30.0
+
+
+def path_of(env: str = ENV) -> str:
+    """The model's release file."""
+    return str(release.path(env, MODEL))
 
 
 @dataclass
@@ -60,7 +63,7 @@ def promotion(
     """
     if not platform.embedded:
         raise SlipwayError("requests are for this machine's own cluster only")
-    url = f"http://{_address(platform)}:80/predict"
+    url = f"http://{address(platform)}:80/predict"
     with platform.forge() as forge:
         here, other = pair(forge) or second(platform, forge, say)
         taken, polled = Taken(), Taken()
@@ -81,8 +84,8 @@ def promotion(
                         took = one(forge, watch, file, polled, patience_s=POLLING_PATIENCE_S)
                         say(f"polling, {number + 1} of {POLLING_ROUNDS}: {took:.0f} s")
         finally:
-            if forge.read(PATH) != here:
-                _merged(forge, here, "as-before")
+            if forge.read(path_of()) != here:
+                merge_release(forge, here, "as-before")
     return figures(taken, polled, asked, failed)
 
 
@@ -129,12 +132,13 @@ def figures(taken: Taken, polled: Taken, asked: int, failed: dict[str, int]) -> 
 
 def pair(forge: Forge) -> tuple[bytes, bytes] | None:
     """The release file now, and the last earlier one with another bento; None where none is."""
-    here = forge.read(PATH)
-    bento = release.parse(here, PATH).bento.digest
-    for revision in forge.history(PATH):
+    path = path_of()
+    here = forge.read(path)
+    bento = release.parse(here, path).bento.digest
+    for revision in forge.history(path):
         with suppress(SlipwayError):  # a commit that removed it, or from before this format
-            content = forge.read(PATH, revision.sha)
-            if release.parse(content, PATH).bento.digest != bento:
+            content = forge.read(path, revision.sha)
+            if release.parse(content, path).bento.digest != bento:
                 return here, content
     return None
 
@@ -184,30 +188,35 @@ def one(
     *,
     back: bool = False,
     patience_s: float = PATIENCE_S,
+    env: str = ENV,
 ) -> float:
     """One pull request from its push to quiet: seconds from its merge to the last other answer."""
-    wanted = release.parse(file, PATH)
-    merged = _merged(forge, file, f"{time.time_ns()}", taken)
+    wanted = release.parse(file, path_of(env))
+    merged = merge_release(forge, file, f"{time.time_ns()}", taken, env=env)
     deadline = time.monotonic() + patience_s
     while (took := watch.settled(merged, wanted.bento.digest, for_s=QUIET_S)) is None:
         if time.monotonic() > deadline:
             raise SlipwayError(
                 f"others than {wanted.bento.digest} answer {patience_s:.0f} s after the merge",
-                fix=f"slipway status; kubectl -n {ENV} get pods",
+                fix=f"slipway status; kubectl -n {env} get pods",
             )
         time.sleep(0.2)
     (taken.back if back else taken.there).append(took)
     return took
 
 
-def _merged(forge: Forge, file: bytes, mark: str, taken: Taken | None = None) -> float:
+def merge_release(
+    forge: Forge, file: bytes, mark: str, taken: Taken | None = None, *, env: str = ENV
+) -> float:
     """Proposes and merges a release file: when the merge was asked for, in seconds of the epoch."""
-    wanted = release.parse(file, PATH)
+    path = path_of(env)
+    wanted = release.parse(file, path)
+    title = f"Bench: {wanted.model} {wanted.version} in {env}"
     # As `slipway rollback` names it: what follows a release waits for its rollout.
     branch = f"rollback/bench-{mark}"
     pushed = time.monotonic()
-    forge.write(branch, {PATH: file}, _title(wanted))
-    pull = forge.open(branch, _title(wanted), "Measured by `slipway bench`.")
+    forge.write(branch, {path: file}, title)
+    pull = forge.open(branch, title, "Measured by `slipway bench`.")
     merging.wait_for_gates(forge, pull.number, every_s=0.25)
     if taken:
         taken.gates.append(time.monotonic() - pushed)
@@ -216,15 +225,12 @@ def _merged(forge: Forge, file: bytes, mark: str, taken: Taken | None = None) ->
     return merged
 
 
-def _title(wanted: Release) -> str:
-    return f"Bench: {wanted.model} {wanted.version} in {ENV}"
-
-
-def _address(platform: Cluster) -> str:
-    path = f"/api/v1/namespaces/{ENV}/services/{release.service(MODEL)}"
+def address(platform: Cluster, env: str = ENV) -> str:
+    """Where the model's service is."""
+    path = f"/api/v1/namespaces/{env}/services/{release.service(MODEL)}"
     address = part(platform.find(path), "spec", "clusterIP")
     if not address:
-        raise SlipwayError(f"no service of {MODEL} in {ENV}", fix="run `make up`")
+        raise SlipwayError(f"no service of {MODEL} in {env}", fix="run `make up`")
     return str(address)
 
 

@@ -22,6 +22,7 @@ from slipway.merging import NotAllowed
 if TYPE_CHECKING:
     from slipway.check import Verdict
     from slipway.promotion import Outcome, Promotion
+    from slipway.sources import Source
 
 
 def command(
@@ -62,7 +63,7 @@ def command(
         typer.Option(
             "--as",
             metavar="NAME",
-            help="Who asks for it. [default: your login, else as git has you]",
+            help="Who asks for it, beside your login. [default: as git has you]",
         ),
     ] = None,
     output: Output = "text",
@@ -88,7 +89,10 @@ def command(
             if output == "json":
                 show_json({"pull_request": None, "note": why})
             return
-        asks = promotion.requester(forge) if requested_by is None else requested_by
+        if not dry_run and (there := promotion.proposed(forge, _source(cluster), wanted)):
+            say("proposed already, on evidence that still holds")
+            raise typer.Exit(_proposed(forge, there, output, wait=wait))
+        asks = promotion.requester(forge, requested_by)
         workflow, new = promotion.begin(cluster, replace(wanted, requested_by=asks))
     verb = "goes on with" if not new else "makes evidence for"
     say(f"{workflow.name} {verb} {model} from {wanted.source} to {to}")
@@ -102,6 +106,10 @@ def command(
         if dry_run:
             raise typer.Exit(tried(cluster, forge, wanted, found, output))
         raise typer.Exit(_proposed(forge, found, output, wait=wait))
+
+
+def _source(cluster: Cluster) -> Source:
+    return sources.Platform(lambda: cluster)
 
 
 def _glass(who: str, why: str, until: str | None, rules: list[str], path: str) -> str:
@@ -133,9 +141,8 @@ def tried(
 ) -> int:
     """Shows what would be proposed, and why it is not; the exit code is the verdict's."""
     proposed = release.parse(found.release, PurePosixPath(wanted.path))
-    source = sources.Platform(lambda: cluster)
     change = promotion.diff(forge, wanted, found.release)
-    verdict = promotion.judge(forge, source, wanted, proposed, as_merged=as_merged)
+    verdict = promotion.judge(forge, _source(cluster), wanted, proposed, as_merged=as_merged)
     if output == "json":
         show_json(
             {

@@ -20,7 +20,9 @@ def command(
     ] = True,
     output: Output = "text",
 ) -> None:
-    """Make a release's bento once more, from its data and code, and compare. Exit code 1: differs.
+    """Make a release's bento once more, from its data, code and libraries, and compare.
+
+    Exit code 1: differs.
 
     What was trained before is not looked at, and nothing is registered or proposed. Whether the
     source of the data gives the same by now is told beside it.
@@ -34,7 +36,9 @@ def command(
         document = attestation.fetch(objects, pins.evidence.digest, keys)
         attestation.check_about(document, pins, env)
         wanted = reproduce.pins_of(forge, lineage.mlflow(cluster), pins, document)
-        workflow, new = reproduce.begin(cluster, pins, env)
+        present = cluster.config("pipelines", "platform").get("TRAINING_IMAGE", "")
+        image = reproduce.image_for(wanted, present)
+        workflow, new = reproduce.begin(cluster, pins, env, image)
         verb = "makes" if new else "makes already"
         say(f"{workflow.name} {verb} version {pins.version} of {pins.code.commit[:12]} once more")
         if not wait:
@@ -47,7 +51,6 @@ def command(
             say(f"\n{workflow.name} goes on without you; the same command follows it again")
             raise typer.Exit(130) from None
         found = reproduce.outcome(cluster, workflow)
-        image = cluster.config("pipelines", "platform").get("TRAINING_IMAGE", "")
         differs = reproduce.first_difference(wanted, found, image, forge, pins.code.commit, objects)
         source = reproduce.source(wanted, found, objects)
     if output == "json":

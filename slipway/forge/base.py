@@ -75,6 +75,7 @@ class Report(NamedTuple):
 
     state: State
     login: str
+    description: str = ""
 
 
 @dataclass(frozen=True)

@@ -227,14 +227,14 @@ class Shared:
         return {s["context"]: s[self._state_field] for s in answer.get("statuses") or []}
 
     def report(self, sha: str, context: str) -> Report | None:
-        # GitHub gives the newest first, Gitea where it is asked.
-        query = {"sort": "highestindex"}
-        found = self._api.pages(f"commits/{sha}/statuses", what=f"commit {sha}", **query)
-        newest = next((s for s in found if s["context"] == context), None)
-        if newest is None:
+        # In whatever order: Gitea's `sort` means the opposite of its words.
+        found = self._api.pages(f"commits/{sha}/statuses", what=f"commit {sha}")
+        of = [status for status in found if status["context"] == context]
+        if not of:
             return None
-        state = newest.get("status") or newest["state"]
-        return Report(state, str((newest["creator"] or {}).get("login", "")))
+        newest = max(of, key=lambda status: int(status["id"]))
+        login = str((newest["creator"] or {}).get("login", ""))
+        return Report(newest[self._state_field], login, newest["description"] or "")
 
     def comments(self, number: int) -> list[Comment]:
         return [

@@ -55,7 +55,7 @@ FLAGS = {
 TRUSTED = ("rescore", "select", "attest", "propose")
 
 # Steps about the repository as a whole: no model, and nothing that another step reads.
-OVERALL = ("dispatch", "follow", "gates", "sweep")
+OVERALL = ("dispatch", "follow", "gates", "hold", "sweep")
 
 
 def parser() -> argparse.ArgumentParser:

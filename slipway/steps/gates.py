@@ -19,7 +19,7 @@ from slipway.gates import Approval, PullFacts
 from slipway.merging import CONTEXT, MARKER
 from slipway.repository import Commit, Repository, empty
 from slipway.sources import Mounted, Source
-from slipway.store import Store
+from slipway.store import Store, Unreachable
 
 BASE = "main"
 # How often a head or a base may move while it is being judged before the sweep has to come back.
@@ -77,7 +77,11 @@ class Gates:
         self._forge, self._fetched, self._source = forge, fetched, source
 
     def judge(self, pulls: Iterable[PullRequest]) -> Iterator[str]:
-        """A line for each; one that cannot be judged does not keep the others from it."""
+        """A line for each; one that cannot be judged does not keep the others from it.
+
+        Raises:
+            SlipwayError: at the end, the first thing that kept one from being judged.
+        """
         errors: list[Exception] = []
         for pull in pulls:
             if pull.base != BASE or pull.state != "open":
@@ -85,6 +89,8 @@ class Gates:
             try:
                 verdict = self._judge(pull)
                 yield f"{pull.number}: {verdict.headline if verdict else 'merged'}"
+                if verdict and state_of(verdict) == "error":
+                    errors.append(Unreachable(verdict.unreachable[0]))
             except NotFound:
                 yield f"{pull.number}: gone"  # closed, or its repository removed, meanwhile
             except Exception as error:
@@ -144,11 +150,7 @@ class Gates:
 
     def _facts(self, pull: PullRequest, base: str) -> PullFacts:
         """Who proposed it and who approves it: nobody approves what he committed or asked for."""
-        mine = {
-            name.lower()
-            for commit in self._fetched.repository.ahead(base, pull.sha)
-            for name in _people(commit)
-        }
+        commits = self._fetched.repository.ahead(base, pull.sha)
         return PullFacts(
             number=pull.number,
             author=pull.author,
@@ -156,8 +158,8 @@ class Gates:
             approvals=tuple(
                 Approval(review.login, review.sha, review.when)
                 for review in self._forge.reviews(pull.number)
-                if review.login.lower() not in mine
             ),
+            proposers=frozenset(name.lower() for commit in commits for name in _people(commit)),
         )
 
     def _comment(self, pull: PullRequest, verdict: Verdict) -> bool:
@@ -187,11 +189,12 @@ class Gates:
 
 def _people(commit: Commit) -> tuple[str, ...]:
     """What the forge may call whoever a commit is of."""
-    asked, _, email = commit.requested_by.partition(" <")
-    addresses = (commit.email, commit.committer_email, email)
+    people = [who.partition(" <") for who in commit.requested_by.split(", ")]
+    names = (commit.author, commit.committer, *(name for name, _, _ in people))
+    addresses = (commit.email, commit.committer_email, *(email for _, _, email in people))
     # GitHub's own address of somebody is 12345+LOGIN@users.noreply.github.com.
     logins = (part for a in addresses for part in a.partition("@")[0].split("+"))
-    return commit.author, commit.committer, asked, *logins
+    return *names, *logins
 
 
 def state_of(verdict: Verdict) -> State:

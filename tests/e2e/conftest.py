@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import subprocess
@@ -37,11 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
-def run(*arguments: str, code: int | None = 0, timeout: float = 3600) -> str:
-    """Runs `slipway ARGUMENTS` as a user would; returns stdout and stderr together."""
+def run(
+    *arguments: str,
+    code: int | None = 0,
+    timeout: float = 3600,
+    who: Mapping[str, str] | None = None,
+) -> str:
+    """Runs `slipway ARGUMENTS` as a user would, `who` being who one is on the forge; returns stdout
+    and stderr together."""
     done = subprocess.run(
         [SLIPWAY, *arguments],
         cwd=paths.REPOSITORY,
+        env=os.environ | (who or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -117,6 +125,21 @@ def as_user(platform: Cluster, username: str, password: str) -> Iterator[httpx.C
         ) as client,
     ):
         yield client
+
+
+@contextmanager
+def login(api: httpx.Client, name: str) -> Iterator[dict[str, str]]:
+    """Somebody who may read on the forge and not write, as commands are told of it."""
+    users = str(api.base_url).partition("/repos/")[0] + "/admin/users"
+    password = secrets.token_urlsafe(24)
+    person = {"username": name, "password": password, "must_change_password": False}
+    person["email"] = f"{name}@slipway.invalid"
+    api.post(users, json=person).raise_for_status()
+    try:
+        api.put(f"collaborators/{name}", json={"permission": "read"}).raise_for_status()
+        yield {"FORGE_USERNAME": name, "FORGE_PASSWORD": password}
+    finally:
+        api.delete(f"{users}/{name}", params={"purge": "true"})
 
 
 def until(what: Callable[[], Any], seconds: float, message: str, every_s: float = 0.5) -> Any:

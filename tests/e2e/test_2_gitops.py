@@ -114,7 +114,35 @@ def test_a_push_that_nobody_tells_of_is_found(platform: Cluster, forge: Gitea, d
 
 def test_a_hand_edit_is_put_back() -> None:
     cluster.kubectl("-n", ENV, "scale", f"deployment/{release.service(MODEL)}", "--replicas=3")
-    until(lambda: replicas() == 1, 60, "the edit stayed")
+    until(lambda: replicas() == 1, 20, "the edit stayed")
+
+
+def test_argo_cd_takes_a_model_of_one_environment_to_no_other(platform: Cluster) -> None:
+    """Its project says where to, whatever its Application asks for."""
+    folder = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications"
+    own = platform.find(f"{folder}/{ENV}-{release.service(MODEL)}")
+    assert own
+    elsewhere = own["spec"]["destination"] | {"namespace": "prod"}
+    body = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": "test-elsewhere", "namespace": "argocd"},
+        "spec": own["spec"] | {"destination": elsewhere},
+    }
+    assert own["spec"]["project"] == ENV
+
+    def refused() -> str:
+        found = parts(platform.find(f"{folder}/test-elsewhere"), "status", "conditions")
+        said = [c["message"] for c in found if c["type"] == "InvalidSpecError"]
+        return " ".join(said)
+
+    platform.create(folder, body)
+    try:
+        said = until(refused, 60, "it is not refused")
+        assert "namespace 'prod' do not match any of the allowed destinations" in said
+        assert f"project '{ENV}'" in said
+    finally:
+        platform.send("DELETE", f"{folder}/test-elsewhere").raise_for_status()
 
 
 def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(

@@ -204,7 +204,9 @@ def test_a_merge_is_followed_once(api: Api, server: str, branch: str, pause: str
     assert deliver(server, merged).status_code == 200
     before = started(api, "on-push")
     deliver(server, merged)
-    assert before[f"on-push-{sha[:12]}"] == {"commit": sha, "pause": pause}
+    # Whether anything is to be held.
+    others = str(OPENED["repository"]["open_pr_counter"])
+    assert before[f"on-push-{sha[:12]}"] == {"commit": sha, "others": others, "pause": pause}
     assert started(api, "on-push") == before
 
 
@@ -259,6 +261,13 @@ def parameters(**values: str) -> dict[str, Any]:
     return {"parameters": [{"name": n.replace("_", "-"), "value": v} for n, v in values.items()]}
 
 
+TRAINS = program.IMAGES["training"].partition("@")[0]
+ELSEWHERE = {
+    "name": "image",
+    "valueFrom": {"configMapKeyRef": {"name": "mine", "key": "image"}},
+}
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -270,6 +279,10 @@ def parameters(**values: str) -> dict[str, Any]:
         ({"serviceAccountName": "evidence"}, "which is on main"),
         ({"arguments": parameters(training_image="mine")}, "not a workflow's to choose"),
         ({"arguments": parameters(forge_url="http://mine")}, "not a workflow's to choose"),
+        ({"arguments": parameters(image=f"{TRAINS}@sha256:{'0' * 64}")}, ""),
+        ({"arguments": parameters(image=f"{TRAINS}:latest")}, "is one that trained here"),
+        ({"arguments": parameters(image=f"x/{TRAINS}@sha256:0")}, "is one that trained here"),
+        ({"arguments": {"parameters": [ELSEWHERE]}}, "is one that trained here"),
     ],
 )
 def test_a_workflow_says_only_which_template_it_runs_on_what(

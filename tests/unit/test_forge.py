@@ -263,6 +263,22 @@ def review(login: str, state: str = "APPROVED", **more: object) -> dict[str, obj
     return {"user": {"login": login}, "state": state, **facts, **more}
 
 
+def test_a_report_is_the_newest_of_its_context_and_somebody_s() -> None:
+    reports = [
+        {"id": number, "context": context, "status": state, "description": said, "creator": who}
+        for number, context, state, said, who in (
+            (2, "gates", "success", "well", None),
+            (3, "gates", "error", "the store does not answer", {"login": "bot"}),
+            (1, "gates", "pending", "", {"login": "bot"}),
+            (4, "other", "failure", "no", {"login": "eve"}),
+        )
+    ]
+    script = Script(*[httpx.Response(200, json=reports)] * 2)
+    found = gitea(script).report(HEAD, "gates")
+    assert found == ("error", "bot", "the store does not answer")
+    assert gitea(script).report(HEAD, "third") is None
+
+
 def test_reviews_are_the_approvals_that_stand() -> None:
     given = [
         review("ada", state="REQUEST_CHANGES"),

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from slipway import attestation, digests, paths, release, rollback, store
+from slipway import attestation, digests, merging, paths, release, rollback, store
 from slipway.cli import app
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError
@@ -326,6 +326,24 @@ def test_gates_that_refuse_keep_it_open_and_a_second_try_takes_it_up(world: Worl
     world.forge.set_status(pull.sha, "slipway/check", "success")
     assert run("--no-wait").exit_code == 0
     assert len(world.forge.asked) == 3
+    assert world.forge.pull(3).merged
+
+
+def test_a_store_that_is_down_while_the_gates_judge_refuses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They look again by themselves: going back waits for that, and for no longer than it may."""
+    world.merge(world.release(1))
+    world.merge(world.release(2))
+    world.forge.verdict = "error"
+
+    def time_passes(_: float) -> None:
+        world.forge.set_status(world.forge.pull(3).sha, "slipway/check", "success")
+
+    monkeypatch.setattr(merging.time, "sleep", time_passes)
+    result = run("--no-wait")
+    assert result.exit_code == 0, result.output
+    assert "gates: error" in result.stderr
     assert world.forge.pull(3).merged
 
 

@@ -7,21 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from slipway import check, paths, release
-from slipway.bench import history, promotion, repository, sample
+from slipway.bench import history, promotion, repository, sample, staging
 from slipway.bench.watch import Answer, Watch, watching
 from slipway.endpoints import Cluster
 from slipway.errors import BadInput, SlipwayError
 from slipway.repository import Repository
 from slipway.sources import Platform
+from tests.gitforge import GitForge
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
@@ -265,6 +268,69 @@ def test_settings_are_as_before_where_training_another_fails(
     with pytest.raises(SlipwayError, match="no memory"):
         promotion.second(nowhere, forge, print)
     assert forge.settings == before
+
+
+# --- to staging -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two() -> tuple[bytes, bytes]:
+    """Release files of two bentos."""
+    first, second = (
+        release.dumps(history.pins(promotion.MODEL, version, "c" * 40)).encode()
+        for version in (1, 2)
+    )
+    return first, second
+
+
+def test_what_staging_has_is_not_promoted_there_first(two: tuple[bytes, bytes]) -> None:
+    here, other = two
+    assert staging.order(here, other, None) == (here, other)
+    assert staging.order(here, other, other) == (here, other)
+    assert staging.order(here, other, here.replace(b"replicas: 1", b"replicas: 2")) == (other, here)
+
+
+@pytest.mark.parametrize("was", [True, False], ids=["with a release", "without"])
+@pytest.mark.parametrize("fails", [None, "promotion", "round"])
+def test_both_environments_are_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    two: tuple[bytes, bytes],
+    was: bool,
+    fails: str | None,
+) -> None:
+    here, other = two
+    dev, there = promotion.path_of(), promotion.path_of(staging.ENV)
+    forge = GitForge(tmp_path / "forge")
+    before = {dev: here} | ({there: other} if was else {})
+    forge.write("main", before, "Before")
+    platform: Any = SimpleNamespace(embedded=True, forge=lambda: nullcontext(forge))
+
+    def released(_: Any, __: Any, file: bytes, say: Any) -> float:
+        forge.write("main", {dev: file, there: file}, "Promoted")
+        if fails == "promotion":
+            raise SlipwayError("the gates refuse")
+        return 20.0
+
+    def one(_: Any, __: Any, file: bytes, taken: promotion.Taken, *, env: str) -> float:
+        forge.write("main", {promotion.path_of(env): file}, "A round")
+        if fails == "round":
+            raise SlipwayError("others answer")
+        taken.there.append(9.0)
+        return 9.0
+
+    stand_ins = {"pair": lambda _: two, "released": released, "one": one}
+    stand_ins |= {"watching": lambda *_: nullcontext(), "address": lambda *_: "nowhere"}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(staging, name, stand_in)
+    if fails:
+        with pytest.raises(SlipwayError):
+            staging.staging(platform, print, rounds=3)
+    else:
+        found = {f.name: f.value for f in staging.staging(platform, print, rounds=3)}
+        assert found == {"gates-release": 20.0, "staging": 9.0}
+    assert forge.read(dev) == here
+    assert staging.present(forge) == (other if was else None)  # type: ignore[arg-type]
 
 
 class Pull:

@@ -218,9 +218,12 @@ def test_what_judges_does_not_go_without_approvals(place: Place, content: bytes 
 @pytest.mark.parametrize(
     ("pull", "said"),
     [
-        (facts("ada"), "0 of 1 by managers → ask grace"),
-        (facts("ADA", "mallory"), "0 of 1 by managers → ask grace"),
-        (facts("grace", author="Grace"), "0 of 1 by managers → ask ada"),
+        (facts("ada"), "0 of 1 by managers (ada approves what is their own) → ask grace"),
+        (facts("ADA", "mallory"), "(ADA approves what is their own) → ask grace"),
+        (
+            facts("grace", author="Grace"),
+            "0 of 1 by managers (grace approves what is their own) → ask ada",
+        ),
         (replace(facts("grace"), sha="f00d"), "(grace approved an earlier commit) → ask grace"),
         (
             None,

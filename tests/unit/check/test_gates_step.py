@@ -13,7 +13,7 @@ from slipway.errors import SlipwayError
 from slipway.forge import ForgeError, Review
 from slipway.merging import CONTEXT
 from slipway.steps import __main__ as steps
-from slipway.steps import gates
+from slipway.steps import gates, hold
 from slipway.steps.gates import Fetched, Gates, fetching
 from slipway.store import Unreachable
 from tests import samples
@@ -95,7 +95,10 @@ def test_failure_names_the_first_gate_and_goes_when_it_is_mended(place: Place, s
     assert states(place).count("pending") == 1
 
 
-@pytest.mark.parametrize("asked", ["Grace Hopper <grace@x>", "Grace <g@x>", "grace"])
+@pytest.mark.parametrize(
+    "asked",
+    ["Grace Hopper <grace@x>", "Grace <g@x>", "grace", "grace, Ada <a@x>", "bot, Grace <g@x>"],
+)
 def test_who_asked_for_a_release_does_not_approve_it(place: Place, step: Gates, asked: str) -> None:
     place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
     place.write("head", files(place.next()), f"Release toy 3 to dev\n\nRequested-by: {asked}")
@@ -207,7 +210,8 @@ def test_what_does_not_answer_is_an_error_and_no_verdict(place: Place, step: Gat
     place.write("head", files(place.next()), "Release")
     sha = place.open("head", "Release toy 3 to dev").sha
     place.source.down = UNREACHABLE
-    judged(step, place)
+    with pytest.raises(Unreachable, match=str(UNREACHABLE)):  # which is worth a retry
+        judged(step, place)
     assert place.statuses(sha)[CONTEXT] == "error"
     place.source.down = None
     judged(step, place)
@@ -271,7 +275,8 @@ def test_who_committed_to_the_gates_does_not_approve_them(place: Place, step: Ga
     place.asked[0] = replace(pull, author="bob")
     place.approvals[1] = [Review("ada", "approved", pull.sha, NOW)]  # the commit's author
     judged(step, place)
-    assert place.log[-1] == (pull.sha, "failure", "custody: 0 of 1 by managers")
+    said = "custody: 0 of 1 by managers (ada approves what is their own)"
+    assert place.log[-1] == (pull.sha, "failure", said)
 
 
 def test_a_fork_s_own_gates_and_thresholds_judge_nothing(place: Place, step: Gates) -> None:
@@ -307,6 +312,62 @@ def test_only_open_ones_on_main_are_judged(place: Place, step: Gates) -> None:
     assert {at for at, _, _ in place.log} == {pull.sha}
     place.merge(1)
     assert list(step.judge([place.pull(1)])) == []
+
+
+# Held, once main has moved
+
+
+def test_what_passed_by_an_older_main_is_held_until_it_is_judged_again(
+    place: Place, step: Gates
+) -> None:
+    place.landed("be", 3)
+    place.write("release", files(place.next("bf", 4)), "Release toy 4 to dev")
+    place.write("code", {"bentos/toy/training.py": b"fit()\n"}, "Code")
+    place.write("refused", files(place.next("bc", 9, comparison=None)), "Release")
+    pulls = [place.open(name, name) for name in ("release", "code", "refused")]
+    judged(step, place)
+    assert [place.statuses(p.sha)[CONTEXT] for p in pulls] == ["success", "success", "failure"]
+    place.write("main", {DEV: rules(approvals={"policy": "two"})}, "Strict")
+    assert list(hold.hold(place)) == [1]
+    assert [place.statuses(p.sha)[CONTEXT] for p in pulls] == ["pending", "success", "failure"]
+    assert list(hold.hold(place)) == []
+    judged(step, place)
+    assert [place.statuses(p.sha)[CONTEXT] for p in pulls] == ["failure", "success", "failure"]
+
+
+def test_what_is_held_after_it_was_judged_again_is_judged_once_more(
+    place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was faster looked at the new main already: nothing is new but the state."""
+    place.write("head", files(place.next()), "Release")
+    sha = place.open("head", "Release toy 3 to dev").sha
+    judged(step, place)
+    place.write("main", {"README.md": b"moved\n"}, "Moved")
+    judged(step, place)
+    assert list(hold.hold(place)) == [1]
+    judged(step, place)
+    assert place.statuses(sha)[CONTEXT] == "success"
+    # While it is judged, too: who began before did not see it, and leaves it to the next.
+    facts = step._facts
+
+    def held_meanwhile(*about: Any) -> Any:
+        list(hold.hold(place))
+        return facts(*about)
+
+    monkeypatch.setattr(step, "_facts", held_meanwhile)
+    judged(step, place)
+    assert place.statuses(sha)[CONTEXT] == "pending"
+    monkeypatch.undo()
+    judged(step, place)
+    assert place.statuses(sha)[CONTEXT] == "success"
+
+
+def test_where_the_forge_s_actions_judge_the_cluster_holds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FORGE_GATES", "actions")
+    monkeypatch.setattr(hold, "from_environment", lambda: pytest.fail("the forge was asked"))
+    assert hold.run() == {"held": ""}
 
 
 # The command

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from slipway import attestation, bento, digests, evidence, release, store
 from slipway.endpoints import Cluster
 from slipway.evidence import Estimate, Evaluation, Evidence, Holdout
-from slipway.forge import NotFound, PullRequest, Report
+from slipway.forge import NotFound, PullRequest, Report, State
 from slipway.lineage import MLflow
 from slipway.release import Release
 from tests import samples
@@ -35,7 +35,7 @@ class Forge:
         self.commits: dict[str, dict[str, bytes]] = {}
         self.head = ""
         self.pull_requests: list[PullRequest] = []
-        self.reported: dict[str, dict[str, str]] = {}
+        self.reported: dict[str, dict[str, State]] = {}
         self.reporter = "slipway-bot"
 
     def put(self, sha: str, files: dict[str, bytes]) -> None:
@@ -60,11 +60,16 @@ class Forge:
     def pulls(self, state: str = "open") -> Iterator[PullRequest]:
         return (p for p in self.pull_requests if state in ("all", p.state))
 
-    def statuses(self, sha: str) -> dict[str, str]:
+    def changed(self, number: int) -> list[str]:
+        pull = next(p for p in self.pull_requests if p.number == number)
+        main, theirs = self.commits[self.head], self.commits[pull.sha]
+        return sorted(p for p in main.keys() | theirs.keys() if main.get(p) != theirs.get(p))
+
+    def statuses(self, sha: str) -> dict[str, State]:
         return self.reported.get(sha, {})
 
     def report(self, sha: str, context: str) -> Report | None:
-        state: Any = self.reported.get(sha, {}).get(context)
+        state = self.statuses(sha).get(context)
         return Report(state, self.reporter) if state else None
 
 

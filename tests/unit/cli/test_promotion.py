@@ -7,7 +7,8 @@ import json
 import shutil
 import subprocess
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from slipway import (
     attestation,
     digests,
     evidence,
+    gates,
     paths,
     promotion,
     release,
@@ -113,7 +115,7 @@ def pull(connected: Any, monkeypatch: pytest.MonkeyPatch) -> PullRequest:
 def test_a_promotion_ends_in_a_pull_request_that_the_gates_have_judged(
     connected: Any, pull: PullRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotion, "requester", lambda _: "Ada <ada@example.org>")
+    monkeypatch.setattr(promotion, "_signature", lambda: "Ada <ada@example.org>")
     ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
     result = run("promote", "toy", "--to", "staging")
     assert result.exit_code == 0, result.output
@@ -125,14 +127,14 @@ def test_a_promotion_ends_in_a_pull_request_that_the_gates_have_judged(
         "from-environment": "dev",
         "break-glass": "",
         "dry-run": "false",
-        "requested-by": "Ada <ada@example.org>",
+        "requested-by": "slipway-admin, Ada <ada@example.org>",
     }
     run("promote", "toy", "--to", "staging", "--as", "grace")
     asked = connected.created[-1]["spec"]["arguments"]["parameters"]
-    assert {"name": "requested-by", "value": "grace"} in asked
+    assert {"name": "requested-by", "value": "slipway-admin, grace"} in asked
 
 
-def test_who_asks_is_who_git_would_sign_as(
+def test_who_asks_is_a_login_and_who_git_would_sign_as(
     connected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "REPOSITORY", tmp_path)
@@ -142,15 +144,8 @@ def test_who_asks_is_who_git_would_sign_as(
         for key, value in (("user.name", name), ("user.email", email)):
             subprocess.run(["git", "config", key, value], cwd=tmp_path, check=True)
         asked.append(promotion.requester(connected.forge))
-    assert asked == ["", "ada@example.org", "Ada <ada@example.org>"]
-
-
-def test_who_has_said_who_it_is_on_the_forge_asks_as_that(
-    connected: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FORGE_TOKEN", "hers")
-    connected.forge.login = "ada"
-    assert promotion.requester(connected.forge) == "ada"
+    admin = "slipway-admin"
+    assert asked == [admin, f"{admin}, ada@example.org", f"{admin}, Ada <ada@example.org>"]
 
 
 def test_a_refusal_is_exit_code_one(connected: Any, pull: PullRequest) -> None:
@@ -262,11 +257,13 @@ def test_the_glass_is_broken_by_name(connected: Any, pull: PullRequest, who: str
         promotion.glass("me", why, "tomorrow", ["soak"], "x")
 
 
-def staged(connected: Any) -> release.Release:
+def staged(connected: Any, **changes: Any) -> release.Release:
     """The release that a promotion to staging would propose, its evidence signed."""
     proof = connected.release.evidence.digest
     document = attestation.fetch(connected.store, proof, connected.keys)
-    document = document.model_copy(update={"environment": "staging"})
+    policy = gates.load_policy(gates.reader(paths.REPOSITORY), "staging", "toy")
+    pin = document.policy.model_copy(update={"environment": "staging", "digest": policy.digest})
+    document = document.model_copy(update={"environment": "staging", "policy": pin, **changes})
     digest = connected.store.put("evidence", attestation.sign(document, connected.key))
     return connected.release.model_copy(
         update={"evidence": release.Evidence(digest=digest, summary=document.summary())}
@@ -312,6 +309,33 @@ def test_a_dry_run_shows_diff_evidence_and_verdict(connected: Any) -> None:
     shown = run("promote", "toy", "--to", "staging", "--dry-run")
     assert "nothing was pushed" in shown.stderr
     assert f"+++ b/{PATH}" in shown.stdout
+
+
+@pytest.mark.usefixtures("judged")
+@pytest.mark.parametrize("fate", ["the same", "expired", "edited", "broken", "removed"])
+def test_what_is_proposed_already_keeps_its_approvals(
+    connected: Any, pull: PullRequest, monkeypatch: pytest.MonkeyPatch, fate: str
+) -> None:
+    """Another pull request would close it. Its evidence is another only by when it was made."""
+    monkeypatch.setattr(promotion, "judge", partial(promotion.judge, as_merged=True))
+    age = timedelta(days=31 if fate == "expired" else 29)
+    there = staged(connected, created=f"{datetime.now(UTC) - age:%Y-%m-%dT%H:%M:%SZ}")
+    if fate == "edited":
+        there = there.model_copy(update={"version": 2})
+    content = None if fate == "removed" else release.dumps(there).encode()
+    files = {PATH: b"version: x" if fate == "broken" else content}
+    main = connected.forge.commits[connected.forge.head]
+    connected.forge.commits[pull.sha] = {k: v for k, v in (main | files).items() if v is not None}
+    connected.forge.pull_requests = [pull]
+    ends(connected, "promote", **{"pull-request": "7", "evidence": "e", "release": "r"})
+    result = run("promote", "toy", "--to", "staging")
+    assert (result.exit_code, result.stdout.strip()) == (0, pull.url), result.output
+    assert bool(connected.created) == (fate != "the same")
+    assert ("proposed already" in result.stderr) == (fate == "the same")
+    assert "may be merged: 15 gates pass" in result.stderr
+    glass = ("--break-glass", "because it burns here", "--until", "6h", "--rule", "soak")
+    run("promote", "toy", "--to", "staging", *glass)
+    assert connected.created
 
 
 @pytest.mark.usefixtures("judged")
@@ -382,8 +406,7 @@ def rebuilt(connected: Any, **changes: str) -> None:
     """Lets `reproduce` end with the release's own digests, but for `changes`."""
     tags = connected.mlflow_answers["runs/get"]["run"]["data"]["tags"]
     tags.append({"key": tracking.IMAGE, "value": IMAGE + "1" * 64})
-    platform = {"data": {"TRAINING_IMAGE": changes.pop("image", IMAGE + "1" * 64)}}
-    connected.objects["/api/v1/namespaces/pipelines/configmaps/platform"] = platform
+    trains_in(connected, changes.pop("image", IMAGE + "1" * 64))
     same = {tag["key"]: tag["value"] for tag in tags}
     outputs = {
         "data": same["slipway.data_digest"],
@@ -392,6 +415,12 @@ def rebuilt(connected: Any, **changes: str) -> None:
         "bento": connected.release.bento.digest,
     }
     ends(connected, "reproduce", **(outputs | changes))
+
+
+def trains_in(connected: Any, image: str) -> None:
+    """What the platform trains in by now."""
+    settings = {"data": {"TRAINING_IMAGE": image}}
+    connected.objects["/api/v1/namespaces/pipelines/configmaps/platform"] = settings
 
 
 def code_of(connected: Any) -> dict[str, bytes]:
@@ -406,7 +435,7 @@ def test_the_same_bento_is_said_to_be_the_same(connected: Any) -> None:
     assert f"the same bento: {connected.release.bento.digest}" in result.stdout
     pins = connected.release
     wanted = {"model": "toy", "commit": pins.code.commit, "data": pins.data.digest}
-    assert submitted(connected) == wanted
+    assert submitted(connected) == wanted | {"image": IMAGE + "1" * 64}
     assert "note:" not in result.stderr
 
 
@@ -436,9 +465,18 @@ def test_a_source_that_is_gone_is_told(connected: Any) -> None:
     assert "did not give them again" in json.loads(result.stdout)["source"]
 
 
-def test_another_training_image_shows_its_libraries(connected: Any) -> None:
-    connected.forge.put("a2" * 20, {"requirements/training.txt": b"numpy==2.4 \\\n"})
+def test_it_is_made_in_the_image_that_it_was_made_in(connected: Any) -> None:
+    """Whatever the platform trains in by now: its libraries are none of the release's."""
     found = difference(connected, image=IMAGE + "2" * 64)
+    assert submitted(connected)["image"] == IMAGE + "1" * 64
+    assert found["what"] == "bento"
+
+
+def test_an_image_of_another_registry_shows_its_libraries(connected: Any) -> None:
+    connected.forge.put("a2" * 20, {"requirements/training.txt": b"numpy==2.4 \\\n"})
+    moved = f"registry.example/training@sha256:{'2' * 64}"
+    found = difference(connected, image=moved)
+    assert submitted(connected)["image"] == moved
     assert found["what"] == "training image"
     assert found["detail"] == "numpy - -> 2.4"
 
@@ -472,10 +510,13 @@ def test_another_service_shows_the_lines(connected: Any) -> None:
 
 def test_a_failed_reproduction_is_no_difference(connected: Any) -> None:
     connected.mlflow_answers["runs/get"] = {}
+    trains_in(connected, present := IMAGE + "2" * 64)
     ends(connected, "reproduce", "Failed", reached="rebuild")
     result = run("reproduce", "toy", "--env", "dev")
     assert result.exit_code == 1
     assert "step rebuild failed" in result.stderr
+    # Nothing tells in what it was trained.
+    assert submitted(connected)["image"] == present
 
 
 def test_evidence_that_cannot_be_trusted_reproduces_nothing(connected: Any) -> None:

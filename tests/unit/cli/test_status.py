@@ -119,12 +119,17 @@ def test_as_data(whole: Any) -> None:
 
 def test_environments_are_columns_and_what_is_under_way_is_told(whole: Any) -> None:
     whole.forge.pull_requests = [
-        proposed(9, "release/staging-toy-4", "9" * 40, fork=True),
+        proposed(9, "main", "9" * 40, fork=True),
         proposed(8, "rollback/dev-toy-2", "8" * 40),
         proposed(7, "release/staging-toy-3", "7" * 40),
-        proposed(6, "feature/toy-3", "6" * 40),
+        proposed(6, "release/staging-toy-5", "6" * 40),
     ]
-    whole.forge.reported |= {"7" * 40: {"slipway/check": "failure", "other": "success"}}
+    dev, staging = (str(release.path(env, "toy")) for env in ("dev", "staging"))
+    changes = {9: dev, 8: dev, 7: staging, 6: "environments/staging/values.yaml"}
+    main = whole.forge.commits[whole.forge.head]
+    for number, path in changes.items():
+        whole.forge.commits[str(number) * 40] = {**main, path: b"%d" % number}
+    whole.forge.reported = {"7" * 40: {"slipway/check": "failure", "other": "success"}}
     aliases(whole, 2)
     result = run()
     assert result.exit_code == 0, result.output
@@ -134,8 +139,8 @@ def test_environments_are_columns_and_what_is_under_way_is_told(whole: Any) -> N
     assert row.split() == ["toy", "3", digest, "✓", "✓", "✓", "proposed", "-"]
     assert "#7 Pull request 7: gates failure, http://forge/o/r/pulls/7" in result.stdout
     assert "#8 Pull request 8: gates not yet" in result.stdout
-    assert "#9" not in result.stdout
-    assert "#6" not in result.stdout
+    assert "#9 Pull request 9: gates not yet" in result.stdout
+    assert "#6" not in result.stdout  # whatever its branch is called
     assert "toy in dev: MLflow's @dev is version 2, git says 3" in result.stdout
     left = r"toy in dev: \d\.\d min, 49 predictions, 20 labelled ones to go before staging"
     assert re.search(left, result.stdout)

@@ -663,7 +663,12 @@ FAILS: dict[str, tuple[str, Callable[[], Subject], str]] = {
     "the author approves": (
         "approvals",
         lambda: subject(pull=replace(PULL, author="Anna")),
-        "1 of 2 by release-managers: boris\nask Boris",
+        "1 of 2 by release-managers: boris (anna approves what is their own)\nask Boris",
+    ),
+    "who asked for it approves": (
+        "approvals",
+        lambda: subject(pull=replace(PULL, proposers=frozenset({"anna", "anna lee"}))),
+        "1 of 2 by release-managers: boris (anna approves what is their own)\nask Boris",
     ),
     "an earlier commit was approved": (
         "approvals",
@@ -1063,6 +1068,14 @@ def test_break_glass_waives_what_it_names_and_says_so() -> None:
     # What it does not name holds as ever.
     assert failures(broken(evidence=found(latency_p99_ms=151.0))).keys() == {"latency"}
     assert not failures(broken(pull=replace(approved("boris", "BORIS", "anna"), author="clara")))
+
+
+def test_who_asks_to_break_the_glass_answers_for_it_and_is_nobody_s_approval() -> None:
+    asked = replace(PULL, proposers=frozenset({"anna"}))
+    assert failures(broken(pull=asked)).keys() == {"approvals"}
+    alone = policy(approvals={"policy": "none"})
+    assert not failures(broken(pull=asked, policy=alone))
+    assert "break_glass" in failures(broken(pull=replace(asked, approvals=()), policy=alone))
 
 
 GLASS: dict[str, tuple[Callable[[], Subject], str]] = {
