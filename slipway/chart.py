@@ -11,12 +11,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from slipway.paths import REPOSITORY
-from slipway.release import Memory, Release, Strict
+from slipway.release import Callers, Memory, Name, Release, Strict
 
 CHART = REPOSITORY / "bentos" / "serving"
 SCHEMA = CHART / "values.schema.json"
 
-Name = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 Seconds = Annotated[int, Field(ge=0, le=3600)]
 
 
@@ -84,6 +83,8 @@ class Serving(Strict):
     history: Annotated[int, Field(ge=0, le=10)]
     """Old ReplicaSets kept. Going back is a commit, so they serve on-call's `kubectl` only."""
     gpu: OnGpu
+    allowFrom: Annotated[list[Callers], Field(max_length=64)] | None = None
+    """Who may call models whose release does not say; null: every pod."""
 
 
 class Values(Release):

@@ -19,6 +19,8 @@ from slipway.errors import BadInput, SlipwayError
 
 PACKAGES = paths.REPOSITORY / "toolchain" / "packages.txt"
 MIB, GIB = 2**20, 2**30
+# By which an autoscaler learns what pods use.
+METRICS = "/apis/metrics.k8s.io/v1beta1"
 # Measured: the peak of a cold `make up`, and a running platform with room for training.
 DISK_TO_BUILD, DISK_AT_REST, MEMORY = 25 * GIB, 10 * GIB, 6 * GIB
 # What else there has to be for a large program to build, and where a platform is at rest already.
@@ -111,6 +113,7 @@ def _cluster(stack: str) -> Finding:
     try:
         platform = endpoints.Cluster.connect()
         version = platform.find("/version") or {}
+        measured = platform.find(METRICS) is not None
         pulumi.take_nothing_over(stack, platform, whole=False)
     except BadInput as error:
         return _failed("cluster", error)
@@ -118,7 +121,10 @@ def _cluster(stack: str) -> Finding:
         problem = str(error).splitlines()[0]
         fix = "KUBECONFIG names the file of one cluster that runs, and where you may work"
         return Finding("cluster", "failed", problem, fix=fix)
-    return Finding("cluster", "ok", f"{endpoints.kubeconfig()}: {version.get('gitVersion', '?')}")
+    # Which stops nothing: such a model is called Degraded, and why, when it comes.
+    lacks = "" if measured else ", without metrics-server: no replicas there follow the CPU"
+    found = f"{endpoints.kubeconfig()}: {version.get('gitVersion', '?')}{lacks}"
+    return Finding("cluster", "ok", found)
 
 
 def _own_images(stack: str) -> Finding:

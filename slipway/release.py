@@ -119,6 +119,14 @@ ModelName = Annotated[
 Cpu = Annotated[str, Field(pattern=r"^([0-9]+m|[0-9]+(\.[0-9]+)?)$")]
 Memory = Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi)$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+# Kubernetes' own rules of labels, and those of a route's name and paths.
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+LabelKey = Annotated[str, Field(pattern=rf"^([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL}$")]
+LabelValue = Annotated[str, Field(pattern=rf"^({_LABEL})?$")]
+_HOST_PART = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOSTNAME = rf"^{_HOST_PART}(\.{_HOST_PART})+$"
+UrlPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$", max_length=256)]
 
 
 class Strict(BaseModel):
@@ -195,29 +203,79 @@ class Gpu(Strict):
 
 
 class Autoscale(Strict):
-    """One replica more, up to `maximum`, where over `waiting` requests wait for each there is."""
+    """As many replicas, up to `maximum`, as it takes to keep each at what is said here.
+
+    Either `cpu`, percent of what a replica asks for that it uses, or with GPUs `waiting`, requests.
+    """
 
     maximum: Annotated[int, Field(ge=2, le=100)]
-    waiting: Annotated[int, Field(ge=1, le=1000)]
+    cpu: Annotated[int, Field(ge=10, le=400)] | None = None
+    waiting: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+class Callers(Strict):
+    """Pods of a namespace that may call a model: those with these labels, or all."""
+
+    namespace: Name
+    pods: Annotated[dict[LabelKey, LabelValue], Field(min_length=1)] | None = None
+
+
+class Gateway(Strict):
+    """A Gateway that is there; of its listeners the one that is named, or all."""
+
+    name: Name
+    namespace: Name
+    listener: Name | None = None
+
+
+class Route(Strict):
+    """Where a model is found from outside the cluster: at a Gateway, by a name and some paths."""
+
+    gateway: Gateway
+    hostname: Annotated[str, Field(pattern=_HOSTNAME, max_length=253)]
+    paths: Annotated[list[UrlPath], Field(min_length=1, max_length=16)] = ["/predict"]
 
 
 class Rollout(Strict):
     """How the release runs in its environment: the one part that environments differ in.
 
-    `replicas` is the least there are where `autoscale` may make more.
+    `replicas` is the least there are where `autoscale` may make more. `allowFrom` says who may
+    call the model beside the platform itself: without it every pod of the cluster may.
     """
 
     replicas: Annotated[int, Field(ge=1, le=100)] = 1
     resources: Resources = Resources()
     gpu: Gpu | None = None
     autoscale: Autoscale | None = None
+    allowFrom: Annotated[list[Callers], Field(max_length=64)] | None = None
+    route: Route | None = None
 
     @model_validator(mode="after")
-    def _scales_up_what_queues(self) -> Self:
-        if self.autoscale and self.autoscale.maximum <= self.replicas:
+    def _scales_by_what_there_is(self) -> Self:
+        scale = self.autoscale
+        if scale is None:
+            return self
+        if scale.maximum <= self.replicas:
             raise _refuse("autoscale.maximum is not above replicas: raise it, or drop autoscale")
-        if self.autoscale and not self.gpu:
-            raise _refuse("autoscale counts what waits for an engine on GPUs: say gpu too")
+        if self.gpu and (scale.cpu or not scale.waiting):
+            raise _refuse(
+                "autoscale: what a CPU does tells nothing of a GPU: say waiting alone, the "
+                "requests that may wait for each replica"
+            )
+        if not self.gpu and (scale.waiting or not scale.cpu):
+            raise _refuse(
+                "autoscale: only an engine on GPUs has requests that wait: say cpu alone, the "
+                "percent of resources.cpu that a replica may use; or gpu too"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _gateway_may_call(self) -> Self:
+        if self.route and self.allowFrom == []:
+            raise _refuse(
+                "route leads to a model that allowFrom lets nobody call: name the namespace of "
+                "the gateway's pods there"
+            )
         return self
 
     @property

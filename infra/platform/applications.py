@@ -180,10 +180,11 @@ class Applications(Component):
                         },
                     },
                     "destination": {"server": CLUSTER, "namespace": namespace},
-                    "syncPolicy": _SYNC,
+                    "syncPolicy": _SYNC_MODEL,
                     "revisionHistoryLimit": 3,
                 },
             },
+            "templatePatch": SCALED,
         }
 
     def _releases(self, environment: str, namespace: pulumi.Input[str]) -> dict[str, Any]:
@@ -229,9 +230,23 @@ class Applications(Component):
         }
 
 
-_SYNC = {
+_SYNC: dict[str, Any] = {
     "automated": {"prune": True, "selfHeal": True},
     # What is as git has it already need not be applied again: a push syncs in half the time.
     "syncOptions": ["ServerSideApply=true", "ApplyOutOfSyncOnly=true"],
     "retry": {"limit": 5, "backoff": {"duration": "2s", "factor": 2, "maxDuration": "1m"}},
 }
+_SYNC_MODEL = {**_SYNC, "syncOptions": [*_SYNC["syncOptions"], "RespectIgnoreDifferences=true"]}
+# Of a model whose replicas follow something, an autoscaler says how many there are once it has
+# changed the number. The chart says one all the same: what Argo CD has applied, and applies no
+# more, the API server sets to one. Whatever a file holds, it hides no other one's model.
+SCALED = """\
+{{- $rollout := get . "rollout" }}
+{{- if and (kindIs "map" $rollout) (hasKey $rollout "autoscale") }}
+spec:
+  ignoreDifferences:
+    - {group: apps, kind: Deployment, managedFieldsManagers: [kube-controller-manager]}
+{{- else }}
+{}
+{{- end }}
+"""

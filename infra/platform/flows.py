@@ -28,6 +28,8 @@ CONTROLLER = Peer("argo", "workflow-controller", {"app": "workflow-controller"})
 ARGO_SERVER = Peer("argo", "argo-server", {"app": "argo-server"})
 STEPS = Peer("pipelines", "steps")
 KUEUE = _pods(kueue.NAMESPACE, kueue.NAME)
+# Where a model's pods answer, as the serving chart has it.
+PREDICTS = 3000
 FLOWS = [
     Flow(_pods("storage", "postgres-databases"), POSTGRES, (5432,)),
     Flow(MINIO_SETUP, MINIO, (9000,)),
@@ -91,11 +93,12 @@ def flows(
         moved: MINIO, POSTGRES or GITEA, and where it is, when it is no pod of ours.
     """
     places = {peer.key: found for peer, found in moved}
+    models = [Peer(e, f"{e}-models") for e in environments]
     all_flows = [
         *FLOWS,
-        *(Flow(Peer(e, f"{e}-models"), MINIO, (9000,)) for e in environments),
+        *(Flow(of, MINIO, (9000,)) for of in models),
         # Which bento answers?
-        *(Flow(STEPS, Peer(e, f"{e}-models"), (3000,)) for e in environments),
+        *(Flow(STEPS, of, (PREDICTS,)) for of in models),
         *([Flow(FORGE_TOKEN, GITEA, (3000,))] if makes_tokens else []),
     ]
     if MINIO.key in places:
@@ -118,7 +121,8 @@ def flows(
             *(CONSOLES[name] for name in consoles),
             *([(KUEUE, kueue.WEBHOOKS)] if queues else []),
         ],
-        from_api=[CONSOLES["mlflow"]],
+        # Commands ask models so, whoever else a release lets call them.
+        from_api=[CONSOLES["mlflow"], *((of, PREDICTS) for of in models)],
         elsewhere=[
             *((f.source, place) for f in all_flows for place in places.get(f.target.key, ())),
             *((STEPS, source) for source in sources),

@@ -14,6 +14,7 @@ SERVING_KINDS = {
     "": ["ConfigMap", "Service"],
     "apps": ["Deployment"],
     "autoscaling": ["HorizontalPodAutoscaler"],
+    "gateway.networking.k8s.io": ["HTTPRoute"],
     "networking.k8s.io": ["NetworkPolicy"],
     "policy": ["PodDisruptionBudget"],
     "slipway.dev": ["ReleaseSet"],

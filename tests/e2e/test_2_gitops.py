@@ -10,12 +10,16 @@ import httpx
 import pytest
 
 from slipway import cluster, merging, release, serving
-from slipway.endpoints import Cluster, parts
+from slipway.endpoints import Cluster, part, parts
 from slipway.forge import Gitea
 
 from .conftest import ENV, MODEL, comment, number_in, until
 
 PATH = str(release.path(ENV, MODEL))
+APPLICATION = (
+    f"/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/{ENV}-{release.service(MODEL)}"
+)
+SCALER = f"/apis/autoscaling/v2/namespaces/{ENV}/horizontalpodautoscalers/{release.service(MODEL)}"
 
 
 def replicas() -> int:
@@ -143,6 +147,38 @@ def test_argo_cd_takes_a_model_of_one_environment_to_no_other(platform: Cluster)
         assert f"project '{ENV}'" in said
     finally:
         platform.send("DELETE", f"{folder}/test-elsewhere").raise_for_status()
+
+
+def test_replicas_follow_the_cpu_and_no_sync_takes_them_back(
+    platform: Cluster, forge: Gitea
+) -> None:
+    """From one to two by what is measured; Argo CD, which heals hand edits, lets them be."""
+    before = forge.read(PATH)
+    # Answering its own probes is more than this.
+    scale = b"replicas: 1\n  autoscale: {maximum: 2, cpu: 10}\n"
+    forge.write("main", {PATH: before.replace(b"replicas: 1\n", scale)}, "Replicas by the CPU")
+
+    def scaled() -> bool:
+        platform.ask(ENV, MODEL, "readyz")
+        return replicas() == 2
+
+    def synced() -> bool:
+        status = part(platform.find(APPLICATION), "status")
+        states = part(status, "sync", "status"), part(status, "health", "status")
+        return states == ("Synced", "Healthy")
+
+    try:
+        until(scaled, 240, "nothing made a second replica")
+        until(synced, 120, "Argo CD does not call that synced and healthy", every_s=3)
+        # It looks anew, and has as long as it takes it to put a hand edit back.
+        platform.annotate(APPLICATION, {"argocd.argoproj.io/refresh": "hard"})
+        time.sleep(20)
+        assert synced()
+        assert replicas() == 2
+    finally:
+        forge.write("main", {PATH: before}, "One replica")
+    until(lambda: replicas() == 1, 60, "the number is not git's again")
+    until(lambda: platform.find(SCALER) is None, 60, "the autoscaler is still there")
 
 
 def test_a_bento_that_does_not_exist_leaves_the_old_one_answering(

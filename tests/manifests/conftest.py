@@ -37,5 +37,5 @@ def kubectl(kubeconfig: Path) -> Kubectl:
         assert done.returncode == 0, done.stderr
         return done
 
-    program.make(run, program.of_stack(program.LOCAL).all(*FIRST))
+    program.make(run, [*program.of_stack(program.LOCAL).all(*FIRST), *program.definitions()])
     return run

@@ -139,6 +139,17 @@ def make(kubectl: Kubectl, objects: list[dict[str, Any]]) -> None:
         kubectl("wait", "--for=condition=Established", "--timeout=60s", objects=definitions)
 
 
+def definitions() -> list[dict[str, Any]]:
+    """Of kinds that only some clusters have, for what we make there: by the modules of whoever
+    defines them."""
+    return [
+        read_yaml(file)
+        for name, tool in toolchain.tools().items()
+        if tool.builder == "make check"
+        for file in sorted(_files(name).rglob("*.yaml"))
+    ]
+
+
 def containers(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 import yaml
 
 from infra.aws.config import Pool
+from infra.platform.applications import SCALED
 from infra.platform.managed import SERVING_KINDS
 from slipway import release
 from slipway.chart import CHART
 from tests.apiserver import binary
-from tests.manifests.program import Kubectl
+from tests.manifests.program import LOCAL, Kubectl, of_stack
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "releases"
 VALID = sorted((FIXTURES / "valid").glob("*.yaml"))
@@ -189,11 +191,139 @@ def test_replicas_follow_the_queue_where_the_release_says_so() -> None:
         "metric": {"name": "vllm:num_requests_waiting"},
         "target": {"type": "AverageValue", "averageValue": "8"},
     }
-    # How many there are is the scaler's to say, and no sync takes it back.
-    assert "replicas" not in made["Deployment"]["spec"]
     fixed = render(FIXTURES / "valid" / "gpu.yaml")
     assert "HorizontalPodAutoscaler" not in fixed
     assert fixed["Deployment"]["spec"]["replicas"] == 1
+
+
+AUTOSCALED = FIXTURES / "valid" / "autoscaled.yaml"
+
+
+def test_replicas_follow_the_cpu_where_the_release_says_so() -> None:
+    scaler = render(AUTOSCALED)["HorizontalPodAutoscaler"]["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 6)
+    target = {"type": "Utilization", "averageUtilization": 70}
+    assert scaler["metrics"] == [
+        {"type": "Resource", "resource": {"name": "cpu", "target": target}}
+    ]
+    # A replica is of use in seconds: Kubernetes' own pace.
+    assert "behavior" not in scaler
+
+
+@pytest.mark.parametrize("file", [GPUS, AUTOSCALED, VALID[1]], ids=lambda f: f.stem)
+def test_there_is_a_number_of_replicas_even_where_it_follows_something(file: Path) -> None:
+    """What was applied, and is no more, the API server sets to one."""
+    assert render(file)["Deployment"]["spec"]["replicas"] == release.load(file).rollout.replicas
+
+
+@pytest.mark.parametrize("files", ["valid", "rollout: text", "rollout: [1]", "rollout:", "a: 1"])
+def test_their_number_is_an_autoscaler_s_where_the_release_has_one(
+    tmp_path: Path, files: str
+) -> None:
+    """Argo CD and helm have the same templates and functions; what is no release breaks none."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: it\nversion: 0.1.0\n")
+    template = "{{- with .Values.file }}\n" + SCALED + "{{- end }}\n"
+    (tmp_path / "templates" / "patch.yaml").write_text(template)
+    texts = [f.read_text() for f in VALID] if files == "valid" else [files]
+    for text in texts:
+        values = tmp_path / "values.json"
+        values.write_text(json.dumps({"file": yaml.safe_load(text)}))
+        done = helm("template", "it", tmp_path, "-f", values)
+        assert done.returncode == 0, done.stderr
+        patch = yaml.safe_load(done.stdout)
+        assert (patch != {}) == ("autoscale:" in text)
+        if patch:
+            [ignored] = patch["spec"]["ignoreDifferences"]
+            assert (ignored["group"], ignored["kind"]) == ("apps", "Deployment")
+
+
+@pytest.mark.parametrize("file", VALID, ids=lambda f: f.stem)
+def test_replicas_are_apart_where_they_can_be(file: Path) -> None:
+    read, made = release.load(file), render(file)
+    spec = made["Deployment"]["spec"]["template"]["spec"]
+    spread = spec.get("topologySpreadConstraints", [])
+    over = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert [s["topologyKey"] for s in spread] == (over if read.rollout.most > 1 else [])
+    for constraint in spread:
+        assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert constraint["labelSelector"] == made["Deployment"]["spec"]["selector"]
+
+
+# --- who may call -----------------------------------------------------------------------------
+
+CALLED = FIXTURES / "valid" / "called.yaml"
+NOBODY = FIXTURES / "valid" / "called_by_nobody.yaml"
+ROUTED = FIXTURES / "valid" / "routed.yaml"
+
+
+def callers(file: Path, *arguments: str) -> Any:
+    return render(file, *arguments)["NetworkPolicy"]["spec"].get("ingress", [])
+
+
+def test_every_pod_may_call_unless_the_release_says_who() -> None:
+    ports = [{"port": "http", "protocol": "TCP"}]
+    assert callers(VALID[0]) != callers(CALLED)
+    assert callers(ROUTED) == [{"ports": ports}]
+    name = "kubernetes.io/metadata.name"
+    checkout, gateways = (
+        {"namespaceSelector": {"matchLabels": {name: n}}} for n in ("checkout", "gateways")
+    )
+    shop = {
+        "namespaceSelector": {"matchLabels": {name: "web"}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "shop", "tier": "front"}},
+    }
+    assert callers(CALLED) == [{"from": [checkout, shop, gateways], "ports": ports}]
+    # No rule, of a policy of this direction: nobody.
+    assert callers(NOBODY) == []
+    assert "Ingress" in render(NOBODY)["NetworkPolicy"]["spec"]["policyTypes"]
+
+
+def test_an_environment_says_who_where_the_release_does_not() -> None:
+    setting = ("--set-json", 'serving.allowFrom=[{"namespace": "shop"}]')
+    [rule] = callers(ROUTED, *setting)
+    assert [p["namespaceSelector"]["matchLabels"] for p in rule["from"]] == [
+        {"kubernetes.io/metadata.name": "shop"}
+    ]
+    assert callers(CALLED, *setting) == callers(CALLED)
+    assert callers(NOBODY, *setting) == []
+    refused = helm("template", "it", CHART, "-f", ROUTED, "--set-json", "serving.allowFrom=[]")
+    assert "allowFrom lets nobody call" in refused.stderr
+
+
+def test_a_route_leads_to_the_service_by_what_the_release_names() -> None:
+    made = render(CALLED)
+    route, service = made["HTTPRoute"]["spec"], made["Service"]
+    gateway = {"name": "public", "namespace": "gateways"}
+    assert route["parentRefs"] == [{**gateway, "sectionName": "https"}]
+    assert route["hostnames"] == ["called.example.com"]
+    [rule] = route["rules"]
+    assert [m["path"]["value"] for m in rule["matches"]] == ["/predict", "/predict_batch"]
+    [port] = service["spec"]["ports"]
+    assert rule["backendRefs"] == [{"name": service["metadata"]["name"], "port": port["port"]}]
+    plain = render(ROUTED)["HTTPRoute"]["spec"]
+    assert plain["parentRefs"] == [gateway]
+    [rule] = plain["rules"]
+    assert [m["path"]["value"] for m in rule["matches"]] == ["/predict"]
+    assert "HTTPRoute" not in render(VALID[0])
+
+
+def test_the_platform_itself_may_call_whoever_else_may() -> None:
+    """What the chart's policy does not let in, that of the namespace does."""
+    program = of_stack(LOCAL)
+    [port] = containers(render(NOBODY))["model"]["ports"]
+    for environment in ("dev", "staging", "prod"):
+        policy = program.one("NetworkPolicy", f"{environment}-models", environment)["spec"]
+        assert policy["podSelector"] == {"matchLabels": {}}
+        steps, api = policy["ingress"]
+        assert {p["port"] for rule in (steps, api) for p in rule["ports"]} == {
+            port["containerPort"]
+        }
+        [peer] = steps["from"]
+        assert peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == (
+            "pipelines"
+        )
+        assert api["from"] == [{"ipBlock": {"cidr": "10.244.0.1/32"}}]
 
 
 def test_a_replica_drains_before_it_stops() -> None:

@@ -282,6 +282,23 @@ def test_a_cluster_that_exists_says_its_version(monkeypatch: Patch) -> None:
     assert found.detail == "/some/where: v1.34.2"
 
 
+@pytest.mark.usefixtures("elsewhere")
+def test_a_cluster_where_nobody_measures_pods_says_what_then_does_not_work(
+    monkeypatch: Patch,
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        status = 404 if request.url.path == doctor.METRICS else 200
+        return httpx.Response(status, json={"gitVersion": "v1.34.2"})
+
+    client = httpx.Client(base_url="https://api", transport=httpx.MockTransport(answer))
+    monkeypatch.setattr(Cluster, "connect", lambda: Cluster(client, embedded=False))
+    found = {f.what: f for f in doctor.examine(embedded=False)}["cluster"]
+    assert found.state == "ok"
+    assert found.detail.endswith(
+        "v1.34.2, without metrics-server: no replicas there follow the CPU"
+    )
+
+
 def test_an_image_that_no_registry_has_is_missed_before_anything_is_compiled(
     elsewhere: dict[str, str],
 ) -> None:

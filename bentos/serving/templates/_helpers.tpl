@@ -15,6 +15,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 slipway.dev/model: {{ .Values.model }}
 {{- end }}
 
+{{- /* Who may call, as YAML; nothing where everybody may. */ -}}
+{{- define "callers" -}}
+{{- $own := .Values.rollout.allowFrom -}}
+{{- $callers := ternary .Values.serving.allowFrom $own (kindIs "invalid" $own) -}}
+{{- if not (kindIs "invalid" $callers) }}{{ toYaml $callers }}{{ end }}
+{{- end }}
+
 {{- /* The pins, where `slipway trace` and on-call read them. */ -}}
 {{- define "lineage" -}}
 slipway.dev/model: {{ .Values.model }}

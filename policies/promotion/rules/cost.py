@@ -17,7 +17,7 @@ Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Limits(Strict):
     """Prices and budget are for one month; what a replica asks for is what it costs.
 
-    Where the number of replicas follows the queue, the most there may be are paid for.
+    Where the number of replicas follows what they do, the most there may be are paid for.
     """
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]

@@ -1031,6 +1031,24 @@ def test_gpus_cost_what_the_policy_says_for_as_many_as_there_may_be() -> None:
     assert "3021.00 EUR a month (3 × 1007.00: 250m CPU, 512Mi, 2 GPU)" in paid.message
 
 
+def test_replicas_that_follow_the_cpu_cost_what_the_most_of_them_do() -> None:
+    scale = release.Autoscale(maximum=9, cpu=70)
+    rollout = release.Rollout(replicas=2, autoscale=scale)
+    served = released(found())
+    asked = served.model_copy(update={"rollout": rollout})
+    limits = {"currency": "EUR", "cpu": 20, "memory": 4, "maximum": 62}
+    change = subject(champion=served, proposed=asked, policy=policy(cost=limits))
+    assert change.kind == "rollout"
+    assert (
+        "63.00 EUR a month (9 × 7.00: 250m CPU, 512Mi), at most 62.00" in failures(change)["cost"]
+    )
+    fewer = scale.model_copy(update={"maximum": 8})
+    affordable = served.model_copy(
+        update={"rollout": rollout.model_copy(update={"autoscale": fewer})}
+    )
+    assert "cost" not in failures(replace(change, proposed=affordable))
+
+
 def test_a_removal_asks_when_and_who() -> None:
     removal = subject(removal=True, champion=released(found()), evidence=None, soak=None)
     assert not failures(removal)

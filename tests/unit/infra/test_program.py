@@ -15,6 +15,7 @@ from pulumi.output import UNKNOWN
 
 from infra.config import size_in_bytes
 from infra.platform import pods, upstream
+from infra.platform.applications import SCALED
 from infra.platform.managed import SERVING_KINDS
 from infra.platform.signing_key import SigningKeyProvider
 from slipway import attestation
@@ -286,6 +287,8 @@ def test_an_application_set_for_each_environment(local: Program) -> None:
         ]
         assert application["source"]["helm"]["ignoreMissingValueFiles"] is True
         assert application["syncPolicy"]["automated"] == {"prune": True, "selfHeal": True}
+        assert "RespectIgnoreDifferences=true" in application["syncPolicy"]["syncOptions"]
+        assert spec["templatePatch"] == SCALED
         project = local.one("AppProject", environment)["spec"]
         assert [d["namespace"] for d in project["destinations"]] == [environment]
         assert project["clusterResourceWhitelist"] == []
