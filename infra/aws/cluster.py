@@ -50,7 +50,9 @@ class ClusterArgs:
     """Kubernetes, e.g. 1.34."""
     account: Account
     subnets: Sequence[pulumi.Input[str]]
-    """Private ones, one a zone."""
+    """Private ones, one a zone: the nodes'."""
+    control_plane: Sequence[pulumi.Input[str]]
+    """Subnets that no pod has an address of: by its own the API server is told from pods."""
     ways: Sequence[pulumi.Resource]
     """What nodes reach the rest of the world by."""
 
@@ -152,7 +154,7 @@ class Cluster(AwsComponent):
             version=args.version,
             role_arn=role.arn,
             vpc_config={
-                "subnet_ids": list(args.subnets),
+                "subnet_ids": list(args.control_plane),
                 "endpoint_private_access": True,
                 "endpoint_public_access": bool(cidrs),
                 "public_access_cidrs": cidrs,

@@ -202,7 +202,7 @@ class Network(_Model):
 
     @property
     def isolated(self) -> list[str]:
-        """Databases: without any way out."""
+        """Databases and the control plane's side of the cluster: without any way out."""
         return self._carve(6, 52)
 
 

@@ -123,6 +123,7 @@ class Cloud:
                 version=self._version,
                 account=settings.account,
                 subnets=self._network.private,
+                control_plane=self._network.isolated,
                 ways=self._network.ways,
             ),
             self._aws,
@@ -215,12 +216,9 @@ class Cloud:
 
     @property
     def api(self) -> Api:
-        """For the cluster's own nodes its servers are somewhere in the VPC."""
-        return Api(
-            servers=[Elsewhere(self._settings.network.cidr, (443,))],
-            # The first of the services' addresses is the API's, on every cluster.
-            service=[Elsewhere(f"{SERVICES[1]}/32", (443,))],
-        )
+        """Its servers are where no pod is; its Service has the first of the services' addresses."""
+        servers = [Elsewhere(cidr, (443,)) for cidr in self._settings.network.isolated]
+        return Api(servers=servers, service=[Elsewhere(f"{SERVICES[1]}/32", (443,))])
 
     def stores(self) -> list[tuple[Peer, list[Elsewhere]]]:
         """Of the platform's stores, those that are no pods, and where they are."""

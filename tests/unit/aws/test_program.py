@@ -135,6 +135,27 @@ def test_a_database_has_no_way_out(made: Stack) -> None:
     assert set(group.inputs["subnetIds"]) == isolated
 
 
+def test_no_pod_has_an_address_of_the_api_server_s(made: Stack) -> None:
+    """By addresses alone a policy tells what it asks of a model from what pods ask."""
+    cluster = made.one("eks/cluster:Cluster", "cluster")
+    control_plane = set(cluster.inputs["vpcConfig"]["subnetIds"])
+    nodes = {s for g in made.of("eks/nodeGroup:NodeGroup") for s in g.inputs["subnetIds"]}
+    assert control_plane
+    assert not control_plane & nodes
+    subnets = {f"{s.name}-id": s.inputs for s in made.of(":Subnet")}
+    assert not {"karpenter.sh/discovery"} & {t for s in control_plane for t in subnets[s]["tags"]}
+    policies = made.program.all("NetworkPolicy")
+    by_address = {
+        peer["ipBlock"]["cidr"]
+        for policy in policies
+        if policy["metadata"]["name"].endswith("-models")
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+        if "ipBlock" in peer
+    }
+    assert by_address == {subnets[s]["cidrBlock"] for s in control_plane}
+
+
 def test_images_and_artifacts_cost_no_nat(made: Stack) -> None:
     found = {e.inputs["serviceName"].split(".", 3)[3]: e.inputs for e in made.of(":VpcEndpoint")}
     objects = found.pop("s3")
@@ -642,15 +663,13 @@ def test_pods_reach_the_stores_and_no_other_addresses(made: Stack) -> None:
         if rule.get("to") and "ipBlock" in rule["to"][0]
     }
     subnets = {s.inputs["cidrBlock"] for s in made.of(":Subnet") if s.name.startswith("isolated")}
-    [vpc] = made.of(":Vpc")
     assert outside == {
-        # The API's servers are somewhere in it, S3 anywhere.
-        (vpc.inputs["cidrBlock"], 443),
         # EKS judges a connection by the address that the pod named: of the Service `kubernetes`.
         ("172.20.0.1/32", 443),
+        # S3 is anywhere, the API server where databases are.
         ("0.0.0.0/0", 443),
         ("169.254.170.23/32", 80),
-        *((cidr, 5432) for cidr in subnets),
+        *((cidr, port) for cidr in subnets for port in (443, 5432)),
     }
 
 
