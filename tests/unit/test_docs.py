@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from slipway import doctor, paths, pulumi, release, scaffold
@@ -69,6 +70,7 @@ EXECUTED = {
     "slipway bench": ("tests/e2e/test_9_lifecycle.py", 'document("bench"'),
     "slipway bench gpus": ("tests/e2e/test_5_gpus.py", 'document("bench", "gpus")'),
     "slipway clean": ("tests/unit/test_toolchain.py", '["clean"]'),
+    "curl": ("tests/e2e/test_callers.py", "^curl .*"),
     "git clone --mirror": ("tests/e2e/test_y_forge.py", '"clone", "--mirror"'),
     "git -C slipway.git push": ("tests/e2e/test_y_forge.py", '"refs/heads/*", "refs/tags/*"'),
     "kubectl get": ("tests/e2e/test_5_gpus.py", '"get", "clusterqueues,nodepools,'),
@@ -268,6 +270,14 @@ def test_what_the_readme_shows_is_what_is_shown() -> None:
         assert f'"{link}"' in text("slipway/lineage.py")
     for column in re.findall(r"^MODEL.*$", shown, re.M)[0].split():
         assert column == "MODEL" or column.lower() in release.ENVIRONMENTS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_tells_to_release_is_accepted(document: str) -> None:
+    blocks = re.findall(r"^```yaml\n(rollout:\n.*?)^```", text(document), re.M | re.S)
+    for block in blocks:
+        release.Rollout.model_validate(yaml.safe_load(block)["rollout"])
+    assert blocks or document not in ("README.md", "bentos/qwen_chat/README.md")
 
 
 # --- paths and links --------------------------------------------------------------------------
