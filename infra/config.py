@@ -186,6 +186,15 @@ class People(_Model):
         return {role: members for role, members in found.items() if members}
 
 
+class Monitoring(_Model):
+    """A Prometheus that is there already, run by its operator."""
+
+    namespace: eks.Name = Field(description="where its pods are, which then reach metrics")
+    labels: dict[str, str] = Field(
+        default={}, description="by which it knows monitors and rules: those of its selectors"
+    )
+
+
 class Place(_Model):
     """Something outside the cluster: addresses, and TCP ports there."""
 
@@ -319,8 +328,8 @@ EKS = {
     "backend",
 }
 SIMULATED = {"gpuPools", "teams"}
-# What only a stack says whose forge is there already.
-FORGE = {"forge", "forgeToken", "forgeAppKey"}
+# What only a stack says where something is there already: a forge, or what collects metrics.
+THERE = {"forge", "forgeToken", "forgeAppKey", "monitoring"}
 ENCRYPT = "`slipway pulumi config set --secret forgeToken` asks for it and writes it"
 ENCRYPT_KEY = "`slipway pulumi config set --secret forgeAppKey < FILE.pem` writes it"
 # What a stack file holds encrypted only: what it is, how it comes there, and what if it was not.
@@ -357,6 +366,9 @@ class StackConfig(_Model):
     )
     forge: Forge | None = Field(
         default=None, description="a forge that is there; by default the platform makes a Gitea"
+    )
+    monitoring: Monitoring | None = Field(
+        default=None, description="a Prometheus that is to watch the platform; by default none is"
     )
     forgeToken: SecretStr | None = None
     forgeAppKey: SecretStr | None = None
@@ -493,6 +505,8 @@ class StackConfig(_Model):
             return self
         if self.people.members:
             raise ValueError("people: cluster: simulated has nothing for them; remove it")
+        if self.monitoring:
+            raise ValueError("monitoring: cluster: simulated has nothing to watch; remove it")
         if not self.gpuPools:
             raise ValueError("cluster: simulated is nothing but its gpuPools: name some")
         for index, pool in enumerate(self.gpuPools):
@@ -593,7 +607,7 @@ def load(values: Mapping[str, str], stack: str, *, encrypted: Collection[str] = 
     }
     # Pulumi fills in the project's defaults, which say nothing and yet count as given.
     given = {k: v for k, v in given.items() if k not in EKS or v not in ({}, [], "true")}
-    given = {k: v for k, v in given.items() if k not in FORGE or v not in ({}, "")}
+    given = {k: v for k, v in given.items() if k not in THERE or v not in ({}, "")}
     for key in ENCRYPTED:
         name = key.removeprefix(f"{PROJECT}:")
         if name in given:

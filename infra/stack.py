@@ -32,6 +32,7 @@ from infra.platform.gitea import Gitea, GiteaArgs
 from infra.platform.metrics_server import MetricsServer, MetricsServerArgs
 from infra.platform.minio import Minio, MinioArgs, ObjectStore, Rights
 from infra.platform.mlflow import Mlflow, MlflowArgs
+from infra.platform.monitoring import Monitoring, MonitoringArgs
 from infra.platform.namespaces import Namespaces, NamespacesArgs
 from infra.platform.network import Elsewhere, Network, Peer, api_server
 from infra.platform.people import People, PeopleArgs
@@ -170,6 +171,7 @@ class Stack:
                 makes_tokens=bool(config.forge and config.forge.app),
                 moved=self._moved(),
                 sources=_elsewhere(config.sources),
+                monitoring=config.monitoring.namespace if config.monitoring else None,
             ),
             self._opts,
         )
@@ -215,9 +217,23 @@ class Stack:
             ),
             self._after(argo_cd, workflows, admission, *_resources(forge), *tokens),
         )
+        self._monitoring()
         self._export(store, mlflow, forge)
         if self._cloud:
             self._beyond(self._cloud)
+
+    def _monitoring(self) -> None:
+        if wanted := self.config.monitoring:
+            Monitoring(
+                "monitoring",
+                MonitoringArgs(
+                    environments={e: self.names[e] for e in self.config.environments},
+                    argo_cd=self.names["argocd"],
+                    argo=self.names["argo"],
+                    labels=wanted.labels,
+                ),
+                self._opts,
+            )
 
     def _beyond(self, cloud: Cloud) -> None:
         """What only a stack on AWS has: GPU nodes, and consoles that the world can find."""

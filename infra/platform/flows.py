@@ -21,6 +21,7 @@ MINIO_SETUP = _pods("storage", "minio-buckets")
 MLFLOW = _pods("mlflow", "mlflow")
 GITEA = _pods("forge", "gitea")
 ARGOCD = Peer("argocd", "argocd")
+APPLICATIONS = _pods("argocd", "argocd-application-controller")
 ARGOCD_SERVER = _pods("argocd", "argocd-server")
 FORGE_TOKEN = _pods("argocd", "forge-token")
 REPO_SERVER = _pods("argocd", "argocd-repo-server")
@@ -30,6 +31,8 @@ STEPS = Peer("pipelines", "steps")
 KUEUE = _pods(kueue.NAMESPACE, kueue.NAME)
 # Where a model's pods answer, as the serving chart has it.
 PREDICTS = 3000
+# And where the platform's own parts tell how they are.
+MEASURED = [(APPLICATIONS, 8082), (CONTROLLER, 9090)]
 FLOWS = [
     Flow(_pods("storage", "postgres-databases"), POSTGRES, (5432,)),
     Flow(MINIO_SETUP, MINIO, (9000,)),
@@ -52,7 +55,7 @@ FLOWS = [
 ]
 API_CLIENTS = [
     ARGOCD_SERVER,
-    _pods("argocd", "argocd-application-controller"),
+    APPLICATIONS,
     _pods("argocd", "argocd-applicationset-controller"),
     CONTROLLER,
     ARGO_SERVER,
@@ -78,6 +81,7 @@ def flows(
     makes_tokens: bool = False,
     moved: Sequence[tuple[Peer, Sequence[Elsewhere]]] = (),
     sources: Sequence[Elsewhere] = (),
+    monitoring: str | None = None,
 ) -> NetworkArgs:
     """Every connection of a stack.
 
@@ -90,6 +94,7 @@ def flows(
         queues: the API server asks Kueue about what names a queue.
         makes_tokens: a pod makes those by which steps are on the forge.
         sources: where steps get data outside the cluster.
+        monitoring: namespace of whatever collects metrics.
         moved: MINIO, POSTGRES or GITEA, and where it is, when it is no pod of ours.
     """
     places = {peer.key: found for peer, found in moved}
@@ -123,6 +128,11 @@ def flows(
         ],
         # Commands ask models so, whoever else a release lets call them.
         from_api=[CONSOLES["mlflow"], *((of, PREDICTS) for of in models)],
+        from_others=[
+            (monitoring, of, port)
+            for of, port in [*((of, PREDICTS) for of in models), *MEASURED]
+            if monitoring
+        ],
         elsewhere=[
             *((f.source, place) for f in all_flows for place in places.get(f.target.key, ())),
             *((STEPS, source) for source in sources),

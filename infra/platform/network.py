@@ -136,6 +136,8 @@ class NetworkArgs:
     """Ports that node ports lead to: their clients have no pod either."""
     from_api: Sequence[tuple[Peer, int]] = ()
     """Ports that people reach through the API server."""
+    from_others: Sequence[tuple[str, Peer, int]] = ()
+    """Ports that all pods of a namespace reach which is not the platform's."""
     elsewhere: Sequence[tuple[Peer, Elsewhere]] = ()
     """What pods reach outside the cluster."""
 
@@ -184,6 +186,11 @@ class Network(Component):
                 for p, port in args.from_api
                 if p.key == peer.key
             ]
+            ingress += [
+                NetworkPolicyIngressRuleArgs(from_=[_all_of(other)], ports=_ports(port))
+                for other, p, port in args.from_others
+                if p.key == peer.key
+            ]
             self._policy(peer, ingress, egress)
         self.register_outputs({})
 
@@ -215,6 +222,12 @@ def _to(places: pulumi.Input[Sequence[Elsewhere]]) -> NetworkPolicyEgressRuleArg
 
     known = pulumi.Output.from_input(places)
     return NetworkPolicyEgressRuleArgs(to=_at(places), ports=known.apply(ports))
+
+
+def _all_of(namespace: str) -> NetworkPolicyPeerArgs:
+    return NetworkPolicyPeerArgs(
+        namespace_selector=LabelSelectorArgs(match_labels={NAMESPACE: namespace})
+    )
 
 
 def _at(places: pulumi.Input[Sequence[Elsewhere]]) -> pulumi.Output[list[NetworkPolicyPeerArgs]]:

@@ -83,6 +83,15 @@ def test_a_forge_as_the_readme_shows_it(block: str) -> None:
     assert found.repository == "acme/models"
 
 
+def test_monitoring_as_the_readme_shows_it() -> None:
+    readme = (program.ROOT / "README.md").read_text()
+    [block] = re.findall(r"^```yaml\n(  slipway:monitoring:.*?)^```", readme, re.M | re.S)
+    given = json.dumps(yaml.safe_load(block)["slipway:monitoring"])
+    found = config.load({"slipway:environments": '["dev"]', "slipway:monitoring": given}, "local")
+    assert found.monitoring
+    assert config.load({"slipway:environments": '["dev"]', "slipway:monitoring": "{}"}, "local")
+
+
 def test_the_readme_shows_a_login_an_app_and_an_authority() -> None:
     assert [
         sorted({"username", "app", "ca"} & yaml.safe_load(b)["slipway:forge"].keys()) for b in SHOWN
