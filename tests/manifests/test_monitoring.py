@@ -39,7 +39,7 @@ def test_models_of_each_environment_are_collected_from(file: Path) -> None:
         assert set(spec["podTargetLabels"]) <= set(pod["metadata"]["labels"])
         [endpoint] = spec["podMetricsEndpoints"]
         [container] = [c for c in pod["spec"]["containers"] if c["name"] == "model"]
-        assert endpoint["port"] in {port["name"] for port in container["ports"]}
+        assert endpoint["port"] in {port.get("name") for port in container["ports"]}
 
 
 def test_both_argos_are_collected_from() -> None:
@@ -55,7 +55,7 @@ def test_both_argos_are_collected_from() -> None:
     assert has(controller["metadata"]["labels"], workflows["selector"])
     [container] = controller["spec"]["containers"]
     [endpoint] = workflows["podMetricsEndpoints"]
-    assert endpoint["port"] in {port["name"] for port in container["ports"]}
+    assert endpoint["port"] in {port.get("name") for port in container["ports"]}
 
 
 def test_whoever_collects_reaches_what_is_collected_from() -> None:
