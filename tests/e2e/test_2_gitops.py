@@ -154,12 +154,13 @@ def test_replicas_follow_the_cpu_and_no_sync_takes_them_back(
 ) -> None:
     """From one to two by what is measured; Argo CD, which heals hand edits, lets them be."""
     before = forge.read(PATH)
-    # Answering its own probes is more than this.
+    # A few requests at a time are more than this.
     scale = b"replicas: 1\n  autoscale: {maximum: 2, cpu: 10}\n"
     forge.write("main", {PATH: before.replace(b"replicas: 1\n", scale)}, "Replicas by the CPU")
 
     def scaled() -> bool:
-        platform.ask(ENV, MODEL, "readyz")
+        for _ in range(20):
+            platform.ask(ENV, MODEL, "readyz")
         return replicas() == 2
 
     def synced() -> bool:
@@ -168,7 +169,7 @@ def test_replicas_follow_the_cpu_and_no_sync_takes_them_back(
         return states == ("Synced", "Healthy")
 
     try:
-        until(scaled, 240, "nothing made a second replica")
+        until(scaled, 240, "nothing made a second replica", every_s=0)
         until(synced, 120, "Argo CD does not call that synced and healthy", every_s=3)
         # It looks anew, and has as long as it takes it to put a hand edit back.
         platform.annotate(APPLICATION, {"argocd.argoproj.io/refresh": "hard"})
