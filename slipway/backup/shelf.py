@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from slipway.backup import manifest
@@ -13,6 +14,8 @@ from slipway.backup.place import Place, pass_on
 from slipway.errors import BadInput, did_you_mean
 
 OTHER = "take another backup, or restore another one: --from"
+# What has no manifest for so long is not under way, at another stack's hand, but was interrupted.
+LONGEST = timedelta(days=1)
 
 
 def backups(place: Place) -> dict[str, Manifest | BadInput]:
@@ -44,20 +47,50 @@ def _read(place: Place, name: str) -> Manifest:
     return read
 
 
-def find(place: Place, name: str | None) -> Manifest:
+def find(place: Place, name: str | None, stack: str | None = None) -> Manifest:
     """The backup of that name; without one, the newest.
 
+    Args:
+        stack: whose it is to be; may be left out where the place has backups of one stack only.
+
     Raises:
-        BadInput: there is none, or it is damaged.
+        BadInput: there is none, it is damaged or another stack's, or whose is to be said.
     """
     names = _names(place)
     if not names:
         raise BadInput(f"no backup in {place}", field="PLACE", fix="slipway backup takes one")
-    if name and name not in names:
+    if not name:
+        return _newest(place, names, stack)
+    if name not in names:
         raise BadInput(
             f"no backup {name} in {place}", field="--from", fix=did_you_mean(name, names)
         )
-    return _read(place, name or names[-1])
+    found = _read(place, name)
+    if stack and found.stack != stack:
+        raise BadInput(
+            f"{name} is of stack {found.stack}", field="--stack", fix="name one of the two only"
+        )
+    return found
+
+
+def _newest(place: Place, names: list[str], stack: str | None) -> Manifest:
+    """One that is damaged counts as anybody's: nobody gets an older one for it unasked."""
+    stacks = {b.stack for b in backups(place).values() if isinstance(b, Manifest)}
+    if not stack and len(stacks) > 1:
+        raise BadInput(
+            f"{place} has backups of {', '.join(sorted(stacks))}",
+            field="--stack",
+            fix="name the one to restore",
+        )
+    for name in reversed(names):
+        found = _read(place, name)
+        if stack in (None, found.stack):
+            return found
+    raise BadInput(
+        f"no backup of {stack} in {place}",
+        field="--stack",
+        fix=did_you_mean(stack or "", sorted(stacks)),
+    )
 
 
 def entries(place: Place, backup: Manifest) -> Iterator[Entry]:
@@ -93,28 +126,33 @@ def written(content: bytes) -> Generator[Path]:
         yield Path(file.name)
 
 
-def keep(place: Place, count: int) -> list[str]:
-    """Removes all but the newest `count` backups, what was never finished before them, and the
-    objects that none of those names.
+def keep(place: Place, count: int, stack: str) -> list[str]:
+    """Removes all but the newest `count` backups of a stack, what was never finished, and the
+    objects that no backup names, whosever it is.
 
     Returns:
         The names of the backups that are gone.
 
     Raises:
-        BadInput: a manifest is damaged: what it names is not known.
+        BadInput: a manifest is damaged: whose it is and what it names is not known.
     """
     found = backups(place)
     for problem in found.values():
         if isinstance(problem, BadInput):
             raise problem
     whole = [backup for backup in found.values() if isinstance(backup, Manifest)]
-    gone, kept = whole[:-count], whole[-count:]
+    gone = [backup.name for backup in whole if backup.stack == stack][:-count]
+    kept = [backup for backup in whole if backup.name not in gone]
+    if not kept:
+        return []
     named = {entry.place for backup in kept for entry in entries(place, backup)}
-    # Of these none is taken any more: a later one is finished.
-    newest, names = kept[-1].name, {backup.name for backup in kept}
-    former = {f for f in place.sizes("2") if (n := f.partition("/")[0]) < newest and n not in names}
     # The manifest goes first: what is half gone is no backup.
-    place.remove([f"{backup.name}/{manifest.FILE}" for backup in gone])
-    place.remove(sorted(former))
-    place.remove(sorted(place.sizes("objects/").keys() - named))
-    return [backup.name for backup in gone]
+    place.remove([f"{name}/{manifest.FILE}" for name in gone])
+    names = {backup.name for backup in kept}
+    loose = {file: n for file in place.sizes("2") if (n := file.partition("/")[0]) not in names}
+    settled = manifest.name_of(datetime.fromisoformat(kept[-1].taken) - LONGEST)
+    under_way = {file for file, name in loose.items() if name >= settled and name not in gone}
+    place.remove(sorted(loose.keys() - under_way))
+    if not under_way:  # else there are objects that are named only when it is finished
+        place.remove(sorted(place.sizes("objects/").keys() - named))
+    return gone

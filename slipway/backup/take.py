@@ -212,12 +212,11 @@ class _Backup:
         return sealed
 
     def _former(self) -> list[Entry]:
-        """What the newest backup here names; where that is damaged, all is read once more."""
-        newest = list(shelf.backups(self._place).values())[-1:]
+        """What the stack's newest backup names; where that is damaged, all is read once more."""
+        found = [b for b in shelf.backups(self._place).values() if isinstance(b, Manifest)]
+        own = [backup for backup in found if backup.stack == self._stack]
         try:
-            return [
-                e for b in newest if isinstance(b, Manifest) for e in shelf.entries(self._place, b)
-            ]
+            return [entry for backup in own[-1:] for entry in shelf.entries(self._place, backup)]
         except BadInput as error:
             self._report.warn(str(error))
             return []

@@ -25,7 +25,9 @@ def command(
     keep: Annotated[
         int | None,
         typer.Option(
-            "--keep", min=1, help="Then remove all but so many, and the objects only those named."
+            "--keep",
+            min=1,
+            help="Then remove all but so many of this stack, and the objects only those named.",
         ),
     ] = None,
     stack: Annotated[str, typer.Option("--stack", "-s", help="Whose platform.")] = up.STACK,
@@ -39,7 +41,7 @@ def command(
     """
     target = place.at(where, new=True)
     taken = take.take(target, stack, up.Report(err))
-    gone = shelf.keep(target, keep) if keep else []
+    gone = shelf.keep(target, keep, stack) if keep else []
     if output == "json":
         show_json({"name": taken.name, "removed": gone, **taken.model_dump(mode="json")})
     for name in gone:

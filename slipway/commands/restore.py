@@ -21,6 +21,10 @@ def command(
         str | None,
         typer.Option("--from", metavar="NAME", help="Of `slipway backups`. [the newest]"),
     ] = None,
+    stack: Annotated[
+        str | None,
+        typer.Option("--stack", "-s", help="Whose backup. [of the only stack that has some there]"),
+    ] = None,
     passphrase_file: Annotated[
         Path | None,
         typer.Option(
@@ -41,7 +45,7 @@ def command(
     is run again after an interruption.
     """
     source = place.at(where)
-    backup = shelf.find(source, name)
+    backup = shelf.find(source, name, stack)
     passphrase = _passphrase(passphrase_file)
     report = up.Report(err)
     if verify:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from slipway import pulumi
 from slipway.backup import manifest, place, restore, shelf, take
-from slipway.backup.manifest import Manifest
+from slipway.backup.manifest import Manifest, Part
 from slipway.backup.place import Place
 from slipway.backup.seal import Seal
 from slipway.cli import app
@@ -266,17 +267,90 @@ def test_older_ones_go_with_what_only_they_name(
     first, _ = taken(target)
     client.put_object(Bucket="labels", Key="dev/toy/1.jsonl", Body=b"[]\n")
     client.delete_object(Bucket="mlflow", Key="1/models/MLmodel")
-    shelf.put(target, "20261128T031530Z/gitea.dump", b"of one that was interrupted")
+    shelf.put(target, "20261127T031530Z/gitea.dump", b"of one that was interrupted")
     second, _ = taken(target)
     gone = {e.place for e in shelf.entries(target, first)} - {
         e.place for e in shelf.entries(target, second)
     }
     assert len(gone) == 1
-    assert shelf.keep(target, 2) == []
+    assert shelf.keep(target, 2, "local") == []
     assert gone <= target.sizes("objects/").keys()
-    assert shelf.keep(target, 1) == [first.name]
+    assert shelf.keep(target, 1, "local") == [first.name]
     assert {name.partition("/")[0] for name in target.sizes("2")} == {second.name}
     assert target.sizes("objects/").keys() == {e.place for e in shelf.entries(target, second)}
+
+
+def measured(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def of_another(target: Place, backup: Manifest, stack: str, hours: int) -> Manifest:
+    """A copy of a backup, as if another stack had taken it so much earlier, with an object that
+    none but it names."""
+    taken = datetime.fromisoformat(backup.taken) - timedelta(hours=hours)
+    entry = next(shelf.entries(target, backup))
+    content = f"of {stack}, {hours} hours ago".encode()
+    own = entry.model_copy(update=measured(content))
+    listed = manifest.dump_entries([entry, own])
+    part = Part(name="objects.jsonl", **measured(listed))
+    made = backup.model_copy(
+        update={
+            "stack": stack,
+            "taken": taken.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "parts": [*(p for p in backup.parts if p.name != part.name), part],
+        }
+    )
+    shelf.put(target, own.place, content)
+    shelf.put(target, f"{made.name}/{part.name}", listed)
+    shelf.put(target, f"{made.name}/{manifest.FILE}", made.model_dump_json().encode())
+    return made
+
+
+def test_those_of_another_stack_stay_with_what_they_name(platform: Platform, target: Place) -> None:
+    first, _ = taken(target)
+    theirs = [of_another(target, first, "prod", hours) for hours in (48, 24)]
+    second, _ = taken(target)
+    named = {e.place for one in theirs for e in shelf.entries(target, one)}
+    assert shelf.keep(target, 1, "local") == [first.name]
+    assert list(shelf.backups(target)) == [*(one.name for one in theirs), second.name]
+    assert named <= target.sizes("objects/").keys()
+    assert shelf.keep(target, 1, "prod") == [theirs[0].name]
+    left = {e.place for one in (theirs[1], second) for e in shelf.entries(target, one)}
+    assert target.sizes("objects/").keys() == left
+
+
+def test_one_that_another_stack_takes_meanwhile_loses_nothing(
+    platform: Platform, target: Place
+) -> None:
+    shelf.put(target, "20261128T030000Z/gitea.dump", b"of one that is under way")
+    shelf.put(target, "objects/ab/abc", b"of which it has this already")
+    made, _ = taken(target)
+    before = target.sizes("")
+    assert shelf.keep(target, 1, "local") == []
+    assert target.sizes("") == before
+    of_another(target, made, "prod", -25)
+    shelf.keep(target, 1, "local")
+    assert not {"20261128T030000Z/gitea.dump", "objects/ab/abc"} & target.sizes("").keys()
+
+
+def test_the_newest_is_the_stacks_own(platform: Platform, target: Place) -> None:
+    mine, _ = taken(target)
+    theirs = of_another(target, mine, "prod", -1)
+    assert shelf.find(target, None, "local") == mine
+    assert shelf.find(target, None, "prod") == theirs
+    assert shelf.find(target, theirs.name) == theirs
+    with pytest.raises(BadInput, match="has backups of local, prod"):
+        shelf.find(target, None)
+    with pytest.raises(BadInput, match="no backup of prdo") as refused:
+        shelf.find(target, None, "prdo")
+    assert "'prod'" in str(refused.value)
+    with pytest.raises(BadInput, match=f"{theirs.name} is of stack prod"):
+        shelf.find(target, theirs.name, "local")
+    refused_restore = run("restore", str(target), "--verify")
+    assert refused_restore.exit_code == 2
+    assert "--stack" in refused_restore.output
+    verified = run("restore", str(target), "--verify", "--stack", "local")
+    assert verified.exit_code == 0, verified.output
 
 
 def test_nothing_goes_while_one_is_damaged(
@@ -287,7 +361,7 @@ def test_nothing_goes_while_one_is_damaged(
     (tmp_path / "backups" / first.name / manifest.FILE).write_text("{")
     before = target.sizes("")
     with pytest.raises(BadInput, match=f"{first.name}/backup.json: not JSON"):
-        shelf.keep(target, 1)
+        shelf.keep(target, 1, "local")
     assert target.sizes("") == before
 
 
