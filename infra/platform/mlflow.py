@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
+import pulumi_kubernetes as k8s
+from pulumi_kubernetes.core.v1 import EnvVarSourceArgs
 
 from infra.platform import pods, secrets
 from infra.platform.component import Component, Resources, fingerprint
 
 NAME = "mlflow"
 PORT = 5000
+MIGRATE = "migrate.py"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ class Mlflow(Component):
             settings,
             self.child(),
         )
+        scripts = {MIGRATE: (pods.SCRIPTS / MIGRATE).read_text()}
+        config = k8s.core.v1.ConfigMap(
+            NAME, metadata=pods.metadata(NAME, args.namespace), data=scripts, opts=self.child()
+        )
+        env: dict[str, pulumi.Input[str] | EnvVarSourceArgs] = {
+            **{key: pods.from_secret(NAME, key) for key in settings},
+            "HOME": "/tmp",  # noqa: S108
+            # Jobs serve evaluation of language models; their workers cost 300 MiB.
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MALLOC_ARENA_MAX": "2",
+        }
         # Names that its clients use; a page elsewhere that rebinds its own name is refused.
         hosts = "mlflow,mlflow:*,mlflow.*,localhost:*,127.0.0.1:*"
         pod = pods.template(
@@ -69,13 +83,7 @@ class Mlflow(Component):
                         f"--port={PORT}",
                         f"--allowed-hosts={hosts}",
                     ],
-                    env={
-                        **{key: pods.from_secret(NAME, key) for key in settings},
-                        "HOME": "/tmp",  # noqa: S108
-                        # Jobs serve evaluation of language models; their workers cost 300 MiB.
-                        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                        "MALLOC_ARENA_MAX": "2",
-                    },
+                    env=env,
                     port=PORT,
                     # The first start lays out the database, on a slow disk in minutes.
                     startup=pods.http_probe("/health", PORT, period=3, failures=100),
@@ -83,8 +91,20 @@ class Mlflow(Component):
                     liveness=pods.http_probe("/health", PORT, period=30, timeout=10),
                 )
             ],
-            annotations={"slipway/settings": fingerprint(settings)},
+            # A server refuses tables of an older MLflow: of before an upgrade, or of a backup.
+            init=[
+                pods.container(
+                    "migrate",
+                    args.image,
+                    args.resources,
+                    command=["python", f"/scripts/{MIGRATE}"],
+                    env=env,
+                    mounts={"/scripts": "scripts"},
+                )
+            ],
+            volumes=[pods.volume("scripts", config_map=NAME)],
+            annotations={"slipway/settings": fingerprint({**settings, **scripts})},
         )
-        pods.deployment(NAME, args.namespace, pod, self.child(secret), recreate=True)
+        pods.deployment(NAME, args.namespace, pod, self.child(secret, config), recreate=True)
         pods.service(NAME, args.namespace, PORT, self.child(), node_port=args.node_port)
         self.register_outputs({"url": self.url})

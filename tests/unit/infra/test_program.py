@@ -197,6 +197,15 @@ def test_workflows_find_what_they_need(local: Program) -> None:
         }
 
 
+def test_mlflow_starts_on_tables_of_its_own_schema(local: Program) -> None:
+    pod = local.one("Deployment", "mlflow")["spec"]["template"]["spec"]
+    [migrate], [server] = pod["initContainers"], pod["containers"]
+    script = local.one("ConfigMap", "mlflow", "mlflow")["data"]
+    assert migrate["command"] == ["python", f"/scripts/{next(iter(script))}"]
+    assert (migrate["image"], migrate["env"]) == (server["image"], server["env"])
+    assert {"name": "scripts", "configMap": {"name": "mlflow"}} in pod["volumes"]
+
+
 def test_models_read_bentos_and_evidence_and_add_predictions(local: Program) -> None:
     settings = json.loads(local.one("ConfigMap", "minio-buckets")["data"]["settings.json"])
     for environment in ENVIRONMENTS:
