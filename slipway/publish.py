@@ -87,6 +87,14 @@ def head() -> str:
     return git("rev-parse", "HEAD")
 
 
+def changed() -> list[str]:
+    """Files of the checkout that are not as its commit has them: changed, gone, or new and not
+    ignored; relative to the repository."""
+    tracked = git("diff", "--name-only", "--no-renames", "-z", "HEAD")
+    new = git("ls-files", "--others", "--exclude-standard", "-z")
+    return sorted(file for said in (tracked, new) for file in said.split("\0") if file)
+
+
 def whole() -> str:
     """The checkout's commit, with all that came before it.
 

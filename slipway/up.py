@@ -38,7 +38,7 @@ from slipway.commands.train import train
 from slipway.endpoints import Cluster, ClusterError, Outside, part, patiently
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, ForgeError
-from slipway.publish import Remote, head, publish, published
+from slipway.publish import Remote, changed, head, publish, published
 
 STACK = "local"
 FIRST_MODEL, FIRST_ENVIRONMENT = "flight_delay", "dev"
@@ -408,18 +408,19 @@ def _has_released(forge: Forge) -> bool:
 
 
 def _inputs() -> str:
-    """Hash of what decides the platform's state: the same inputs need no second `pulumi up`."""
+    """Hash of what decides the platform's state: the same inputs need no second `pulumi up`.
+
+    That is the checkout as it lies there, whatever of it the program reads.
+    """
     files = [
-        *(paths.REPOSITORY / "infra").rglob("*"),
-        *(paths.REPOSITORY / "toolchain").rglob("*"),
-        paths.stack_file(STACK),
+        *(paths.REPOSITORY / name for name in changed()),
+        paths.stack_file(STACK),  # may be outside of it, as are these
         paths.images_file(),
         endpoints.kubeconfig(STACK),  # another cluster is another platform
     ]
     sums = [
-        f"{file} {hashlib.sha256(file.read_bytes()).hexdigest()}"
-        for file in sorted(files)
-        if file.is_file() and "__pycache__" not in file.parts
+        f"{file} {hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else '-'}"
+        for file in files
     ]
     return hashlib.sha256("\n".join([head(), *sums]).encode()).hexdigest()
 

@@ -35,6 +35,7 @@ from slipway.doctor import Finding
 from slipway.endpoints import Cluster, ClusterError
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import NotFound
+from slipway.publish import git
 from tests import samples
 
 Patch = pytest.MonkeyPatch
@@ -53,7 +54,9 @@ def checkout(tmp_path: Path, monkeypatch: Patch) -> Path:
     paths.state().mkdir(parents=True)
     paths.images_file().write_text("{}")
     monkeypatch.setattr(paths, "REPOSITORY", folder)
-    monkeypatch.setattr(up, "head", lambda: "d4" * 20)
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    git("init", "--quiet")
+    commit()
     for part, name in (
         *((toolchain, "build"), (toolchain, "fetch"), (toolchain, "missing")),
         *((images, "build"), (images, "push"), (cluster, "up")),
@@ -62,6 +65,12 @@ def checkout(tmp_path: Path, monkeypatch: Patch) -> Path:
     ):
         monkeypatch.setattr(part, name, lambda *_, name=name, **__: pytest.fail(f"{name} called"))
     return folder
+
+
+def commit() -> None:
+    """What lies in the checkout."""
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "as it is")
 
 
 def heard(console: Console) -> str:
@@ -149,27 +158,50 @@ def test_a_failing_engine_is_quoted(monkeypatch: Patch, console: Console) -> Non
 # --- what is remembered -----------------------------------------------------------------------
 
 
-def test_inputs_are_what_decides_the_platform(checkout: Path, monkeypatch: Patch) -> None:
-    def write(name: str, text: str) -> None:
-        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-        (checkout / name).write_text(text)
-
-    seen = [up._inputs()]
-    write("README.md", "about")
-    write("infra/__pycache__/stack.pyc", "compiled")
-    assert up._inputs() == seen[0], "files that decide nothing"
-    for name in ("infra/stack.py", "toolchain/etcd/go.mod", "environments/Pulumi.local.yaml"):
-        write(name, "config: {}\n")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "infra/stack.py",
+        "toolchain/etcd/go.mod",
+        "environments/Pulumi.local.yaml",
+        "policies/admission/images.yaml",
+        "slipway/people.py",
+        "infra/platform/new.py",
+    ],
+)
+def test_what_lies_in_the_checkout_decides_the_platform(checkout: Path, name: str) -> None:
+    seen, file = [up._inputs()], checkout / name
+    for content in ("config: {}\n", "config: {'slipway:cluster': other}\n"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
         seen.append(up._inputs())
-    write("infra/platform/new.py", "")
+    commit()
     seen.append(up._inputs())
+    file.unlink()
+    seen.append(up._inputs())
+    assert len(set(seen)) == len(seen)
+
+
+def test_so_does_what_the_machine_adds(checkout: Path, monkeypatch: Patch, tmp_path: Path) -> None:
+    seen = [up._inputs()]
     paths.images_file().write_text('{"base": "other"}')
-    seen.append(up._inputs())
-    monkeypatch.setattr(up, "head", lambda: "e5" * 20)
     seen.append(up._inputs())
     paths.kubeconfig().write_text("of another cluster")
     seen.append(up._inputs())
-    assert len(set(seen)) == len(seen) == 8
+    stacks = tmp_path / "stacks"
+    monkeypatch.setenv("SLIPWAY_STACKS", str(stacks))
+    stacks.mkdir()
+    for content in ("config: {}\n", "config: {'slipway:cluster': other}\n"):
+        (stacks / "Pulumi.local.yaml").write_text(content)
+        seen.append(up._inputs())
+    assert len(set(seen)) == len(seen)
+
+
+def test_what_is_compiled_does_not(checkout: Path) -> None:
+    before = up._inputs()
+    (checkout / "infra" / "__pycache__").mkdir()
+    (checkout / "infra" / "__pycache__" / "stack.pyc").write_text("compiled")
+    assert up._inputs() == before
 
 
 RELEASED = "environments/dev/models/flight_delay.yaml"
