@@ -514,8 +514,7 @@ def _keep_the_forge(stack: str) -> None:
             "approved them, and the volume they are on",
             file=paths.told(paths.stack_file(stack)),
             field="slipway:forge",
-            fix='copy all of it there first, as README.md says under "A forge of your own"; then '
-            f"say {GIVE_UP}=gitea",
+            fix=f"copy all of it there first, as docs/forge.md says; then say {GIVE_UP}=gitea",
         )
 
 

@@ -138,7 +138,7 @@ def test_a_shells_pulumi_knows_the_platform() -> None:
 
 @pytest.mark.slow
 def test_a_try_needs_the_environment_alone(tmp_path: Path) -> None:
-    """Made as README says, in a copy of the checkout that has none."""
+    """Made as documented, in a copy of the checkout that has none."""
     clone = tmp_path / "clone"
     git(None, "clone", "--quiet", "--shared", str(paths.REPOSITORY), str(clone))
     own = {"VIRTUAL_ENV", "PYTHONPATH", "KUBECONFIG"}

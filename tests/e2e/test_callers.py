@@ -78,12 +78,12 @@ def callers() -> Iterator[dict[str, Path]]:
         cluster.kubectl("delete", "namespace", *own, "--ignore-not-found")
 
 
-def test_an_application_calls_as_the_readme_says(callers: dict[str, Path], tmp_path: Path) -> None:
+def test_an_application_calls_as_documented(callers: dict[str, Path], tmp_path: Path) -> None:
     """Its very command, as from a pod of a namespace that the platform does not know."""
     if not shutil.which("curl"):
         pytest.skip("this machine has no curl")
-    readme = (paths.REPOSITORY / "README.md").read_text()
-    [command] = re.findall(r"^curl .*\.svc/predict$", readme, re.M)
+    document = (paths.REPOSITORY / "docs/serve.md").read_text()
+    [command] = re.findall(r"^curl .*\.svc/predict$", document, re.M)
     names = tmp_path / "resolv.conf"
     names.write_text(cluster.kubectl("-n", "shop", "exec", "job", "--", "cat", "/etc/resolv.conf"))
     as_a_pod = (
@@ -100,7 +100,7 @@ def test_an_application_calls_as_the_readme_says(callers: dict[str, Path], tmp_p
     head, _, answer = done.stdout.replace("\r", "").partition("\n\n")
     assert 0 < json.loads(answer)["probability_late"] < 1
     said = dict(re.findall(r"^([\w-]+): (.*)$", head, re.M))
-    for header in re.findall(r"`(x-slipway-\w+)`", readme):
+    for header in re.findall(r"`(x-slipway-\w+)`", document):
         assert said[header]
 
 

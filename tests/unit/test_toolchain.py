@@ -489,8 +489,8 @@ def test_those_that_are_official_are_known_by_what_they_say(owner: Tool, place: 
         assert toolchain._official(owner, owner.name) == expected
 
 
-def test_the_readme_names_those_that_may_be_official() -> None:
-    text = (paths.REPOSITORY / "README.md").read_text()
+def test_it_is_documented_which_may_be_official() -> None:
+    text = (paths.REPOSITORY / "docs/install.md").read_text()
     said = re.search(r"An official (.*?) of the pinned version", text)
     assert said
     assert set(re.findall(r"`(\w+)`", said[1])) == OFFICIAL.keys()

@@ -11,14 +11,14 @@ from policies.infrastructure.rules.encryption import BUCKETS, YES
 
 
 def databases_multi_az(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A database outlives a zone."""
+    """A database survives the loss of a zone."""
     asked = limits.durability.zones > 1 and not resource.get("replicateSourceDb")
     if resource.aws == "rds/Instance" and asked and resource.get("multiAz") not in YES:
         yield "multiAz: true is missing"
 
 
 def databases_backed_up(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A database can be brought back."""
+    """A database can be restored."""
     if resource.aws not in ("rds/Instance", "rds/Cluster"):
         return
     kept, least = resource.get("backupRetentionPeriod"), limits.durability.backup_days
@@ -48,7 +48,7 @@ def deletion_protected(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def buckets_versioned(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """What is overwritten in a bucket is kept."""
+    """Overwritten objects are kept."""
     what = ("s3/BucketVersioning", "s3/BucketVersioningV2")
     for bucket in stack.on_aws(*BUCKETS):
         found = [
@@ -61,7 +61,7 @@ def buckets_versioned(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, 
 
 
 def images_immutable(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A tag in a registry means one image for ever, and that is scanned when it comes."""
+    """A tag in a registry always means the same image, which is scanned when pushed."""
     if resource.aws != "ecr/Repository":
         return
     if resource.get("imageTagMutability") not in ("IMMUTABLE", UNKNOWN):
@@ -71,7 +71,7 @@ def images_immutable(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def zones_enough(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """A network spans zones, and each has its own way out where that is asked."""
+    """A network spans several zones, each with its own NAT gateway where that is required."""
     asked = limits.durability.zones
     networks = list(stack.on_aws("ec2/Vpc"))
     for network in networks:
@@ -86,7 +86,7 @@ def zones_enough(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]
 
 
 def logs_kept(resource: Resource, limits: Limits) -> Iterator[str]:
-    """The control plane writes down who did what, and logs do not pile up for ever."""
+    """The control plane logs who did what, and logs expire."""
     if resource.aws == "eks/Cluster":
         types = resource.get("enabledClusterLogTypes")
         for name in ("api", "audit", "authenticator"):

@@ -64,7 +64,7 @@ def databases_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def buckets_encrypted(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """Buckets are encrypted by a key that the stack names."""
+    """Buckets are encrypted with a key that the stack names."""
     for bucket in stack.on_aws(*BUCKETS):
         inline = at(bucket.get("serverSideEncryptionConfiguration"), "rule")
         found = [c.get("rules") for c in stack.naming(bucket, "bucket", *ENCRYPTIONS)]
@@ -81,7 +81,7 @@ def _by_a_key(rules: object) -> bool:
 
 
 def cluster_secrets_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
-    """Secrets, Kubernetes' and Secrets Manager's, are encrypted by a key of ours."""
+    """Secrets, in Kubernetes and in Secrets Manager, are encrypted with the stack's own key."""
     if resource.aws == "secretsmanager/Secret" and not resource.get("kmsKeyId"):
         yield "kmsKeyId is missing: AWS's own key is the whole account's"
     if resource.aws != "eks/Cluster":
@@ -96,7 +96,7 @@ def cluster_secrets_encrypted(resource: Resource, limits: Limits) -> Iterator[st
 
 
 def keys_rotate(resource: Resource, limits: Limits) -> Iterator[str]:
-    """Encryption keys are replaced every year."""
+    """Encryption keys are rotated every year."""
     # AWS rotates symmetric keys alone.
     symmetric = resource.get("customerMasterKeySpec") in (None, "SYMMETRIC_DEFAULT")
     if resource.aws == "kms/Key" and symmetric and resource.get("enableKeyRotation") not in YES:
@@ -114,7 +114,7 @@ def queues_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def listeners_encrypted(resource: Resource, limits: Limits) -> Iterator[str]:
-    """Who connects from outside does so by TLS; plain HTTP only tells to."""
+    """Connections from outside use TLS; plain HTTP only redirects."""
     if resource.aws not in ("lb/Listener", "alb/Listener"):
         return
     if resource.get("protocol") in ("HTTPS", "TLS", UNKNOWN):

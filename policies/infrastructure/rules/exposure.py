@@ -58,7 +58,7 @@ def databases_private(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def cluster_private(resource: Resource, limits: Limits) -> Iterator[str]:
-    """The API server is reached from inside, or from networks that are named."""
+    """The API server is reachable from inside, or from named networks."""
     if resource.aws != "eks/Cluster":
         return
     network = resource.get("vpcConfig")
@@ -75,7 +75,7 @@ def cluster_private(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def ports_closed(resource: Resource, limits: Limits) -> Iterator[str]:
-    """The world reaches ports 80 and 443 at most."""
+    """The internet reaches at most ports 80 and 443."""
     for rule in _ingress(resource):
         networks = [*each(at(rule, "cidrBlocks")), *each(at(rule, "ipv6CidrBlocks"))]
         networks += [at(rule, "cidrIpv4"), at(rule, "cidrIpv6")]
@@ -114,7 +114,7 @@ def machines_private(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def metadata_guarded(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A pod cannot borrow its node's rights: metadata by session tokens, one hop at most."""
+    """Pods cannot use their node's permissions: metadata takes session tokens, one hop at most."""
     hops = "httpPutResponseHopLimit"
     if resource.aws in ("ec2/LaunchTemplate", "ec2/Instance"):
         options, where = resource.get("metadataOptions"), "metadataOptions"
@@ -131,7 +131,7 @@ def metadata_guarded(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def services_internal(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A load balancer that a Service asks for is internal, or names who may come."""
+    """A load balancer that a Service asks for is internal, or names its allowed sources."""
     if resource.kind != "Service" or resource.get("spec", "type") != "LoadBalancer":
         return
     annotations = resource.get("metadata", "annotations")

@@ -27,7 +27,7 @@ _UNITS = {"h": 60, "m": 1, "s": 1 / 60}
 
 
 def gpu_pools_tainted(resource: Resource, limits: Limits) -> Iterator[str]:
-    """Only what asks for a GPU runs beside one."""
+    """Only pods that request a GPU run on GPU nodes."""
     if is_pool(resource):
         taints = resource.get("spec", "template", "spec", "taints")
         effects = ("NoSchedule", "NoExecute")
@@ -92,7 +92,7 @@ def _machines(resource: Resource) -> list[families.Size]:
 
 
 def gpu_pools_short_lived(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A GPU node goes soon when it is idle, and one day in any case."""
+    """A GPU node is removed soon after it becomes idle, and eventually in any case."""
     if not is_pool(resource):
         return
     minutes = limits.gpu_pools.maximum_node_hours * 60
@@ -108,7 +108,7 @@ def gpu_pools_short_lived(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def gpu_pools_budgeted(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """A pool has a budget of money, by the tag that its nodes have on the bill."""
+    """A pool has a budget, by the tag that its nodes carry on the bill."""
     budgets = list(stack.on_aws("budgets/Budget"))
     classes = {str(c.get("metadata", "name")): c for c in stack.of_kind("EC2NodeClass")}
     for pool in filter(is_pool, stack.resources):

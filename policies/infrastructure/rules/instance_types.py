@@ -14,14 +14,14 @@ CATEGORY = "karpenter.k8s.aws/instance-category"
 
 
 def instance_types_allowed(resource: Resource, limits: Limits) -> Iterator[str]:
-    """Machines are of types that the environment may have."""
+    """Machines are of types that the environment allows."""
     for where, asked in _asked(resource):
         if not limits.allows_type(asked):
             yield f"{where}: {asked} is not one of {', '.join(limits.instance_types)}"
 
 
 def instance_types_named(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A node pool says of which types or families its machines are."""
+    """A node pool names the types or families of its machines."""
     if resource.kind == "NodePool" and not [
         r for r in requirements(resource) if at(r, "operator") == "In" and at(r, "key") in _NAMING
     ]:

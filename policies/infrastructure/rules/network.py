@@ -26,7 +26,7 @@ HOLDERS = (
 
 
 def subnets_apart(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """Subnets lie in their network, and not over each other."""
+    """Subnets lie within their network and do not overlap."""
     for network in stack.on_aws("ec2/Vpc"):
         whole = _network(network.get("cidrBlock"))
         taken: list[tuple[Resource, Any]] = []
@@ -50,7 +50,7 @@ def _network(text: Any) -> ipaddress.IPv4Network | None:
 
 
 def subnets_tagged(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """Load balancers find subnets in every zone, by tags."""
+    """Load balancers find subnets by tags in every zone."""
     if not any(stack.on_aws("eks/Cluster")):
         return
     for network in stack.on_aws("ec2/Vpc"):
@@ -69,7 +69,7 @@ def _tagged(subnet: Resource, tag: str) -> bool:
 
 
 def selectors_match(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """What nodes look for by tags is there."""
+    """What nodes select by tags exists."""
     sought = {
         "subnetSelectorTerms": [s.get("tags") for s in stack.on_aws("ec2/Subnet")],
         "securityGroupSelectorTerms": [
@@ -96,7 +96,7 @@ def _has(found: Any, tags: Mapping[str, Any]) -> bool:
 
 
 def roles_trusted(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """Who is to have a role may take it."""
+    """Every role can be assumed by whoever is meant to have it."""
     roles = list(stack.on_aws("iam/Role"))
     for what, property, service in HOLDERS:
         for holder in stack.on_aws(what):

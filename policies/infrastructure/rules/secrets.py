@@ -38,7 +38,7 @@ _GIVEN = {"argocd-repository", "forge-app", "pipelines-forge"}
 
 
 def secrets_not_in_the_open(resource: Resource, limits: Limits) -> Iterator[str]:
-    """Nothing that is everybody's to read looks like a credential."""
+    """Nothing that everyone can read looks like a credential."""
     if resource.kind == "Secret" or resource.aws in _KEEPERS or _is_provider(resource):
         return
     # A definition describes what fields hold, with examples.
@@ -66,7 +66,7 @@ def secrets_referred_to(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def passwords_made(stack: Stack, limits: Limits) -> Iterator[tuple[Resource, str]]:
-    """A password is AWS's to keep, or what another resource made, or given by the stack file."""
+    """A password is managed by AWS, generated, or given encrypted in the stack file."""
     for what, (field, instead) in _PASSWORDS.items():
         for holder in stack.on_aws(what):
             given = what == "secretsmanager/SecretVersion" and holder.name in _GIVEN

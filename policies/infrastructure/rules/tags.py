@@ -22,14 +22,14 @@ BILLED = {
 
 
 def tagged(resource: Resource, limits: Limits) -> Iterator[str]:
-    """What is billed says its owner, environment and cost centre."""
+    """Billed resources name their owner, environment and cost centre."""
     if resource.aws in BILLED:
         provided = _mapping(resource.provider.get("defaultTags"))
         yield from _missing({**_tags(at(provided, "tags")), **_tags(resource.get("tags"))}, limits)
 
 
 def nodes_tagged(resource: Resource, limits: Limits) -> Iterator[str]:
-    """The machines that a cluster makes by itself say it too."""
+    """So do the machines that a cluster creates by itself."""
     if resource.kind == "EC2NodeClass":
         yield from _missing(_tags(resource.get("spec", "tags")), limits, "spec.tags")
     if resource.aws == "ec2/LaunchTemplate":

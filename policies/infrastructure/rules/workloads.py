@@ -39,7 +39,7 @@ def containers(pod: Mapping[str, Any]) -> list[Container]:
 
 
 def pods_unprivileged(resource: Resource, limits: Limits) -> Iterator[str]:
-    """No pod has power over its node, but in the namespaces that are for that."""
+    """No pod has power over its node, except in the namespaces meant for that."""
     pod = pod_of(resource)
     if not pod or resource.namespace in limits.privileged_namespaces:
         return
@@ -70,7 +70,7 @@ def pods_unprivileged(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def images_versioned(resource: Resource, limits: Limits) -> Iterator[str]:
-    """An image is named by a version: what is latest tomorrow is another."""
+    """An image is named by a version, not `latest`."""
     for where, image in _images(resource):
         tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
         if not _BY_DIGEST.search(image) and tag in ("", "latest"):
@@ -78,7 +78,7 @@ def images_versioned(resource: Resource, limits: Limits) -> Iterator[str]:
 
 
 def images_pinned(resource: Resource, limits: Limits) -> Iterator[str]:
-    """An image is named by its digest: a tag can move."""
+    """An image is named by its digest, since a tag can move."""
     for where, image in _images(resource):
         if not _BY_DIGEST.search(image):
             yield f"{where}: {image} has no digest"
@@ -92,7 +92,7 @@ def _images(resource: Resource) -> Iterator[tuple[str, str]]:
 
 
 def resources_set(resource: Resource, limits: Limits) -> Iterator[str]:
-    """A container says what it needs, and the memory at which it is stopped."""
+    """A container requests what it needs, and has a memory limit."""
     for container in containers(pod_of(resource)):
         where = f"containers[{container.get('name')}].resources"
         asked = container.get("resources")
