@@ -1,4 +1,4 @@
-"""A key of several lines goes from a file into the stack file as README.md says, by the engine."""
+"""A key of several lines goes from a file into the stack file, as docs/forge.md has it."""
 
 from __future__ import annotations
 

@@ -67,12 +67,14 @@ def test_consoles_that_are_made_have_ports_where_the_stack_says_so() -> None:
 
 
 SHOWN = re.findall(
-    r"^```yaml\n(  slipway:forge:\n.*?)^```", (program.ROOT / "README.md").read_text(), re.M | re.S
+    r"^```yaml\n(  slipway:forge:\n.*?)^```",
+    (program.ROOT / "docs/forge.md").read_text(),
+    re.M | re.S,
 )
 
 
 @pytest.mark.parametrize("block", SHOWN)
-def test_a_forge_as_the_readme_shows_it(block: str) -> None:
+def test_a_forge_as_documented(block: str) -> None:
     forge = yaml.safe_load(block)["slipway:forge"]
     if "ca" in forge:
         forge["ca"] = Authority.make("Acme root").pem
@@ -83,16 +85,16 @@ def test_a_forge_as_the_readme_shows_it(block: str) -> None:
     assert found.repository == "acme/models"
 
 
-def test_monitoring_as_the_readme_shows_it() -> None:
-    readme = (program.ROOT / "README.md").read_text()
-    [block] = re.findall(r"^```yaml\n(  slipway:monitoring:.*?)^```", readme, re.M | re.S)
+def test_monitoring_as_documented() -> None:
+    document = (program.ROOT / "docs/serve.md").read_text()
+    [block] = re.findall(r"^```yaml\n(  slipway:monitoring:.*?)^```", document, re.M | re.S)
     given = json.dumps(yaml.safe_load(block)["slipway:monitoring"])
     found = config.load({"slipway:environments": '["dev"]', "slipway:monitoring": given}, "local")
     assert found.monitoring
     assert config.load({"slipway:environments": '["dev"]', "slipway:monitoring": "{}"}, "local")
 
 
-def test_the_readme_shows_a_login_an_app_and_an_authority() -> None:
+def test_the_document_shows_a_login_an_app_and_an_authority() -> None:
     assert [
         sorted({"username", "app", "ca"} & yaml.safe_load(b)["slipway:forge"].keys()) for b in SHOWN
     ] == [
