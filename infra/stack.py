@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,11 @@ def build() -> None:
     values = pulumi.runtime.config.CONFIG.get()
     encrypted = {key for key in values if pulumi.runtime.is_config_secret(key)}
     config = load(values, pulumi.get_stack(), encrypted=encrypted)
+    if config.cluster == "eks" and os.environ.get(images.ONLY_REGISTRY):
+        from infra.aws.stack import registry_alone
+
+        registry_alone(config, pulumi.get_stack())
+        return
     references = _references(config)
     if config.cluster == "eks":
         # Heavy, and of no use to a stack that is elsewhere.
@@ -121,7 +127,8 @@ def _references(config: StackConfig) -> dict[str, str]:
         fix = did_you_mean(name, IMAGES | wanted)
         raise BadInput("no such image", file=file, field=f"images.{name}", fix=fix)
     for name in sorted(wanted - known.keys()):
-        fix = "`slipway push REGISTRY` builds and pushes it, and prints what to write here"
+        where = f"--stack {pulumi.get_stack()}" if config.cluster == "eks" else "REGISTRY"
+        fix = f"`slipway push {where}` builds and pushes it, and prints what to write here"
         raise BadInput("only Slipway has this image", file=file, field=f"images.{name}", fix=fix)
     return known
 

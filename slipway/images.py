@@ -38,6 +38,8 @@ from slipway.release import REGISTRY_NAME
 FOLDER = paths.REPOSITORY / "toolchain" / "images"
 MAP = paths.REPOSITORY / "toolchain" / "images.yaml"
 REGISTRY = "localhost:5000"
+# By this variable the program of a stack on AWS makes its registry, and nothing else.
+ONLY_REGISTRY = "SLIPWAY_ONLY_REGISTRY"
 # Build everything anew when the way of building changes.
 RECIPE = "1"
 # Names of the map that are another image of ours.
@@ -553,11 +555,13 @@ def deliver(
     *,
     progress: Progress = _silent,
     jobs: int = 2,
+    login: Path | None = None,
 ) -> dict[str, str]:
     """Pushes built images, digests preserved; name -> reference of those.
 
     Args:
         registry: host[:port][/path]; without TLS if it is on this machine.
+        login: what `skopeo login` would write; None: what it has written.
 
     Raises:
         SlipwayError: an image has not been built, or the registry refused one.
@@ -566,7 +570,7 @@ def deliver(
     for image in wanted:
         if not image.built:
             raise SlipwayError(f"image {image.name} has not been built", fix="run `make up`")
-    _each(lambda image: _push(image, registry, progress), wanted, jobs)
+    _each(lambda image: _push(image, registry, progress, login), wanted, jobs)
     return {i.name: f"{registry}/slipway/{i.name}@{i.digest}" for i in wanted}
 
 
@@ -574,16 +578,17 @@ def _is_local(registry: str) -> bool:
     return re.match(r"(localhost|127\.[\d.]+)(:|/|$)", registry) is not None
 
 
-def _push(image: Image, registry: str, progress: Progress) -> None:
-    if _is_local(registry) and _pushed_digest(image, registry) == image.digest:
+def _push(image: Image, registry: str, progress: Progress, login: Path | None) -> None:
+    # A registry may refuse to write a tag twice, though it be the same.
+    if _pushed_digest(image, registry, login) == image.digest:
         progress(image.name, "pushed before")
         return
     started = time.monotonic()
     progress(image.name, "pushing")
-    target = f"docker://{registry}/slipway/{image.name}:{image.tag}"
-    command = ["skopeo", "copy", "--quiet", "--preserve-digests", image.source, target]
+    command = ["skopeo", "copy", "--quiet", "--preserve-digests", *_login(login), image.source]
     if _is_local(registry):
         command.insert(2, "--dest-tls-verify=false")
+    command.append(_target(image, registry))
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         fix = f"is the registry at {registry} running?"
@@ -593,8 +598,20 @@ def _push(image: Image, registry: str, progress: Progress) -> None:
     progress(image.name, f"pushed in {time.monotonic() - started:.0f} s")
 
 
-def _pushed_digest(image: Image, registry: str) -> str | None:
-    """Digest that the local registry has under the image's tag."""
+def _target(image: Image, registry: str) -> str:
+    return f"docker://{registry}/slipway/{image.name}:{image.tag}"
+
+
+def _login(file: Path | None) -> list[str]:
+    return [f"--authfile={file}"] if file else []
+
+
+def _pushed_digest(image: Image, registry: str, login: Path | None) -> str | None:
+    """Digest that the registry has under the image's tag."""
+    if not _is_local(registry):
+        asked = ["skopeo", "inspect", "--no-tags", "--format={{.Digest}}", *_login(login)]
+        done = subprocess.run([*asked, _target(image, registry)], capture_output=True, text=True)
+        return done.stdout.strip() or None
     host, _, path = registry.partition("/")
     repository = "/".join(filter(None, (path, "slipway", image.name)))
     request = urllib.request.Request(

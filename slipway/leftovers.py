@@ -6,14 +6,13 @@ roles, budgets and DNS records, which cost nothing. On the embedded cluster the 
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from slipway import cluster, cost, paths, pulumi
-from slipway.errors import BadInput, SlipwayError
+from slipway import aws, cluster, cost, paths, pulumi
+from slipway.aws import Client
+from slipway.errors import BadInput
 
 if TYPE_CHECKING:
     from infra.config import StackConfig
@@ -24,7 +23,6 @@ STACK_TAG = "slipway:stack"
 OF_CLUSTER = ("kubernetes.io/cluster/", "eks:cluster-name", "elbv2.k8s.aws/cluster")
 # As many values as one filter of a call has room for.
 VALUES = 100
-Client = Callable[[str], Any]
 Details = Mapping[str, Any]
 
 
@@ -245,7 +243,7 @@ def of_stack(stack: str) -> list[Leftover]:
     """
     config = _config(stack)
     if config.cluster == "eks":
-        return on_aws(config, stack, _login(config), cost.prices())
+        return on_aws(config, stack, aws.clients(config), cost.prices())
     if config.cluster != "simulated" and not pulumi.is_embedded(stack):
         raise BadInput(
             f"the cluster of stack {stack} is none that Slipway makes",
@@ -277,31 +275,6 @@ def here() -> list[Leftover]:
 # --- on AWS -----------------------------------------------------------------------------------
 
 
-def _provider() -> Any:
-    """The part of the program that knows what a cluster makes by itself."""
-    if str(paths.REPOSITORY) not in sys.path:
-        sys.path.append(str(paths.REPOSITORY))
-    return importlib.import_module("infra.aws.teardown").GoneProvider()
-
-
-def _login(config: StackConfig) -> Client:
-    """Clients by the role that deploys the stack."""
-    assert config.aws  # noqa: S101  # on AWS it has one
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        return _provider().session(config.aws.region, config.aws.deployRole).client
-    except (BotoCoreError, ClientError) as error:
-        raise _unanswered(error) from None
-
-
-def _unanswered(error: Exception) -> SlipwayError:
-    return SlipwayError(
-        f"AWS does not answer as it should: {error}",
-        fix="log in (aws sso login, AWS_PROFILE) as somebody who may assume the deployRole",
-    )
-
-
 def on_aws(config: StackConfig, stack: str, client: Client, table: Prices) -> list[Leftover]:
     """What of a stack is there on AWS, and in no state on this machine.
 
@@ -322,7 +295,7 @@ def on_aws(config: StackConfig, stack: str, client: Client, table: Prices) -> li
         for tag, value in ((f"kubernetes.io/cluster/{name}", "owned"), (OF_CLUSTER[2], name)):
             for thing in _tagged(client, {tag: value}, made):
                 things.setdefault(thing.arn, thing)
-        for id in _provider().leftovers(name, client):
+        for id in aws.teardown().leftovers(name, client):
             arn = _arn(id, config.aws.region, config.aws.account)
             things.setdefault(arn, Thing(arn, {OF_CLUSTER[0]: name}, made))
         if "aws:eks/cluster:Cluster" in kept.types:  # it is there, and so is what it needs
@@ -331,7 +304,7 @@ def on_aws(config: StackConfig, stack: str, client: Client, table: Prices) -> li
         found = [t for t in found if (t.service, t.type) not in WITHIN]
         _look(found, client)
     except (BotoCoreError, ClientError) as error:
-        raise _unanswered(error) from None
+        raise aws.unanswered(error) from None
     left = sorted((t for t in found if not t.gone), key=lambda t: (t.place, t.id))
     return [thing.leftover(table) for thing in left]
 

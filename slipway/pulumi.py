@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,9 @@ UPDATES = RUNS_PROGRAM - {"preview"}
 KINDS = ("applications.argoproj.io", "workflows.argoproj.io")
 # What Pulumi writes into a stack file besides.
 ENCRYPTED_BY = {"secretsprovider", "encryptedkey", "encryptionsalt"}
+# What a stack may be, judged before anything of it is made.
+POLICIES = paths.REPOSITORY / "policies" / "infrastructure"
+JUDGED = {"up", "update", "preview"}
 # By this a stack says what it is willing to lose.
 GIVE_UP = "SLIPWAY_GIVE_UP"
 WITH_STACK = {*WITH_CONFIG, *("about", "cancel", "console", "logs", "stack", "state")}
@@ -474,6 +477,9 @@ def _command(stack: str, arguments: tuple[str, ...]) -> list[str]:
         added += ["--config-file", str(_stack_file(stack))]
     if command in ("up", "preview") and _interrupted(stack).exists():
         added.append("--refresh")
+    named = any(word.partition("=")[0] == "--policy-pack" for word in words)
+    if command in JUDGED and is_on_aws(stack) and not named:
+        added += ["--policy-pack", str(POLICIES)]
     if command == "stack" and "rm" in words:
         added.append("--preserve-config")  # Pulumi would remove the committed file
     return [str(toolchain.binary("pulumi")), *arguments, *added]
@@ -562,24 +568,40 @@ def _settle(stack: str, arguments: tuple[str, ...], code: int) -> None:
         _interrupted(stack).unlink(missing_ok=True)
 
 
-def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
+def _variables(stack: str, command: Sequence[str], more: Mapping[str, str]) -> dict[str, str]:
     merged = {**os.environ, **environment(stack), **more}
-    command = _command(stack, arguments)
     if "--stack" in command and is_on_aws(stack):
         # Only Pulumi itself has AWS's plugin.
         merged["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "false"
+    return merged
+
+
+def _run(stack: str, arguments: tuple[str, ...], more: dict[str, str]) -> int:
+    command = _command(stack, arguments)
+    merged = _variables(stack, command, more)
     return subprocess.run(command, cwd=paths.REPOSITORY, env=merged).returncode
 
 
-def follow(stack: str, *arguments: str, log: Path, on_line: Callable[[str], None]) -> int:
-    """Runs the engine, hands its lines on as they come and keeps them in `log`."""
-    more = _begin(stack, arguments)
-    merged = {**os.environ, **environment(stack), **more}
+def follow(
+    stack: str,
+    *arguments: str,
+    log: Path,
+    on_line: Callable[[str], None],
+    variables: Mapping[str, str] | None = None,
+) -> int:
+    """Runs the engine, hands its lines on as they come and keeps them in `log`.
+
+    Args:
+        variables: of the environment, which the program reads.
+    """
+    more = _begin(stack, arguments) | dict(variables or {})
+    command = _command(stack, arguments)
+    merged = _variables(stack, command, more)
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("w") as out,
         subprocess.Popen(
-            _command(stack, arguments),
+            command,
             cwd=paths.REPOSITORY,
             env=merged,
             stdout=subprocess.PIPE,

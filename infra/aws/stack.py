@@ -76,6 +76,32 @@ class Settings:
             protected=self.config.protected,
         )
 
+    def provider(self, stack: str) -> Provider:
+        """AWS, as the role that deploys."""
+        return Provider(
+            "aws",
+            region=self.account.region,
+            # Of another account, nothing is touched.
+            allowed_account_ids=[self.account.account],
+            assume_roles=[
+                {"role_arn": self.account.deployRole, "session_name": f"slipway-{stack}"}
+            ],
+        )
+
+    def registry(self, context: Context, opts: pulumi.ResourceOptions) -> Registry:
+        """The registry, whose address other stacks ask for."""
+        args = RegistryArgs(context, self.account.registryReaders)
+        made = Registry("registry", args, opts)
+        pulumi.export("registry", made.address)
+        return made
+
+
+def registry_alone(config: StackConfig, stack: str) -> None:
+    """The registry of a stack that has nothing else yet: its pods pull what is pushed there."""
+    settings = Settings.of(config)
+    opts = pulumi.ResourceOptions(providers=[settings.provider(stack)])
+    settings.registry(settings.context(stack), opts)
+
 
 class Cloud:
     """What the platform stands on.
@@ -105,15 +131,7 @@ class Cloud:
         self.context = context = settings.context(stack)
         self._references = references
         self._version = minor(toolchain.tool("kubernetes").version)
-        aws = Provider(
-            "aws",
-            region=context.region,
-            # Of another account, nothing is touched.
-            allowed_account_ids=[context.account],
-            assume_roles=[
-                {"role_arn": settings.account.deployRole, "session_name": f"slipway-{stack}"}
-            ],
-        )
+        aws = settings.provider(stack)
         self._aws = pulumi.ResourceOptions(providers=[aws])
         self._network = Network("network", NetworkArgs(context, settings.network), self._aws)
         self._cluster = Cluster(
@@ -157,9 +175,7 @@ class Cloud:
             allow_volume_expansion=True,
             opts=self.platform,
         )
-        self.registry = Registry(
-            "registry", RegistryArgs(context, settings.account.registryReaders), self._aws
-        )
+        self.registry = settings.registry(context, self._aws)
         stores = config.stores
         self.objects = (
             Objects("objects", ObjectsArgs(context, buckets), self._aws)
@@ -182,7 +198,6 @@ class Cloud:
             else None
         )
         pulumi.export("cluster", self._cluster.cluster_name)
-        pulumi.export("registry", self.registry.address)
         self._images_from = self._registry_of(settings.account.registryOf)
 
     def _registry_of(self, stack: str | None) -> pulumi.Output[str]:

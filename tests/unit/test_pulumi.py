@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -584,6 +585,33 @@ def test_each_command_is_given_what_it_takes(arguments: tuple[str, ...], added: 
     said = " ".join(command[1 + len(arguments) :]).replace(file, "FILE")
     assert command[1 : 1 + len(arguments)] == list(arguments)
     assert said == added
+
+
+@pytest.mark.parametrize(
+    ("arguments", "packs"),
+    [
+        (("preview",), [str(pulumi.POLICIES)]),
+        (("up", "--yes"), [str(pulumi.POLICIES)]),
+        (("update",), [str(pulumi.POLICIES)]),
+        (("up", "--policy-pack", "ours"), ["ours"]),
+        (("up", "--policy-pack=ours"), []),
+        (("destroy",), []),
+        (("refresh",), []),
+    ],
+    ids=lambda v: " ".join(v),
+)
+def test_a_stack_on_aws_is_judged_by_the_policies_of_this_repository(
+    checkout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    packs: list[str],
+) -> None:
+    committed(checkout).write_text(committed(checkout).read_text().replace("embedded", "eks"))
+    monkeypatch.setattr(toolchain, "fetch", lambda _: None)
+    command = pulumi._command("local", arguments)
+    pairs = pairwise(command)
+    assert [after for word, after in pairs if word == "--policy-pack"] == packs
+    assert (pulumi.POLICIES / "PulumiPolicy.yaml").exists()
 
 
 @pytest.mark.parametrize("word", ["set", "rm"])
