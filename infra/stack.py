@@ -55,6 +55,15 @@ BUCKETS = ["data", "bentos", "evidence", "predictions", "labels", "mlflow", "wor
 DATABASES = ["gitea", "mlflow", "argo"]
 # Those that are behind single sign-on, where a stack has a domain: to where each says it is well.
 CONSOLES = {"argocd": "/healthz", "mlflow": "/health", "argo": "/"}
+# MLflow has no users: whoever reaches it may write. What its pages look up by POST:
+READS = [
+    *(f"/ajax-api/2.0/mlflow/{what}/search" for what in ("experiments", "runs", "logged-models")),
+    "/ajax-api/2.0/mlflow/experiments/search-datasets",
+    "/ajax-api/2.0/mlflow/registered-models/get-latest-versions",
+    *(f"/ajax-api/3.0/mlflow/traces/{what}" for what in ("search", "metrics", "batchGetInfos")),
+    "/ajax-api/3.0/mlflow/datasets/search",
+    "/graphql",
+]
 # Where these two are to be told of what happens on the forge, from inside the cluster.
 ARGO_CD, ARGO = "http://argocd-server.argocd.svc", "http://argo-server.argo.svc:2746"
 IMAGES = {
@@ -258,7 +267,10 @@ class Stack:
         if self.config.domain and self.config.oidc:
             from infra.aws.ingress import Console
 
-            consoles = {c: Console(NODE_PORTS[c], health) for c, health in CONSOLES.items()}
+            consoles = {
+                name: Console(NODE_PORTS[name], health, READS if name == "mlflow" else None)
+                for name, health in CONSOLES.items()
+            }
             ingress = cloud.ingress(self.config.domain, self.config.oidc, consoles)
             pulumi.export("consoles", ingress.addresses)
 

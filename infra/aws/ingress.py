@@ -1,4 +1,5 @@
-"""The consoles from outside: one load balancer with TLS, which lets nobody through without a login.
+"""The consoles from outside: one load balancer with TLS, which lets nobody through without a login,
+and nobody write to a console that asks for none itself.
 
 Pulumi makes it, not a controller in the cluster: so it is in the state, and goes with the stack.
 """
@@ -13,6 +14,10 @@ from pulumi_aws.acm.certificate import Certificate
 from pulumi_aws.acm.certificate_validation import CertificateValidation
 from pulumi_aws.autoscaling.attachment import Attachment
 from pulumi_aws.ec2.security_group import SecurityGroup
+from pulumi_aws.lb._inputs import (
+    ListenerRuleActionArgsDict,
+    ListenerRuleConditionArgsDict,
+)
 from pulumi_aws.lb.listener import Listener
 from pulumi_aws.lb.listener_rule import ListenerRule
 from pulumi_aws.lb.load_balancer import LoadBalancer
@@ -25,6 +30,8 @@ from pulumi_aws.vpc.security_group_ingress_rule import SecurityGroupIngressRule
 from infra.aws.component import AwsComponent, Context
 from infra.aws.config import Domain, Oidc
 
+# A rule has five values at most; host and method are two.
+PATHS = 3
 TLS = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
 
@@ -34,6 +41,9 @@ class Console:
 
     node_port: int
     health: str
+    reads: Sequence[str] | None = None
+    """Of a console without users of its own: the paths to which a POST only reads. Beside those,
+    only GET passes. None: the console has a login, and everything passes."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,24 @@ class Ingress(AwsComponent):
         secret = get_secret_version_output(
             secret_id=args.oidc.clientSecret, opts=pulumi.InvokeOutputOptions(parent=self)
         )
-        for priority, (console, what) in enumerate(args.consoles.items(), start=1):
-            self._console(args, balancer, listener, priority, console, what, secret.secret_string)
+        login = _login(args.oidc, secret.secret_string)
+        priority = 1
+        for console, what in args.consoles.items():
+            target = self._target(args, balancer, console, what)
+            for name, rule in _rules(console, what).items():
+                ListenerRule(
+                    name,
+                    listener_arn=listener.arn,
+                    priority=priority,
+                    conditions=[
+                        {"host_header": {"values": [f"{console}.{args.domain.name}"]}},
+                        *rule.conditions,
+                    ],
+                    actions=[login, {**(rule.instead or _to(target)), "order": 2}],
+                    tags=args.context.tagged(name),
+                    opts=self.child(),
+                )
+                priority += 1
         self.register_outputs({"addresses": self.addresses})
 
     def _balancer(self, args: IngressArgs) -> LoadBalancer:
@@ -181,16 +207,10 @@ class Ingress(AwsComponent):
             opts=self.child(),
         ).certificate_arn
 
-    def _console(
-        self,
-        args: IngressArgs,
-        balancer: LoadBalancer,
-        listener: Listener,
-        priority: int,
-        console: str,
-        what: Console,
-        secret: pulumi.Output[str],
-    ) -> None:
+    def _target(
+        self, args: IngressArgs, balancer: LoadBalancer, console: str, what: Console
+    ) -> TargetGroup:
+        """Where a console is, and the name by which the world finds it."""
         tags = args.context.tagged(console)
         target = TargetGroup(
             console,
@@ -210,31 +230,6 @@ class Ingress(AwsComponent):
             lb_target_group_arn=target.arn,
             opts=self.child(),
         )
-        ListenerRule(
-            console,
-            listener_arn=listener.arn,
-            priority=priority,
-            conditions=[{"host_header": {"values": [f"{console}.{args.domain.name}"]}}],
-            actions=[
-                {
-                    "type": "authenticate-oidc",
-                    "order": 1,
-                    "authenticate_oidc": {
-                        "issuer": args.oidc.issuer,
-                        "authorization_endpoint": args.oidc.authorizationEndpoint,
-                        "token_endpoint": args.oidc.tokenEndpoint,
-                        "user_info_endpoint": args.oidc.userInfoEndpoint,
-                        "client_id": args.oidc.clientId,
-                        "client_secret": pulumi.Output.secret(secret),
-                        "on_unauthenticated_request": "authenticate",
-                        "scope": "openid",
-                    },
-                },
-                {"type": "forward", "order": 2, "target_group_arn": target.arn},
-            ],
-            tags=tags,
-            opts=self.child(),
-        )
         Record(
             console,
             zone_id=args.domain.zone,
@@ -249,3 +244,62 @@ class Ingress(AwsComponent):
             ],
             opts=self.child(),
         )
+        return target
+
+
+@dataclass(frozen=True)
+class _Rule:
+    conditions: Sequence[ListenerRuleConditionArgsDict] = ()
+    """Beside the host."""
+    instead: ListenerRuleActionArgsDict | None = None
+    """What is answered in the console's place."""
+
+
+def _rules(console: str, what: Console) -> dict[str, _Rule]:
+    """The rules of a console in the order in which they are asked, by name."""
+    if what.reads is None:
+        return {console: _Rule()}
+    look = {console: _Rule([_by("GET", "HEAD")])}
+    for at in range(0, len(what.reads), PATHS):
+        paths: ListenerRuleConditionArgsDict = {
+            "path_pattern": {"values": [*what.reads[at : at + PATHS]]}
+        }
+        look[f"{console}-search-{at // PATHS}"] = _Rule([_by("POST"), paths])
+    said = f"{console} is only read here: what is written comes from inside the cluster\n"
+    return look | {
+        f"{console}-writes": _Rule(
+            instead={
+                "type": "fixed-response",
+                "fixed_response": {
+                    "content_type": "text/plain",
+                    "message_body": said,
+                    "status_code": "403",
+                },
+            }
+        )
+    }
+
+
+def _by(*methods: str) -> ListenerRuleConditionArgsDict:
+    return {"http_request_method": {"values": [*methods]}}
+
+
+def _to(target: TargetGroup) -> ListenerRuleActionArgsDict:
+    return {"type": "forward", "target_group_arn": target.arn}
+
+
+def _login(oidc: Oidc, secret: pulumi.Output[str]) -> ListenerRuleActionArgsDict:
+    return {
+        "type": "authenticate-oidc",
+        "order": 1,
+        "authenticate_oidc": {
+            "issuer": oidc.issuer,
+            "authorization_endpoint": oidc.authorizationEndpoint,
+            "token_endpoint": oidc.tokenEndpoint,
+            "user_info_endpoint": oidc.userInfoEndpoint,
+            "client_id": oidc.clientId,
+            "client_secret": pulumi.Output.secret(secret),
+            "on_unauthenticated_request": "authenticate",
+            "scope": "openid",
+        },
+    }

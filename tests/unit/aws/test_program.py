@@ -634,11 +634,14 @@ def test_each_pool_has_its_device_plugin(prod: Stack) -> None:
 
 def test_nobody_reaches_a_console_without_a_login(prod: Stack) -> None:
     rules = list(prod.of(":ListenerRule"))
-    assert {r.name for r in rules} == {"argocd", "mlflow", "argo"}
+    assert {hosts(r) for r in rules} == {
+        f"{name}.ml.example.com" for name in ("argocd", "mlflow", "argo")
+    }
     for rule in rules:
         first, then = rule.inputs["actions"]
         assert (first["type"], first["order"]) == ("authenticate-oidc", 1)
-        assert (then["type"], then["order"]) == ("forward", 2)
+        assert (then["type"] == "forward") != rule.name.endswith("-writes")
+        assert then["order"] == 2
     [listener] = prod.of(":Listener")
     assert listener.inputs["protocol"] == "HTTPS"
     assert [a["type"] for a in listener.inputs["defaultActions"]] == ["fixed-response"]
@@ -652,6 +655,63 @@ def test_nobody_reaches_a_console_without_a_login(prod: Stack) -> None:
     assert ports - {None} == set(opened)
     assert "actions" in rules[0].secret
     assert not list(stack("dev").of(":LoadBalancer"))
+
+
+def hosts(rule: Made) -> str:
+    [name] = rule.inputs["conditions"][0]["hostHeader"]["values"]
+    return name
+
+
+def answered(made: Stack, host: str, method: str, path: str) -> str:
+    """What the load balancer does with a request of somebody who has logged in."""
+    for rule in sorted(made.of(":ListenerRule"), key=lambda r: r.inputs["priority"]):
+        asked = {k: v["values"] for c in rule.inputs["conditions"] for k, v in c.items()}
+        if (
+            host in asked["hostHeader"]
+            and method in asked.get("httpRequestMethod", [method])
+            and path in asked.get("pathPattern", [path])
+        ):
+            return rule.inputs["actions"][1]["type"]
+    return "404"
+
+
+def test_whoever_logs_in_reads_mlflow_and_does_not_write(prod: Stack) -> None:
+    """Each path by what the pinned MLflow does there: it asks nobody who he is."""
+    from mlflow.server import handlers
+
+    reads = re.compile(r"(_?(get|list|search|query|batch_get)_|_deprecated_search_|_graphql)")
+    for path, handler, methods in handlers.get_endpoints():
+        for method in methods:
+            if "<" in path or path.startswith("/api/"):
+                continue
+            passed = answered(prod, "mlflow.ml.example.com", method, path) == "forward"
+            if passed and handler.__name__ != "_not_implemented":
+                assert reads.match(handler.__name__), (method, path, handler.__name__)
+    for method, path, answer in (
+        ("GET", "/", "forward"),
+        ("POST", "/ajax-api/2.0/mlflow/runs/search", "forward"),
+        ("POST", "/ajax-api/2.0/mlflow/runs/create", "fixed-response"),
+        ("POST", "/api/2.0/mlflow/runs/search", "fixed-response"),
+        ("POST", "/ajax-api/2.0/mlflow/registered-models/alias", "fixed-response"),
+        ("PUT", "/api/2.0/mlflow-artifacts/artifacts/x", "fixed-response"),
+        ("DELETE", "/ajax-api/2.0/mlflow/registered-models/delete", "fixed-response"),
+    ):
+        assert answered(prod, "mlflow.ml.example.com", method, path) == answer
+    # These ask who somebody is, and what he may do.
+    for host in ("argocd", "argo"):
+        assert answered(prod, f"{host}.ml.example.com", "POST", "/x") == "forward"
+    for rule in prod.of(":ListenerRule"):
+        assert sum(len(v["values"]) for c in rule.inputs["conditions"] for v in c.values()) <= 5
+
+
+def test_what_mlflows_pages_look_up_is_answered_by_the_pinned_mlflow() -> None:
+    from mlflow.server import handlers
+
+    from infra.stack import READS
+
+    served = {path for path, _, methods in handlers.get_endpoints() if "POST" in methods}
+    # This one is the server's own, outside the table.
+    assert set(READS) - served == {"/ajax-api/2.0/mlflow/experiments/search-datasets"}
 
 
 def test_pods_reach_the_stores_and_no_other_addresses(made: Stack) -> None:
