@@ -325,7 +325,7 @@ DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 # What a stack says only where Slipway makes its nodes: on AWS, or simulated ones.
 EKS = {
     *("aws", "network", "tags", "gpuPools", "teams", "karpenter", "stores", "domain", "oidc"),
-    "backend",
+    *("backend", "protection"),
 }
 SIMULATED = {"gpuPools", "teams"}
 # What only a stack says where something is there already: a forge, or what collects metrics.
@@ -378,6 +378,9 @@ class StackConfig(_Model):
     gpuPools: list[eks.Pool] = []
     teams: list[Team] = []
     karpenter: bool = Field(default=True, description="false: GPU pools are managed node groups")
+    protection: bool = Field(
+        default=True, description="false: production may be deleted; a destroy needs it"
+    )
     stores: eks.Stores = eks.Stores()
     domain: eks.Domain | None = None
     oidc: eks.Oidc | None = None
@@ -419,8 +422,13 @@ class StackConfig(_Model):
 
     @property
     def protected(self) -> bool:
-        """Whether production is here: more copies, and nothing that holds data is deleted."""
+        """Whether production is here: more copies, and logs and old versions for longer."""
         return "prod" in self.environments
+
+    @property
+    def kept(self) -> bool:
+        """Whether nothing that holds data or traffic may be deleted."""
+        return self.protected and self.protection
 
     @field_validator("formerKeys")
     @classmethod

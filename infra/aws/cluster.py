@@ -174,7 +174,7 @@ class Cluster(AwsComponent):
             # A version that leaves standard support stays, at a price, until somebody upgrades it:
             # else AWS does so by itself, to one that nothing here was tried on.
             upgrade_policy={"support_type": "EXTENDED"},
-            deletion_protection=context.protected,
+            deletion_protection=context.kept,
             tags=context.tagged("cluster"),
             opts=self.child(attached, logs),
         )

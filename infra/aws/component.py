@@ -26,7 +26,9 @@ class Context:
     region: str
     tags: Mapping[str, str]
     protected: bool
-    """Production: more copies, and nothing that holds data is deleted by mistake."""
+    """Production: more copies, and logs and old versions for longer."""
+    kept: bool
+    """Nothing that holds data or traffic is deleted by mistake."""
 
     def tagged(self, name: str, **more: str) -> dict[str, str]:
         """The stack's tags, and the name that AWS's console shows."""
@@ -49,8 +51,8 @@ class AwsComponent(Component):
         self.context = context
 
     def lasting(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
-        """Options for a child that holds data: where production is, Pulumi refuses to delete it."""
-        kept = pulumi.ResourceOptions(protect=self.context.protected or None)
+        """Options for a child that holds data: where that is kept, Pulumi refuses to delete it."""
+        kept = pulumi.ResourceOptions(protect=self.context.kept or None)
         return pulumi.ResourceOptions.merge(self.child(*after), kept)
 
     def key(self, name: str, description: str, opts: pulumi.ResourceOptions) -> Key:

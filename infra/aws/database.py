@@ -90,7 +90,7 @@ class Database(AwsComponent):
             backup_window="02:00-03:00",
             maintenance_window="sun:03:30-sun:04:30",
             copy_tags_to_snapshot=True,
-            deletion_protection=context.protected,
+            deletion_protection=context.kept,
             delete_automated_backups=not context.protected,
             skip_final_snapshot=not context.protected,
             final_snapshot_identifier=f"{context.name}-final" if context.protected else None,

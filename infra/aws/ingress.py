@@ -177,7 +177,7 @@ class Ingress(AwsComponent):
             subnets=list(args.subnets),
             security_groups=[group.id],
             drop_invalid_header_fields=True,
-            enable_deletion_protection=args.context.protected,
+            enable_deletion_protection=args.context.kept,
             tags=tags,
             opts=self.child(*args.ways),
         )

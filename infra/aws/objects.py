@@ -109,7 +109,7 @@ class Objects(AwsComponent):
         made = Bucket(
             name,
             bucket=self.bucket(name),
-            force_destroy=not context.protected,
+            force_destroy=not context.kept,
             tags=context.tagged(name),
             opts=self.lasting(),
         )

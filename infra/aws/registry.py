@@ -43,7 +43,7 @@ class Registry(AwsComponent):
                 image_tag_mutability="IMMUTABLE",
                 image_scanning_configuration={"scan_on_push": True},
                 encryption_configurations=[{"encryption_type": "KMS"}],
-                force_delete=not context.protected,
+                force_delete=not context.kept,
                 tags=context.tagged(image),
                 opts=self.lasting(),
             )

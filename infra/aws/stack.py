@@ -74,6 +74,7 @@ class Settings:
                 "managed-by": "pulumi",
             },
             protected=self.config.protected,
+            kept=self.config.kept,
         )
 
     def provider(self, stack: str) -> Provider:

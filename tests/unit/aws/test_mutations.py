@@ -52,6 +52,14 @@ def by_policy(resources: list[Resource], found: Limits = PROD) -> Iterator[str]:
                 yield f"{rule.name}: {resource.name}: {said}"
 
 
+def test_production_loses_its_protection_by_a_waiver_with_a_reason() -> None:
+    """A stack file alone does not do: each policy file is somebody's to approve."""
+    refused = list(by_policy(judged("eks_to_be_destroyed")))
+    assert {said.partition(":")[0] for said in refused} == {"deletion-protected"}
+    for what in ("cluster", "consoles", "database", "bentos", "mlflow"):
+        assert any(said.startswith(f"deletion-protected: {what}: ") for said in refused)
+
+
 def by_models(resource: Resource) -> Iterator[str]:
     """What AWS's own models, or Karpenter's definitions, say that a resource cannot be."""
     if resource.aws:

@@ -302,6 +302,30 @@ def test_production_outlives_a_zone_and_a_mistake() -> None:
         )
 
 
+def test_production_that_is_to_be_destroyed_keeps_nothing_from_it_but_a_last_copy() -> None:
+    made, prod = stack("eks_to_be_destroyed"), stack("prod")
+    asked = {
+        "deletionProtection": True,
+        "enableDeletionProtection": True,
+        "forceDestroy": False,
+        "forceDelete": False,
+    }
+    before = {r.urn.partition("::")[2]: r for r in prod.resources}
+    unlike = 0
+    for resource in made.resources:
+        was = before[resource.urn.partition("::")[2]]
+        assert not resource.protect
+        unlike += was.protect
+        for key, kept in asked.items():
+            if key in was.inputs:
+                assert (was.inputs[key], resource.inputs[key]) == (kept, not kept)
+                unlike += 1
+    assert unlike > len(asked)
+    server = made.one(":Instance", "database").inputs
+    assert (server["multiAz"], server["skipFinalSnapshot"]) == (True, False)
+    assert len(made.resources) == len(prod.resources)
+
+
 def test_logs_end_with_what_writes_them_and_one_day_in_any_case(made: Stack) -> None:
     """A group that AWS makes by itself is kept for ever, and in no state."""
     cluster, server = (made.one(*of) for of in (("eks/cluster:Cluster", "cluster"), DATABASE))
