@@ -553,6 +553,10 @@ class StackConfig(_Model):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"gpuPools: {name} is named twice: give each a name of its own")
+            if name == eks.GENERAL:
+                raise ValueError(
+                    f"gpuPools: {name} is what the pool without GPUs is called: take another name"
+                )
         taken = {eks.floor_name(pool.name): pool.name for pool in self.gpuPools if pool.min}
         for index, pool in enumerate(self.gpuPools):
             if self.karpenter and pool.name in taken:

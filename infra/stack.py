@@ -252,9 +252,10 @@ class Stack:
             )
 
     def _beyond(self, cloud: Cloud) -> None:
-        """What only a stack on AWS has: GPU nodes, and consoles that the world can find."""
+        """What only a stack on AWS has: more nodes, and consoles that the world can find."""
         if self.config.gpuPools:
             cloud.pools(self.names[GPU_SOFTWARE])
+        cloud.general_nodes()
         if self.config.teams:
             queueing(
                 self.config,

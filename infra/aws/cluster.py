@@ -49,6 +49,8 @@ class ClusterArgs:
     version: str
     """Kubernetes, e.g. 1.34."""
     account: Account
+    karpenter: bool
+    """Whether it makes the nodes that come beside the platform's own."""
     subnets: Sequence[pulumi.Input[str]]
     """Private ones, one a zone: the nodes'."""
     control_plane: Sequence[pulumi.Input[str]]
@@ -101,6 +103,7 @@ class Cluster(AwsComponent):
         role, attached = self._node_role()
         self.node_role, self.node_role_name = role.arn, role.name
         template = node_template(self, "platform", disk=DISK_GIB)
+        nodes = args.account.nodes
         group = NodeGroup(
             "platform",
             cluster_name=cluster.name,
@@ -110,18 +113,24 @@ class Cluster(AwsComponent):
             subnet_ids=list(args.subnets),
             ami_type="AL2023_x86_64_STANDARD",
             capacity_type="ON_DEMAND",
-            instance_types=args.account.nodes.types,
+            instance_types=nodes.types,
             labels={ROLE_LABEL: "platform"},
             launch_template={"id": template.id, "version": template.latest_version.apply(str)},
             scaling_config={
-                "min_size": args.account.nodes.min,
-                "max_size": args.account.nodes.max,
-                "desired_size": args.account.nodes.min,
+                "min_size": nodes.min,
+                "max_size": nodes.min if args.karpenter else nodes.max,
+                "desired_size": nodes.min,
             },
             update_config={"max_unavailable": 1},
             node_repair_config={"enabled": True},
             tags=args.context.tagged("platform"),
-            opts=self.child(*args.ways, *early, *attached),
+            opts=pulumi.ResourceOptions.merge(
+                self.child(*args.ways, *early, *attached),
+                # Without Karpenter, how many there are is whoever scales them's to say.
+                pulumi.ResourceOptions(
+                    ignore_changes=None if args.karpenter else ["scalingConfig.desiredSize"]
+                ),
+            ),
         )
         self.group_name = group.resources[0].autoscaling_groups[0].name
         late = [self._addon(cluster, addon, group) for addon in AFTER_NODES]

@@ -14,6 +14,8 @@ from slipway.errors import did_you_mean
 # Of the cluster's services: no network of ours may lie in it.
 SERVICES = ipaddress.ip_network("172.20.0.0/16")
 ZONES = 3
+# The pool of Karpenter's nodes without GPUs.
+GENERAL = "general"
 Zone = Annotated[
     str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$", description="e.g. eu-central-1a")
 ]
@@ -54,11 +56,25 @@ class Tags(_Model):
 
 
 class Nodes(_Model):
-    """The managed node group on which the platform itself runs."""
+    """Nodes without GPUs: `min` are always there, and the platform runs on them. As many more as
+    pods ask for, up to `max`, Karpenter makes; without it they are whoever's who scales the group.
+    """
 
-    types: list[str] = Field(default=["m7i.large", "m6i.large"], min_length=1)
+    types: list[
+        Annotated[str, Field(pattern=r"^[a-z0-9-]+\.\d*x?large$", description="e.g. m7i.large")]
+    ] = Field(default=["m7i.large", "m6i.large"], min_length=1)
     min: int = Field(default=3, ge=1, le=30)
     max: int = Field(default=6, ge=1, le=30)
+
+    @property
+    def cores(self) -> int:
+        """Of its largest type. AWS's sizes are multiples: a large has two, an xlarge four."""
+
+        def of(size: str) -> int:
+            times = size.removesuffix("xlarge")
+            return 2 if size == "large" else 4 * int(times or 1)
+
+        return max(of(name.partition(".")[2]) for name in self.types)
 
     @model_validator(mode="after")
     def _ordered(self) -> Nodes:

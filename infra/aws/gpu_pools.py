@@ -16,7 +16,7 @@ from infra.aws.cluster import node_template
 from infra.aws.component import AwsComponent, Context
 from infra.aws.config import Pool
 from infra.aws.families import with_efa
-from infra.aws.network import DISCOVERY
+from infra.aws.node_class import node_class
 from infra.aws.node_pools import POOL_LABEL, discovered, labels, node_pools
 from infra.platform import upstream
 
@@ -66,57 +66,24 @@ def _written(path: str, text: str) -> list[str]:
     return [f"cat > {path} <<'END'", *text.splitlines(), "END"]
 
 
-def node_class(
+def machines(
     pool: Pool, context: Context, *, ami: str, profile: pulumi.Input[str]
 ) -> dict[str, Any]:
-    """The EC2NodeClass: machines, disks and network of a pool.
-
-    Amazon Linux's alias stands for its NVIDIA variant on machines with GPUs, and Karpenter attaches
-    EFA interfaces where a pod asks for `vpc.amazonaws.com/efa`.
-
-    Args:
-        ami: version of Amazon Linux 2023 for EKS, v and the date.
-        profile: name of the nodes' instance profile.
-    """
-    discovery = [{"tags": {DISCOVERY: context.name}}]
-    script = user_data(pool)
-    return {
-        "apiVersion": "karpenter.k8s.aws/v1",
-        "kind": "EC2NodeClass",
-        "metadata": {"name": pool.name},
-        "spec": {
-            "amiSelectorTerms": [{"alias": f"al2023@{ami}"}],
-            "instanceProfile": profile,
-            "subnetSelectorTerms": discovery,
-            "securityGroupSelectorTerms": discovery,
-            "associatePublicIPAddress": False,
-            "metadataOptions": {
-                "httpEndpoint": "enabled",
-                "httpTokens": "required",
-                "httpPutResponseHopLimit": 1,
-            },
-            "blockDeviceMappings": [
-                {
-                    "deviceName": "/dev/xvda",
-                    "ebs": {
-                        "volumeSize": f"{pool.diskGiB}Gi",
-                        "volumeType": "gp3",
-                        "encrypted": True,
-                        "deleteOnTermination": True,
-                    },
-                }
-            ],
-            # Models are read from the local disks where a machine has some.
-            "instanceStorePolicy": "RAID0",
-            "tags": context.tagged(f"gpu-{pool.name}", **{POOL_LABEL: pool.name}),
-            **({"userData": script} if script else {}),
-            **(
-                {"capacityReservationSelectorTerms": [{"id": r} for r in pool.reservations]}
-                if pool.reservations
-                else {}
-            ),
-        },
-    }
+    """The EC2NodeClass of a pool; `ami` and `profile` as `node_class` has them."""
+    more: dict[str, Any] = {}
+    if script := user_data(pool):
+        more["userData"] = script
+    if pool.reservations:
+        more["capacityReservationSelectorTerms"] = [{"id": r} for r in pool.reservations]
+    return node_class(
+        pool.name,
+        context,
+        ami=ami,
+        profile=profile,
+        disk=pool.diskGiB,
+        tags=context.tagged(f"gpu-{pool.name}", **{POOL_LABEL: pool.name}),
+        more=more,
+    )
 
 
 @dataclass(frozen=True)
@@ -148,11 +115,11 @@ class GpuPools(AwsComponent):
             if args.instance_profile is None:
                 self._group(pool, args)
             else:
-                made = node_class(pool, args.context, ami=args.ami, profile=args.instance_profile)
+                made = machines(pool, args.context, ami=args.ami, profile=args.instance_profile)
                 # Its finalizer holds it until the last node of the pool is gone.
-                machines = upstream.register(name, made, self.child())
+                first = upstream.register(name, made, self.child())
                 for manifest in node_pools(pool, args.zones):
-                    upstream.register(name, manifest, self.child(machines))
+                    upstream.register(name, manifest, self.child(first))
             self._budget(pool, args)
         self.register_outputs({})
 

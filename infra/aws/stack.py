@@ -17,6 +17,7 @@ from infra.aws.component import Context
 from infra.aws.config import SERVICES, Account, Domain, Oidc, Tags
 from infra.aws.config import Network as NetworkSettings
 from infra.aws.database import PORT, Database, DatabaseArgs
+from infra.aws.general_nodes import GeneralNodes, GeneralNodesArgs
 from infra.aws.gpu_pools import GpuPools, GpuPoolsArgs
 from infra.aws.gpu_software import GpuSoftware, GpuSoftwareArgs
 from infra.aws.identities import Identities, IdentitiesArgs, workloads
@@ -141,6 +142,7 @@ class Cloud:
                 context=context,
                 version=self._version,
                 account=settings.account,
+                karpenter=config.karpenter,
                 subnets=self._network.private,
                 control_plane=self._network.isolated,
                 ways=self._network.ways,
@@ -317,6 +319,23 @@ class Cloud:
             ),
             # On destroy it goes first: its pods keep no node.
             after(opts, pools),
+        )
+
+    def general_nodes(self) -> None:
+        """More nodes without GPUs, where Karpenter makes them and the stack may have more."""
+        account = self._settings.account
+        if self._karpenter is None or account.nodes.max == account.nodes.min:
+            return
+        GeneralNodes(
+            "general-nodes",
+            GeneralNodesArgs(
+                context=self.context,
+                nodes=account.nodes,
+                zones=self._settings.network.zones,
+                ami=account.amiVersion,
+                instance_profile=self._karpenter.instance_profile,
+            ),
+            after(self._both, self._gone),
         )
 
     def ingress(self, domain: Domain, oidc: Oidc, consoles: Mapping[str, Console]) -> Ingress:

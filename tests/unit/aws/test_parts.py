@@ -14,9 +14,9 @@ import pulumi
 import pytest
 from botocore.stub import Stubber
 
-from infra.aws import families, gpu_pools, node_pools
+from infra.aws import families, general_nodes, gpu_pools, node_pools
 from infra.aws.component import Context
-from infra.aws.config import Network, Pool
+from infra.aws.config import Network, Nodes, Pool
 from infra.aws.gpu_software import efa_pools, plugin_config
 from infra.aws.policy import Statement, document, is_wide
 from infra.aws.teardown import GoneProvider
@@ -24,7 +24,7 @@ from slipway.errors import SlipwayError
 from tests.unit.aws import models
 
 Machine = Callable[..., "subprocess.CompletedProcess[str]"]
-CONTEXT = Context("slipway-dev", "111111111111", "eu-central-1", {"owner": "a"}, protected=False)
+CONTEXT = Context("slipway-dev", "111111111111", "eu-central-1", {"owner": "a"}, False, False)
 POOL: dict[str, Any] = {"name": "inference", "families": ["g6"], "max": 4, "budget": 2000}
 
 
@@ -126,6 +126,19 @@ def test_a_minimum_is_a_pool_that_stays() -> None:
     assert alone["metadata"]["name"] == "inference-floor"
 
 
+@pytest.mark.parametrize(
+    ("types", "cores"),
+    [(["m7i.large"], 2), (["m7i.large", "m6i.xlarge"], 4), (["c7i.12xlarge", "m7i.large"], 48)],
+)
+def test_nodes_without_gpus_are_no_more_than_the_stack_may_have(
+    types: list[str], cores: int
+) -> None:
+    nodes = Nodes.model_validate({"types": types, "min": 3, "max": 9})
+    spec = general_nodes.node_pool(nodes, ["eu-central-1a"])["spec"]
+    assert spec["limits"] == {"nodes": "6", "cpu": str(6 * cores)}
+    assert "taints" not in spec["template"]["spec"]
+
+
 def test_nodes_say_what_gpus_they_have_before_there_are_any() -> None:
     [made] = node_pools.node_pools(pool(sizes=["xlarge", "2xlarge"]), ["eu-central-1a"])
     labels = made["spec"]["template"]["metadata"]["labels"]
@@ -143,7 +156,7 @@ def test_nodes_say_what_gpus_they_have_before_there_are_any() -> None:
 
 def test_a_block_is_bought_by_its_reservation() -> None:
     block = pool(purchase="capacity-block", reservations=["cr-0a"])
-    made = gpu_pools.node_class(block, CONTEXT, ami="v20251108", profile="nodes")
+    made = gpu_pools.machines(block, CONTEXT, ami="v20251108", profile="nodes")
     assert made["spec"]["capacityReservationSelectorTerms"] == [{"id": "cr-0a"}]
     [follows] = gpu_pools.node_pools(block, ["eu-central-1a"])
     requirements = {

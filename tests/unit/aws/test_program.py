@@ -613,8 +613,21 @@ def test_pools_are_karpenters_or_managed_groups() -> None:
     for name in ("dev", "prod"):
         assert list(stack(name).of(":NodePool"))
         assert [g.name for g in stack(name).of(":NodeGroup")] == ["platform"]
+        pools = {p.inputs["metadata"]["name"]: p.inputs for p in stack(name).of(":NodePool")}
+        general = pools["general"]
+        inner = general["spec"]["template"]["spec"]
+        assert "taints" not in inner
+        asked = {r["key"]: r["values"] for r in inner["requirements"]}
+        own = stack(name).one(":NodeGroup", "platform").inputs
+        assert asked["node.kubernetes.io/instance-type"] == sorted(own["instanceTypes"])
+        least, more = own["scalingConfig"]["minSize"], int(general["spec"]["limits"]["nodes"])
+        assert set(own["scalingConfig"].values()) == {least}
+        given = settings_of(name)["slipway:aws"].get("nodes", {"min": 3, "max": 6})
+        assert (least, least + more) == (given["min"], given["max"])
     staging = stack("staging")
     assert not list(staging.of(":NodePool", ":EC2NodeClass"))
+    own = staging.one(":NodeGroup", "platform").inputs["scalingConfig"]
+    assert own == {"minSize": 3, "maxSize": 6, "desiredSize": 3}
     group = staging.one(":NodeGroup", "gpu-inference").inputs
     assert group["amiType"] == "AL2023_x86_64_NVIDIA"
     assert group["scalingConfig"] == {"minSize": 0, "maxSize": 3, "desiredSize": 0}
