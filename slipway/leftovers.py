@@ -1,7 +1,9 @@
 """What a stack left behind: what its tags are on, or the cluster made, and no state knows.
 
-On AWS tags tell, by the Resource Groups Tagging API of the stack's region. That one does not know
-roles, budgets and DNS records, which cost nothing. On the embedded cluster the machine tells.
+On AWS tags tell, by the Resource Groups Tagging API of the stack's region. It knows no roles, nor
+the log group that EKS makes anew, without tags, when it writes its last lines: those are looked up
+by their names, which the next update needs. Budgets and DNS records, which cost nothing, are not
+looked for. On the embedded cluster the machine tells.
 """
 
 from __future__ import annotations
@@ -102,6 +104,9 @@ KINDS = {
         "event rule", "aws events delete-rule --name {id}  # once it has no targets"
     ),
     ("logs", "log-group"): Kind("log group", "aws logs delete-log-group --log-group-name {id}"),
+    ("iam", "role"): Kind(
+        "role", "aws iam delete-role --role-name {id}  # once no policy is in it or attached to it"
+    ),
     ("acm", "certificate"): Kind(
         "certificate", "aws acm delete-certificate --certificate-arn {arn}"
     ),
@@ -298,6 +303,8 @@ def on_aws(config: StackConfig, stack: str, client: Client, table: Prices) -> li
         for id in aws.teardown().leftovers(name, client):
             arn = _arn(id, config.aws.region, config.aws.account)
             things.setdefault(arn, Thing(arn, {OF_CLUSTER[0]: name}, made))
+        for thing in _named(client, name, stack, config.aws.region, config.aws.account):
+            things.setdefault(thing.arn, thing)
         if "aws:eks/cluster:Cluster" in kept.types:  # it is there, and so is what it needs
             things = {a: t for a, t in things.items() if not _of_cluster(t)}
         found = [t for t in things.values() if not ({t.arn, t.id} & kept.ids)]
@@ -328,6 +335,27 @@ def _tagged(client: Client, tags: Mapping[str, str], why: str) -> Iterator[Thing
         for found in page["ResourceTagMappingList"]:
             given = {tag["Key"]: tag["Value"] for tag in found.get("Tags", [])}
             yield Thing(found["ResourceARN"], given, why)
+
+
+def _named(client: Client, name: str, stack: str, region: str, account: str) -> Iterator[Thing]:
+    """What no tag tells, and the next update would make under the same name."""
+    group = f"/aws/eks/{name}/cluster"
+    pages = client("logs").get_paginator("describe_log_groups")
+    for page in pages.paginate(logGroupNamePrefix=group):
+        if group in (found["logGroupName"] for found in page["logGroups"]):
+            arn = f"arn:aws:logs:{region}:{account}:log-group:{group}"
+            yield Thing(arn, {}, f"made by the cluster {name}")
+    iam = client("iam")
+    for page in iam.get_paginator("list_roles").paginate():
+        for role in page["Roles"]:
+            # Another stack's name may begin with this one's.
+            if role["RoleName"].startswith(f"{name}-") and _is_of(iam, role["RoleName"], stack):
+                yield Thing(role["Arn"], {STACK_TAG: stack}, f"{STACK_TAG}={stack}")
+
+
+def _is_of(iam: Any, role: str, stack: str) -> bool:
+    tags = iam.list_role_tags(RoleName=role)["Tags"]
+    return {"Key": STACK_TAG, "Value": stack} in tags
 
 
 def _look(found: Sequence[Thing], client: Client) -> None:

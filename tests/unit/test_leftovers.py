@@ -47,6 +47,8 @@ class Aws:
         self.tagged: dict[str, Mapping[str, str]] = {}
         self.described: dict[str, list[dict[str, Any]]] = {}
         self.made: dict[str, list[dict[str, Any]]] = {}
+        self.groups: list[str] = []
+        self.roles: dict[str, Mapping[str, str]] = {}
         self._stubs: dict[str, Stubber] = {}
 
     def __call__(self, service: str) -> Any:
@@ -62,7 +64,9 @@ class Aws:
 
     def ready(self, *answers: tuple[str, str, dict[str, Any]]) -> Aws:
         """Answers in the order in which they are asked for; each is checked against AWS's model."""
-        for name in ("resourcegroupstaggingapi", "ec2", "kms", "rds", "secretsmanager"):
+        for name in (
+            *("resourcegroupstaggingapi", "ec2", "kms", "rds", "secretsmanager", "logs", "iam"),
+        ):
             self._stubs[name] = Stubber(client(name))
         tagging, ec2 = self._stubs["resourcegroupstaggingapi"], self._stubs["ec2"]
         name = "slipway-dev"
@@ -76,6 +80,23 @@ class Aws:
         ec2.add_response("describe_network_interfaces", {"NetworkInterfaces": []})
         for key, value in made:
             tagging.add_response("get_resources", self._by(key, value, ":elasticloadbalancing:"))
+        group = {"logGroupNamePrefix": f"/aws/eks/{name}/cluster"}
+        groups = [{"logGroupName": one} for one in self.groups]
+        self._stubs["logs"].add_response("describe_log_groups", {"logGroups": groups}, group)
+        iam, created = self._stubs["iam"], datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+        roles = [
+            {
+                "RoleName": role,
+                "Arn": f"arn:aws:iam::{ACCOUNT}:role/{role}",
+                **{"Path": "/", "RoleId": "AROA1234567890123", "CreateDate": created},
+            }
+            for role in self.roles
+        ]
+        iam.add_response("list_roles", {"Roles": roles})
+        for role, tags in self.roles.items():
+            if role.startswith(f"{name}-"):
+                answer = {"Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
+                iam.add_response("list_role_tags", answer, {"RoleName": role})
         for service, call, answer in answers:
             self._stubs[service].add_response(call, answer)
         for stub in self._stubs.values():
@@ -232,6 +253,40 @@ def test_what_the_state_knows_is_no_leftover(aws: Aws, monkeypatch: pytest.Monke
     types = frozenset({"aws:eks/cluster:Cluster"})
     monkeypatch.setattr(pulumi, "known", lambda _: Known(frozenset(known), types))
     assert list(found(aws.ready())) == ["slipway/former"]
+
+
+def test_what_the_next_update_would_make_anew_is_found_by_its_name(aws: Aws) -> None:
+    """EKS makes its log group again, untagged, and no list by tags has roles."""
+    group = "/aws/eks/slipway-dev/cluster"
+    aws.groups = [group, f"{group}-of-another"]
+    aws.roles = {
+        "slipway-dev-nodes": OURS,
+        "slipway-dev-mlflow-default": OURS,
+        "slipway-dev-eu-nodes": {"slipway:stack": "dev-eu"},
+        "slipway-dev-of-hand": {},
+        "deploy": OURS,
+    }
+    left = found(aws.ready())
+    assert [(one.kind, one.id) for one in left.values()] == [
+        ("log group", group),
+        ("role", "slipway-dev-mlflow-default"),
+        ("role", "slipway-dev-nodes"),
+    ]
+    assert (
+        left[group].fix == f"aws logs delete-log-group --log-group-name {group} --region {REGION}"
+    )
+    assert left["slipway-dev-nodes"].fix.startswith(
+        "aws iam delete-role --role-name slipway-dev-nodes  # once"
+    )
+
+
+def test_what_has_its_name_and_is_in_the_state_is_no_leftover(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aws.groups, aws.roles = ["/aws/eks/slipway-dev/cluster"], {"slipway-dev-nodes": OURS}
+    known = frozenset({*aws.groups, *aws.roles})
+    monkeypatch.setattr(pulumi, "known", lambda _: Known(known, frozenset()))
+    assert found(aws.ready()) == {}
 
 
 def test_a_secret_that_can_still_be_brought_back_has_gone(aws: Aws) -> None:
