@@ -18,6 +18,8 @@ from slipway.steps.__main__ import parser
 
 FOLDER = paths.REPOSITORY / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
+# Whose code runs there.
+ACTIONS = "actions/[a-z]+|aws-actions/configure-aws-credentials"
 # Events that run what a pull request says, if it says so in a workflow file.
 OF_THE_HEAD = {"pull_request", "pull_request_review"}
 
@@ -37,7 +39,7 @@ def test_actions_are_pinned_and_rights_are_named(file: Path) -> None:
     assert "permissions" in found, "or it would have the repository's default"
     for step in steps(found):
         if "uses" in step:
-            assert re.fullmatch(r"actions/[a-z]+@[0-9a-f]{40}", step["uses"])
+            assert re.fullmatch(rf"({ACTIONS})@[0-9a-f]{{40}}", step["uses"])
             assert re.search(rf"{step['uses']}  # v\d+\.\d+\.\d+\n", file.read_text())
     assert all(job["timeout-minutes"] for job in found["jobs"].values())
 
@@ -66,6 +68,26 @@ def test_gates_run_mains_code_whatever_the_event() -> None:
     text = (FOLDER / "gates.yml").read_text()
     assert "pull_request.head" not in text
     assert "head_ref" not in text
+
+
+@pytest.mark.parametrize("name", ["gates", "promote"])
+def test_a_role_on_aws_is_had_by_an_environment_and_no_key_stands_beside_it(name: str) -> None:
+    found = workflow(FOLDER / f"{name}.yml")
+    [job] = found["jobs"].values()
+    assert found["permissions"]["id-token"] == "write"
+    # AWS is told the environment, which a pull request's own workflow is not let into.
+    assert job["environment"]
+    role = f"{name.upper()}_ROLE"
+    [login] = [s for s in job["steps"] if s.get("uses", "").startswith("aws-actions/")]
+    assert login["if"] == f"vars.{role} != ''"
+    assert set(login["with"]) == {"role-to-assume", "aws-region"}
+    assert login["with"]["role-to-assume"] == f"${{{{ vars.{role} }}}}"
+    keyed = [s for s in job["steps"] if "ACCESS_KEY" in str(s)]
+    assert all(step["if"] == f"vars.{role} == ''" for step in keyed)
+    assert "ACCESS_KEY" not in str(job["env"])
+    # Before what needs it, and after what runs the longest: a session is short.
+    last = job["steps"][-1]
+    assert job["steps"].index(login) < job["steps"].index(last)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
