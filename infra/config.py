@@ -66,7 +66,7 @@ class Size(_Model):
     @model_validator(mode="after")
     def _limit_holds_request(self) -> Size:
         if size_in_bytes(self.limit) < size_in_bytes(self.memory):
-            raise ValueError(f"limit {self.limit} is below memory {self.memory}")
+            raise ValueError(f"limit {self.limit} is below memory {self.memory}: raise it")
         return self
 
 
@@ -155,7 +155,7 @@ class Members(_Model):
                 begin = name.partition(":")[0]
                 raise ValueError(f"{name}: names that begin with {begin}: are no team's: name one")
             if value.count(name) > 1:
-                raise ValueError(f"{name} is named twice")
+                raise ValueError(f"{name} is named twice: leave one out")
         return value
 
     @model_validator(mode="after")
@@ -343,7 +343,9 @@ class StackConfig(_Model):
     """environments/Pulumi.<stack>.yaml, or that of the folder which SLIPWAY_STACKS names."""
 
     cluster: Literal["embedded", "kubeconfig", "eks", "simulated"] = "embedded"
-    environments: list[Environment] = Field(min_length=1)
+    environments: list[Environment] = Field(
+        min_length=1, description="those that the stack hosts, e.g. [dev]"
+    )
     nodePorts: bool = False
     pollSeconds: int = Field(default=60, ge=10, le=3600)
     storage: Storage = Storage()
@@ -434,14 +436,18 @@ class StackConfig(_Model):
     @classmethod
     def _keys_can_be_read(cls, value: list[str]) -> list[str]:
         for pem in value:
-            attestation.load_keys(pem, "formerKeys")
+            try:
+                attestation.load_keys(pem)
+            except BadInput:
+                shape = "PEM, -----BEGIN PUBLIC KEY-----"
+                raise ValueError(f"no public key of Ed25519 in it: write {shape}") from None
         return value
 
     @field_validator("environments")
     @classmethod
     def _environments_once(cls, value: list[str]) -> list[str]:
         if len(set(value)) < len(value):
-            raise ValueError("an environment is named twice")
+            raise ValueError("an environment is named twice: leave one out")
         return value
 
     @model_validator(mode="after")

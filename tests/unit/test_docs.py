@@ -155,6 +155,14 @@ def test_the_two_commands() -> None:
     assert first == ["make up", "make test"]
 
 
+def test_a_stack_on_aws_begins_with_its_images() -> None:
+    """Which its own update would wait for: each step of this is run by EXECUTED's tests."""
+    first = [" ".join(w) for w in commands("infra/aws/README.md") if "--stack" in w][:3]
+    assert first == [
+        f"slipway {step} --stack dev" for step in ("push", "pulumi preview", "pulumi up")
+    ]
+
+
 @pytest.mark.parametrize("words", each_command())
 def test_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -13,6 +13,11 @@ from tests.manifests import program
 from tests.tls import Authority
 
 HERE = Path(__file__).parent
+# What to do: a fix of its own, or an instruction in the message, or what a value should be.
+FIX = re.compile(
+    r"\n  fix: .|did you mean|should (?:be|have)|needs? \w+|[:;,?] (?:or )?"
+    r"(?:write|name|take|remove|lower|raise|give|leave|share|it is one of|that of|PEM)\b"
+)
 
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("valid/*.yaml")), ids=lambda f: f.stem)
@@ -24,7 +29,19 @@ def test_valid(file: Path) -> None:
 def test_invalid(file: Path) -> None:
     with pytest.raises(BadInput) as error:
         config.load(program.settings(file), "local")
-    assert file.with_suffix(".expected").read_text().strip() in str(error.value)
+    said = str(error.value)
+    assert file.with_suffix(".expected").read_text().strip() in said
+    assert said.startswith("environments/Pulumi.local.yaml: ")
+    # Each problem names a field by a key of the stack file, known or as it was written.
+    keys = {
+        key.rpartition(":")[2]
+        for key in (*program.settings(file), *config.StackConfig.model_fields)
+    }
+    for problem in said.split("\nenvironments/Pulumi.local.yaml: "):
+        field = re.match(r"(?:[a-z/A-Z.]+yaml: )?(?:[a-z]+:)?(\w+)", problem)
+        assert field
+        assert field[1] in keys
+        assert FIX.search(problem), "and says what to do"
 
 
 @pytest.mark.parametrize(
