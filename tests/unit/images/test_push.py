@@ -127,7 +127,6 @@ def skopeo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(images.Image, "digest", DIGEST)
     monkeypatch.setattr(images.Image, "built", True)
-    monkeypatch.setattr(images.Image, "key", "0123456789abcdef")
     return file
 
 
@@ -135,7 +134,7 @@ def test_what_is_there_is_not_written_again(skopeo: Path, tmp_path: Path) -> Non
     """A registry whose tags are written once, as ECR's here are, would refuse it."""
     login, said = tmp_path / "auth.json", dict[str, str]()
     images.deliver("r.example.com", ["mlflow"], login=login)
-    image = "docker://r.example.com/slipway/mlflow:0123456789abcdef"
+    image = f"docker://r.example.com/slipway/mlflow:{images.images()['mlflow'].tag}"
     asked, copied = Path(f"{skopeo}.log").read_text().splitlines()
     assert asked == f"inspect --no-tags --format={{{{.Digest}}}} --authfile={login} {image}"
     assert copied.startswith(f"copy --quiet --preserve-digests --authfile={login} oci:")
