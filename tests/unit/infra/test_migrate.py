@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,27 +114,26 @@ command.upgrade(utils._get_alembic_config(sys.argv[1]), utils._get_latest_schema
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server() -> Iterator[str]:
     """The address of a database in a PostgreSQL of our own, which root may not run."""
     assert POSTGRES
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     before = user if os.geteuid() == 0 else []
-    data, socket = tmp_path / "data", tmp_path / "socket"
-    for made in (data, socket):
-        made.mkdir()
-        if before:
-            os.chown(made, 65534, 65534)
-            for parent in list(made.parents)[:3]:
-                parent.chmod(0o755)
     say = {"stdout": subprocess.DEVNULL, "check": True}
-    subprocess.run([*before, POSTGRES / "initdb", "-N", "-U", "mlflow", "-D", data], **say)
-    options = f"-c listen_addresses='' -c fsync=off -k {socket}"
-    control = [*before, POSTGRES / "pg_ctl", "-D", data, "-l", socket / "log"]
-    subprocess.run([*control, "-w", "-o", options, "start"], **say)
-    try:
-        yield f"postgresql+psycopg2://mlflow@/postgres?host={socket}"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **say)
+    # Not pytest's folder: that is root's alone, and a socket's path may not be long.
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        if before:
+            os.chown(place, 65534, 65534)
+        create = [*before, POSTGRES / "initdb", "-N", "-U", "mlflow", "-D", place / "data"]
+        subprocess.run(create, **say)
+        options = f"-c listen_addresses='' -c fsync=off -k {place}"
+        control = [*before, POSTGRES / "pg_ctl", "-D", place / "data", "-l", place / "log"]
+        subprocess.run([*control, "-w", "-o", options, "start"], **say)
+        try:
+            yield f"postgresql+psycopg2://mlflow@/postgres?host={place}"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], **say)
 
 
 @pytest.mark.slow
