@@ -504,6 +504,24 @@ class StackConfig(_Model):
         return self
 
     @model_validator(mode="after")
+    def _can_promote_from_another(self) -> StackConfig:
+        if self.aws is None:
+            return self
+        for name in ("artifactsOf", "artifactReaders"):
+            if getattr(self.aws, name) and self.stores.objects != "s3":
+                raise ValueError(f"aws.{name}: only objects on S3 are read from another account")
+        if self.aws.artifactsOf:
+            if "dev" in self.environments:
+                raise ValueError("aws.artifactsOf: nothing comes before dev; remove it")
+            if self.forge is None or self.forge.gates != "cluster":
+                # Actions read one store, and know of one key.
+                raise ValueError(
+                    "aws.artifactsOf: releases come from a forge that the stacks share: write "
+                    "forge, with gates: cluster"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _groups_have_roles(self) -> StackConfig:
         known = {group for found in self.people.members.values() for group in found.groups}
         for group in self.aws.groups if self.aws else ():

@@ -559,7 +559,7 @@ class Stack:
             ),
             self._opts,
         )
-        Signing(
+        signing = Signing(
             "signing",
             SigningArgs(
                 pipelines=self.names["pipelines"],
@@ -567,9 +567,12 @@ class Stack:
                 training=self._own("training"),
                 readers={e: self.names[e] for e in self.config.environments},
                 former=self.config.formerKeys,
+                upstream=self._cloud.upstream_keys if self._cloud else None,
             ),
             self._opts,
         )
+        if self._cloud:
+            self._cloud.export_artifacts(signing.public)
         People(
             "people",
             PeopleArgs(

@@ -196,9 +196,22 @@ def load_keys(pem: str, name: str = "public keys") -> dict[str, Ed25519PublicKey
     return found
 
 
-def keys_from_environment() -> dict[str, Ed25519PublicKey]:
-    """The public keys in the file that SLIPWAY_EVIDENCE_KEYS names."""
-    return load_keys(_file("SLIPWAY_EVIDENCE_KEYS").decode(), os.environ["SLIPWAY_EVIDENCE_KEYS"])
+def keys_from_environment(environment: str | None = None) -> dict[str, Ed25519PublicKey]:
+    """The public keys of whoever attests for an environment; of this stack without one.
+
+    The file that SLIPWAY_EVIDENCE_KEYS names has this stack's. Those of another stack, which hosts
+    an earlier environment, are in a file beside it and count for that environment alone.
+    """
+    own, name = _file("SLIPWAY_EVIDENCE_KEYS"), os.environ["SLIPWAY_EVIDENCE_KEYS"]
+    theirs = Path(name).with_name(keys_of(environment)) if environment else None
+    if theirs and theirs.is_file():
+        return load_keys(theirs.read_text(), str(theirs))
+    return load_keys(own.decode(), name)
+
+
+def keys_of(environment: str) -> str:
+    """What the file of another stack's keys, which attests for an environment, is called."""
+    return f"{environment}.pem"
 
 
 def key_from_environment() -> Ed25519PrivateKey:

@@ -28,7 +28,7 @@ from slipway.forge import (
     own_login,
 )
 from slipway.release import service
-from slipway.store import PREFIX, Store
+from slipway.store import PREFIX, UPSTREAM, Given, Store, upstream
 
 BENTO_HEADER = "x-slipway-bento"
 PREDICTION_HEADER = "x-slipway-prediction"
@@ -115,13 +115,6 @@ def kubeconfig(stack: str = "local") -> Path:
 
     usual = Path.home() / ".kube" / "config"
     return usual if pulumi.is_elsewhere(stack) else paths.kubeconfig()
-
-
-class _Given(Store):
-    """A store whose client does not come from the environment."""
-
-    def __init__(self, client: Any, prefix: str) -> None:
-        self.__dict__.update(_s3=client, _prefix=prefix)
 
 
 @dataclass(frozen=True)
@@ -423,7 +416,8 @@ class Cluster:
         keys = self.secret("pipelines", people.READER)
         prefix, region = keys.get(PREFIX, ""), keys["AWS_DEFAULT_REGION"]
         if "AWS_ENDPOINT_URL" not in keys:
-            yield _Given(cast(Any, boto3).Session().client("s3", region_name=region), prefix)
+            client = cast(Any, boto3).Session().client("s3", region_name=region)
+            yield Given(client, prefix, upstream(keys.get(UPSTREAM, "")))
             return
         rights = keys if rights_of == people.READER else self.secret("pipelines", rights_of)
         inside = keys["AWS_ENDPOINT_URL"]
@@ -439,7 +433,7 @@ class Cluster:
                 aws_secret_access_key=rights["AWS_SECRET_ACCESS_KEY"],
                 region_name=region,
             )
-            return _Given(client, prefix)
+            return Given(client, prefix)
 
         if not in_cluster:
             yield at(inside)

@@ -137,6 +137,8 @@ def trace(
             lambda: _data(store, pins),
         ),
     ]
+    if store.comes_after:  # MLflow knows of them on the stack that trained them
+        checks = [check for check in checks if check[2] != "MLflow"]
     return [_link(*check) for check in checks]
 
 

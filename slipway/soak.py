@@ -11,9 +11,12 @@ from slipway.store import Store
 def measure(store: Store, env: str, model: str, bento: Digest) -> Soak:
     """Counts from the listing of the bento's log; reads the segments with labelled ones alone.
 
+    In the store of whoever hosts the environment.
+
     Raises:
         StoreError: the store does not answer, or refuses.
     """
+    store = store.hosting(env)
     logged = predictions.segments(store, env, model, bento)
     served = [segment for segment in logged if segment.predictions]
     labels = predictions.read_labels(store, env, model) if served else {}

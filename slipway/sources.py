@@ -37,8 +37,9 @@ class Source(Protocol):
         """The envelope, its digest verified."""
         ...
 
-    def keys(self, *, fresh: bool = False) -> Keys:
-        """Public keys by their ids; `fresh`: not those remembered from an earlier time."""
+    def keys(self, environment: str, *, fresh: bool = False) -> Keys:
+        """Public keys by their ids, of whoever attests for an environment; `fresh`: not those
+        remembered from an earlier time."""
         ...
 
     def bento(self, digest: Digest) -> None:
@@ -59,10 +60,10 @@ class Mounted:
     def get(self, digest: Digest) -> bytes:
         return self._store.get("evidence", digest)
 
-    def keys(self, *, fresh: bool = False) -> Keys:
+    def keys(self, environment: str, *, fresh: bool = False) -> Keys:
         from slipway import attestation
 
-        return attestation.keys_from_environment()
+        return attestation.keys_from_environment(environment)
 
     def bento(self, digest: Digest) -> None:
         self._store.verify("bentos", digest)
@@ -110,15 +111,17 @@ class Platform:
             paths.write(self._cache / digest.removeprefix("sha256:"), found)
         return found
 
-    def keys(self, *, fresh: bool = False) -> Keys:
-        if self._keys:
-            return read_keys(self._keys)
-        file = self._cache / "keys.pem"
-        if file.is_file() and not fresh:
-            return read_keys(file)
+    def keys(self, environment: str, *, fresh: bool = False) -> Keys:
         from slipway import attestation
 
-        pem = self._connected().config("pipelines", "evidence-keys").get("public.pem", "")
+        if self._keys:
+            return read_keys(self._keys)
+        name = attestation.keys_of(environment)
+        file = self._cache / "keys" / name
+        if file.is_file() and not fresh:
+            return read_keys(file)
+        held = self._connected().config("pipelines", "evidence-keys")
+        pem = held.get(name) or held.get("public.pem", "")
         found = attestation.load_keys(pem, "ConfigMap pipelines/evidence-keys")
         paths.write(file, pem.encode())
         return found
@@ -154,10 +157,10 @@ def verified(source: Source, pins: Release, environment: str) -> Evidence:
     digest = pins.evidence.digest
     envelope = source.get(digest)
     try:
-        found = attestation.verify(envelope, source.keys(), digest)
+        found = attestation.verify(envelope, source.keys(environment), digest)
     except attestation.Unverified:
         # Keys are rotated; the ones remembered may be older than the signature.
-        found = attestation.verify(envelope, source.keys(fresh=True), digest)
+        found = attestation.verify(envelope, source.keys(environment, fresh=True), digest)
     attestation.check_about(found, pins, environment)
     return found
 
@@ -176,7 +179,8 @@ def is_foreign(cluster: Cluster, path: str, content: bytes) -> bool:
         pins = release.parse(content, path)
     except BadInput:
         return False  # no platform writes such a file
-    keys = Platform(lambda: cluster).keys(fresh=True)
+    environment = path.split("/")[1]
+    keys = Platform(lambda: cluster).keys(environment, fresh=True)
     try:
         with cluster.store() as store:
             attestation.fetch(store, pins.evidence.digest, keys)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,9 @@ Bucket = Literal["data", "bentos", "evidence", "predictions", "labels", "workflo
 # What buckets' names begin with on S3, where they are all of AWS's. Whatever is written down
 # (release files, evidence) names buckets without it.
 PREFIX = "SLIPWAY_BUCKET_PREFIX"
+# Environments that come before this stack's and are other stacks', each with what its buckets'
+# names begin with: "dev=slipway-dev-111111111111- staging=…". They are read, and never written.
+UPSTREAM = "SLIPWAY_UPSTREAM"
 
 
 class StoreError(SlipwayError):
@@ -42,16 +45,43 @@ def uri(bucket: Bucket, digest: Digest) -> str:
     return f"s3://{bucket}/{_key(digest)}"
 
 
+def upstream(text: str) -> dict[str, str]:
+    """Environment to prefix, of what `UPSTREAM` says."""
+    return dict(word.split("=", 1) for word in text.split())
+
+
 def _key(digest: Digest) -> str:
     return digest.replace(":", "/", 1)
 
 
 class Store:
-    """S3 at AWS_ENDPOINT_URL with the credentials of the environment; AWS itself without them."""
+    """S3 at AWS_ENDPOINT_URL with the credentials of the environment; AWS itself without them.
+
+    What has a digest and is not here is got from the stores upstream, and then kept here: by its
+    digest it is the same wherever it comes from.
+    """
 
     @cached_property
     def _prefix(self) -> str:
         return os.environ.get(PREFIX, "")
+
+    @cached_property
+    def _upstream(self) -> Mapping[str, str]:
+        return upstream(os.environ.get(UPSTREAM, ""))
+
+    @property
+    def comes_after(self) -> bool:
+        """Whether other stacks host environments before this one's, and trained what is here."""
+        return bool(self._upstream)
+
+    def hosting(self, environment: str) -> Store:
+        """The store of the stack that hosts an environment: for what no digest names."""
+        if environment not in self._upstream:
+            return self
+        return self._beginning(self._upstream[environment])
+
+    def _beginning(self, prefix: str) -> Store:
+        return Given(self._s3, prefix)
 
     def _bucket(self, name: Bucket) -> str:
         """What the store calls it."""
@@ -97,10 +127,28 @@ class Store:
     def has(self, bucket: Bucket, digest: Digest) -> bool:
         """Whether there is an object of this digest. Its content is not read."""
         with answering(uri(bucket, digest)):
-            return self._head(bucket, digest) is not None
+            found = self._head(bucket, digest) is not None
+        return found or any(store.has(bucket, digest) for store in self._stores_upstream())
 
     def get(self, bucket: Bucket, digest: Digest) -> bytes:
         """The object's content, verified. Raises `Missing`, `Corrupt` or `Unreachable`."""
+        try:
+            return self._get(bucket, digest)
+        except Missing:
+            for store in self._stores_upstream():
+                with suppress(Missing):
+                    data = store.get(bucket, digest)
+                    self._keep(bucket, data)
+                    return data
+            raise
+
+    def _stores_upstream(self) -> Iterator[Store]:
+        return map(self._beginning, dict.fromkeys(self._upstream.values()))
+
+    def _keep(self, bucket: Bucket, data: bytes) -> None:
+        self.put(bucket, data)
+
+    def _get(self, bucket: Bucket, digest: Digest) -> bytes:
         with answering(uri(bucket, digest)):
             data: bytes = self._object(bucket, _key(digest))
         if (found := digests.of(data)) != digest:
@@ -158,6 +206,16 @@ class Store:
     def _intact(self, bucket: Bucket, digest: Digest, size: int) -> bool:
         head = self._head(bucket, digest)
         return _recorded(head) == digest and head["ContentLength"] == size
+
+
+class Given(Store):
+    """A store whose client does not come from the environment. What is upstream is only read."""
+
+    def __init__(self, client: Any, prefix: str, upstream: Mapping[str, str] | None = None) -> None:
+        self.__dict__.update(_s3=client, _prefix=prefix, _upstream=upstream or {})
+
+    def _keep(self, bucket: Bucket, data: bytes) -> None:
+        """Nowhere: people change nothing there."""
 
 
 def _recorded(head: Any) -> Digest:

@@ -55,13 +55,20 @@ class AwsComponent(Component):
         kept = pulumi.ResourceOptions(protect=self.context.kept or None)
         return pulumi.ResourceOptions.merge(self.child(*after), kept)
 
-    def key(self, name: str, description: str, opts: pulumi.ResourceOptions) -> Key:
+    def key(
+        self,
+        name: str,
+        description: str,
+        opts: pulumi.ResourceOptions,
+        policy: str | None = None,
+    ) -> Key:
         """A key for data, and the name under which AWS's console shows it."""
         key = Key(
             name,
             description=description,
             enable_key_rotation=True,
             deletion_window_in_days=30,
+            policy=policy,
             tags=self.context.tagged(name),
             opts=opts,
         )

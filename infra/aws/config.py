@@ -27,6 +27,7 @@ Arn = Annotated[
     ),
 ]
 AccountId = Annotated[str, Field(pattern=r"^\d{12}$", description="12 digits, in quotes")]
+StackName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", description="e.g. dev")]
 Duration = Annotated[str, Field(pattern=r"^[1-9]\d*(s|m|h)$", description="e.g. 30s, 10m, 336h")]
 Name = Annotated[
     str,
@@ -102,10 +103,15 @@ class Account(_Model):
     registryReaders: list[AccountId] = Field(
         default=[], description="accounts of other stacks that pull this one's images"
     )
-    registryOf: str | None = Field(
+    registryOf: StackName | None = Field(
         default=None,
-        pattern=r"^[a-z][a-z0-9-]*$",
         description="the stack whose registry has the images that only Slipway has; none: this one",
+    )
+    artifactReaders: list[AccountId] = Field(
+        default=[], description="accounts of stacks that come after, and read what this one made"
+    )
+    artifactsOf: list[StackName] = Field(
+        default=[], description="the stacks whose environments come before: [dev], [dev, staging]"
     )
     alarms: str | None = Field(
         default=None,
@@ -120,6 +126,11 @@ class Account(_Model):
     )
 
     @property
+    def stacks(self) -> list[str]:
+        """Others, of which this one has something."""
+        return sorted({*self.artifactsOf, *([self.registryOf] if self.registryOf else ())})
+
+    @property
     def members(self) -> dict[str, list[str]]:
         """The groups of each principal that is no administrator."""
         found: dict[str, list[str]] = {}
@@ -127,6 +138,13 @@ class Account(_Model):
             for principal in principals:
                 found.setdefault(principal, []).append(group)
         return found
+
+    @field_validator("artifactsOf")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("a stack is named twice")
+        return value
 
     @field_validator("endpointCidrs")
     @classmethod

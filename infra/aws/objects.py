@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 from pulumi_aws.s3.bucket import Bucket
@@ -19,16 +20,25 @@ from pulumi_aws.s3.bucket_versioning import BucketVersioning
 
 from infra.aws.component import AwsComponent, Context
 from infra.aws.policy import VERSION, Statement
+from infra.aws.upstream import Artifacts, prefixes
 from infra.platform.minio import Credentials, Rights
+from slipway.store import UPSTREAM
 
 # Days after which what nobody would miss goes; everything else is content-addressed, and stays.
 EXPIRE = {"workflows": 90}
+# What stacks that come after read of this one's, and the user whose pods do.
+SHARED = ("bentos", "data", "evidence", "labels", "predictions")
+READS_UPSTREAM = "pipelines"
 
 
 @dataclass(frozen=True)
 class ObjectsArgs:
     context: Context
     buckets: Sequence[str]
+    readers: Sequence[str] = ()
+    """Accounts of stacks that come after, which read from here."""
+    upstream: Sequence[Artifacts] = ()
+    """Of the stacks that come before, which are read here."""
 
 
 class Objects(AwsComponent):
@@ -46,7 +56,9 @@ class Objects(AwsComponent):
         self.region = args.context.region
         self.endpoint = pulumi.Output.from_input(f"s3.{self.region}.amazonaws.com")
         self.url = pulumi.Output.from_input(f"https://s3.{self.region}.amazonaws.com")
-        self._key = self.key("objects", f"Objects of {args.context.name}", self.lasting())
+        self._readers, self._upstream = args.readers, args.upstream
+        about = f"Objects of {args.context.name}"
+        self._key = self.key("objects", about, self.lasting(), self._key_policy())
         self._buckets = {bucket: self._bucket(bucket) for bucket in args.buckets}
         self.register_outputs({"url": self.url})
 
@@ -61,8 +73,10 @@ class Objects(AwsComponent):
 
     def environment(self, user: str) -> dict[str, pulumi.Input[str]]:
         """Environment of an S3 client: no key, since EKS says who its pod is."""
-        del user
-        return {"AWS_DEFAULT_REGION": self.region, "SLIPWAY_BUCKET_PREFIX": self.prefix}
+        found = {"AWS_DEFAULT_REGION": self.region, "SLIPWAY_BUCKET_PREFIX": self.prefix}
+        if self._upstream and user in (READS_UPSTREAM, "reader"):
+            return {**found, UPSTREAM: prefixes(self._upstream)}
+        return {**found}
 
     def login(self, user: str) -> Credentials | None:
         """None: clients have no password."""
@@ -97,7 +111,49 @@ class Objects(AwsComponent):
         actions = ["kms:Decrypt"]
         if any(r.write or r.put for r in users.values()):
             actions.append("kms:GenerateDataKey")
-        return [*result, Statement("Key", actions, [self._key.arn])]
+        result.append(Statement("Key", actions, [self._key.arn]))
+        return [*result, *(self._reading() if READS_UPSTREAM in users else ())]
+
+    def _reading(self) -> list[Statement]:
+        """What is upstream; its stacks say the same of this account."""
+        if not self._upstream:
+            return []
+        buckets = [
+            pulumi.Output.concat("arn:aws:s3:::", stack.prefix, bucket)
+            for stack in self._upstream
+            for bucket in SHARED
+        ]
+        inside = [pulumi.Output.concat(bucket, "/*") for bucket in buckets]
+        return [
+            # To be told that an object is not there takes the right to list.
+            Statement("UpstreamLook", ["s3:ListBucket"], buckets),
+            Statement("UpstreamRead", ["s3:GetObject"], inside),
+            Statement("UpstreamKey", ["kms:Decrypt"], [stack.key for stack in self._upstream]),
+        ]
+
+    @property
+    def artifacts(self) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+        """For stacks that come after: the prefix, and the key's ARN."""
+        return pulumi.Output.from_input(self.prefix), self._key.arn
+
+    def _key_policy(self) -> str | None:
+        """None: AWS's own, by which this account's roles say who uses it."""
+        if not self._readers:
+            return None
+        shared = [f"arn:aws:s3:::{self.bucket(bucket)}" for bucket in SHARED]
+        own = [f"arn:aws:iam::{self.context.account}:root"]
+        within = {
+            "kms:ViaService": f"s3.{self.region}.amazonaws.com",
+            # With a bucket's own data key, it is the bucket that is encrypted for.
+            "kms:EncryptionContext:aws:s3:arn": shared,
+        }
+        return _document(
+            _allow("Account", own, ["kms:*"], ["*"]),
+            {
+                **_allow("StacksAfter", _roots(self._readers), ["kms:Decrypt"], ["*"]),
+                "Condition": {"StringEquals": within},
+            },
+        )
 
     def _arn(self, bucket: str) -> str:
         if bucket not in self._buckets:
@@ -179,26 +235,49 @@ class Objects(AwsComponent):
         BucketPolicy(
             name,
             bucket=made.id,
-            policy=made.arn.apply(_tls_only),
+            policy=made.arn.apply(lambda arn: _document(_tls_only(arn), *self._shared(name, arn))),
             # Public access is blocked first, or a policy may be taken for a public one.
             opts=self.child(closed),
         )
         return made
 
+    def _shared(self, name: str, arn: str) -> list[dict[str, Any]]:
+        """Lets the accounts of stacks that come after read."""
+        if not self._readers or name not in SHARED:
+            return []
+        accounts = _roots(self._readers)
+        return [
+            _allow("StacksAfterLook", accounts, ["s3:ListBucket"], [arn]),
+            _allow("StacksAfterRead", accounts, ["s3:GetObject"], [f"{arn}/*"]),
+        ]
 
-def _tls_only(arn: str) -> str:
-    return json.dumps(
-        {
-            "Version": VERSION,
-            "Statement": [
-                {
-                    "Sid": "TlsOnly",
-                    "Effect": "Deny",
-                    "Principal": "*",
-                    "Action": "s3:*",
-                    "Resource": [arn, f"{arn}/*"],
-                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-                }
-            ],
-        }
-    )
+
+def _tls_only(arn: str) -> dict[str, Any]:
+    return {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def _roots(accounts: Sequence[str]) -> list[str]:
+    return [f"arn:aws:iam::{account}:root" for account in accounts]
+
+
+def _allow(
+    sid: str, principals: Sequence[str], actions: Sequence[str], resources: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Principal": {"AWS": principals},
+        "Action": actions,
+        "Resource": resources,
+    }
+
+
+def _document(*statements: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": VERSION, "Statement": statements})

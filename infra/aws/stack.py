@@ -28,6 +28,7 @@ from infra.aws.objects import Objects, ObjectsArgs
 from infra.aws.registry import Registry, RegistryArgs
 from infra.aws.secrets import Secrets, SecretsArgs
 from infra.aws.teardown import Gone
+from infra.aws.upstream import Artifacts, evidence_keys
 from infra.config import StackConfig
 from infra.platform import flows
 from infra.platform.component import after, provider
@@ -132,6 +133,11 @@ class Cloud:
         self._settings = settings = Settings.of(config)
         self.context = context = settings.context(stack)
         self._references = references
+        # The same program's, in the same backend: what they say, not what we think they are.
+        self._stacks = {
+            name: pulumi.StackReference(f"organization/{pulumi.get_project()}/{name}")
+            for name in settings.account.stacks
+        }
         self._version = minor(toolchain.tool("kubernetes").version)
         aws = settings.provider(stack)
         self._aws = pulumi.ResourceOptions(providers=[aws])
@@ -179,9 +185,17 @@ class Cloud:
             opts=self.platform,
         )
         self.registry = settings.registry(context, self._aws)
+        self._upstream = [
+            Artifacts.of(self._stacks[name], config.environments)
+            for name in settings.account.artifactsOf
+        ]
         stores = config.stores
         self.objects = (
-            Objects("objects", ObjectsArgs(context, buckets), self._aws)
+            Objects(
+                "objects",
+                ObjectsArgs(context, buckets, settings.account.artifactReaders, self._upstream),
+                self._aws,
+            )
             if stores.objects == "s3"
             else None
         )
@@ -206,15 +220,27 @@ class Cloud:
     def _registry_of(self, stack: str | None) -> pulumi.Output[str]:
         if stack is None:
             return pulumi.Output.from_input(self.registry.address)
-        # The same program's, in the same backend: what that stack says, not what we think it is.
-        other = pulumi.StackReference(f"organization/{pulumi.get_project()}/{stack}")
-        return other.require_output("registry")
+        return self._stacks[stack].require_output("registry")
 
     def located(self, reference: str) -> pulumi.Input[str]:
         """An image's reference; one without a registry is in `registryOf`'s."""
         registry, slash, _ = reference.partition("/")
         named = bool(slash) and ("." in registry or ":" in registry or registry == "localhost")
         return reference if named else pulumi.Output.concat(self._images_from, "/", reference)
+
+    @property
+    def upstream_keys(self) -> pulumi.Output[dict[str, str]] | None:
+        """File to public keys, for evidence of environments on other stacks; None where all are
+        here."""
+        return evidence_keys(self._upstream) if self._upstream else None
+
+    def export_artifacts(self, keys: pulumi.Output[str]) -> None:
+        """Says to stacks that come after where what this one makes is, and by what `keys` its
+        evidence is verified."""
+        if self.objects:
+            hosted: list[str] = [*self._settings.config.environments]
+            environments = pulumi.Output.from_input(hosted)
+            Artifacts(*self.objects.artifacts, environments, keys).export()
 
     def _make_karpenter(self) -> Karpenter:
         cluster = self._cluster

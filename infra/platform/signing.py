@@ -38,10 +38,14 @@ class SigningArgs:
     """Further namespaces that get the public keys: name to its output."""
     former: Sequence[str] = ()
     """Public keys (PEM) of before: what they have signed still counts."""
+    upstream: pulumi.Input[Mapping[str, str]] | None = None
+    """File to public keys (PEM) of other stacks, each for an environment that one of them hosts."""
 
 
 class Signing(Component):
     """Secret `evidence-key` in pipelines, and ConfigMap `evidence-keys` wherever evidence is read.
+
+    `public`: the keys that this stack's evidence is verified by. A model's pod is given no others.
 
     Whoever can make a pod in a namespace can mount its Secrets, so admission says which pod may:
     the one of the step `attest`, made by the workflow controller, from a template on main.
@@ -61,11 +65,13 @@ class Signing(Component):
             self.child(*rules),
         )
         former = [f"{pem.strip()}\n" for pem in args.former]
+        self.public = pulumi.Output.concat(key.public, *former)
+        own = {"public.pem": self.public}
         for where, namespace in {"pipelines": args.pipelines, **args.readers}.items():
             k8s.core.v1.ConfigMap(
                 f"{where}-{PUBLIC}",
                 metadata=pods.metadata(PUBLIC, namespace),
-                data={"public.pem": pulumi.Output.concat(key.public, *former)},
+                data=_joined(own, args.upstream) if where == "pipelines" else own,
                 opts=self.child(),
             )
         self.register_outputs({})
@@ -175,6 +181,14 @@ class Signing(Component):
                 ),
             ],
         )
+
+
+def _joined(
+    own: Mapping[str, pulumi.Input[str]], more: pulumi.Input[Mapping[str, str]] | None
+) -> pulumi.Input[Mapping[str, pulumi.Input[str]]]:
+    if more is None:
+        return own
+    return pulumi.Output.all(own, more).apply(lambda both: {**both[0], **both[1]})
 
 
 def _is_controller(args: SigningArgs) -> pulumi.Output[str]:

@@ -30,7 +30,7 @@ def command(
     release.check_environment(env)
     release.check_model_name(model)
     cluster = Cluster.connect()
-    keys = sources.Platform(lambda: cluster).keys(fresh=True)
+    keys = sources.Platform(lambda: cluster).keys(env, fresh=True)
     with cluster.forge() as forge, cluster.store() as objects:
         pins = lineage.released(forge, env, model)
         document = attestation.fetch(objects, pins.evidence.digest, keys)

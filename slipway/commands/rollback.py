@@ -53,7 +53,7 @@ def command(
         found: dict[str, Any] = {**rollback.document(plan), "pull_request": None, "merge": None}
         say(_headline(plan))
         with cluster.store() as store:
-            rollback.verify(plan, store, lambda: source.keys(fresh=True))
+            rollback.verify(plan, store, lambda: source.keys(env, fresh=True))
         say(f"bento and evidence are whole ({clock.lap('verify'):.1f} s)")
         if dry_run:
             code = _tried(repository, tip, plan, source, output, found)

@@ -17,7 +17,7 @@ def command(model: Model, env: Environment, output: Output = "text") -> None:
     release.check_environment(env)
     release.check_model_name(model)
     cluster = Cluster.connect()
-    keys = sources.Platform(lambda: cluster).keys(fresh=True)
+    keys = sources.Platform(lambda: cluster).keys(env, fresh=True)
     with cluster.forge() as forge, cluster.store() as store:
         mlflow = lineage.mlflow(cluster)
         links = lineage.trace(cluster, forge, store, keys, mlflow, env, model)

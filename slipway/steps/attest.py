@@ -33,7 +33,7 @@ from slipway.evidence import (
 )
 from slipway.gates import Policy
 from slipway.release import Bento, Runtime
-from slipway.steps import predictions, tracking
+from slipway.steps import hosts, predictions, tracking
 from slipway.steps.champion import Champion
 from slipway.steps.champion import find as find_champion
 from slipway.steps.rescore import MODEL
@@ -64,7 +64,8 @@ def run(
         champion: digest of the evidence of whose model `champion_predictions` are; both are empty
             where the environment has no champion.
     """
-    objects, keys = Store(), attestation.keys_from_environment()
+    hosts.check_here(environment)
+    objects, keys = Store(), attestation.keys_from_environment(environment)
     key = attestation.key_from_environment()
     if attestation.key_id(key.public_key()) not in keys:
         raise BadInput(
@@ -96,11 +97,16 @@ def run(
         champion_predictions=champion_predictions,
         now=datetime.now(UTC),
     )
-    mlflow = tracking.client()
-    check_version(mlflow, document)
+    # Where other stacks come before, one of them trained it and its MLflow knows the version.
+    mlflow = None if hosts.upstream() else tracking.client()
+    if mlflow:
+        check_version(mlflow, document)
+    else:
+        check_promoted(objects, document)
     envelope = attestation.sign(document, key)
     digest = objects.put("evidence", envelope)
-    record(mlflow, document, envelope)
+    if mlflow:
+        record(mlflow, document, envelope)
     _report(document, digest)
     return {"evidence": digest}
 
@@ -255,6 +261,27 @@ def check_version(mlflow: MlflowClient, document: Evidence) -> None:
             f"was {found.model_digest}",
             fix="run the workflow again: the train step registers the version",
         )
+
+
+def check_promoted(objects: Store, document: Evidence) -> None:
+    """`SlipwayError` unless main releases the very same to an environment that another stack hosts,
+    by evidence which that stack signed."""
+    model, problems = document.evaluation.model, list[str]()
+    for environment in hosts.upstream():
+        keys = attestation.keys_from_environment(environment)
+        try:
+            found = find_champion(objects, keys, model, environment)
+        except attestation.Unverified as problem:
+            problems.append(str(problem).partition("\n")[0])
+            continue
+        differs = attestation.differences(document, found.release) if found else ["is not there"]
+        if not differs:
+            return
+        problems.append(f"{environment}: {'; '.join(differs)}")
+    raise SlipwayError(
+        f"version {document.version} of {model} is released nowhere before: {' / '.join(problems)}",
+        fix="promote it to an environment before; or, where main has moved, start it again",
+    )
 
 
 def record(mlflow: MlflowClient, document: Evidence, envelope: bytes) -> None:

@@ -8,7 +8,6 @@ prose are no code (see `bento.Folder.code`), so changing them trains nothing.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from slipway.digests import Digest
 from slipway.endpoints import Cluster, ClusterError, part
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import Forge, NotFound, from_environment
+from slipway.steps import hosts
 from slipway.steps.registry import Registry
 
 ENVIRONMENT = "dev"
@@ -30,7 +30,7 @@ MEMO = f"/api/v1/namespaces/{training.NAMESPACE}/configmaps/dispatched"
 
 def run() -> dict[str, str]:
     """Outputs `workflows`: names of those that it started."""
-    if ENVIRONMENT not in os.environ.get("ENVIRONMENTS", "").split():
+    if ENVIRONMENT not in hosts.here():
         print(f"this stack does not host {ENVIRONMENT}: nothing is trained here")
         return {"workflows": ""}
     with Registry.from_environment() as registry, from_environment() as forge:

@@ -6,7 +6,6 @@ that the release file on main pins. Run again and again, it repairs what anythin
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from slipway import paths, release
 from slipway.endpoints import BENTO_HEADER
 from slipway.errors import BadInput
 from slipway.release import Release
+from slipway.steps import hosts
 from slipway.steps.registry import Registry, RegistryError
 
 _EVERY_S = 1.0
@@ -37,10 +37,13 @@ class Behind:
 
 def run(wait: str = "0") -> dict[str, str]:
     """Waits up to `wait` seconds for pods that a merge has just changed. No outputs."""
-    releases, problems = read(paths.REPOSITORY / "environments", environments())
+    if others := hosts.upstream():
+        print(f"MLflow has the models on the stack that trained them: {', '.join(others)} before")
+        return {}
+    releases, problems = read(paths.REPOSITORY / "environments", hosts.here())
     deadline = time.monotonic() + float(wait)
     with Registry.from_environment() as registry:
-        while behind := follow(registry, releases, environments(), answering):
+        while behind := follow(registry, releases, hosts.here(), answering):
             if time.monotonic() > deadline:
                 break
             time.sleep(_EVERY_S)
@@ -49,11 +52,6 @@ def run(wait: str = "0") -> dict[str, str]:
     if problems:
         raise BadInput("\n".join(map(str, problems)))
     return {}
-
-
-def environments() -> list[str]:
-    """Those that the stack hosts."""
-    return os.environ.get("ENVIRONMENTS", "").split()
 
 
 def read(folder: Path, among: list[str]) -> tuple[dict[tuple[str, str], Release], list[BadInput]]:

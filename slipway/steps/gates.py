@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 from slipway import digests, publish, report
 from slipway.check import Verdict, check, shorten
@@ -17,8 +18,10 @@ from slipway.errors import SlipwayError
 from slipway.forge import Forge, ForgeError, NotFound, PullRequest, State, from_environment
 from slipway.gates import Approval, PullFacts
 from slipway.merging import CONTEXT, MARKER
+from slipway.release import ENVIRONMENTS
 from slipway.repository import Commit, Repository, empty
 from slipway.sources import Mounted, Source
+from slipway.steps import hosts
 from slipway.store import Store, Unreachable
 
 BASE = "main"
@@ -70,6 +73,10 @@ def fetching(forge: Forge) -> Generator[Fetched]:
         yield Fetched(repository, forge)
 
 
+class Elsewhere(Exception):
+    """The cluster of another stack judges this one."""
+
+
 class Gates:
     """Judges pull requests. Judging one again, with nothing changed, changes nothing."""
 
@@ -93,6 +100,8 @@ class Gates:
                     errors.append(Unreachable(verdict.unreachable[0]))
             except NotFound:
                 yield f"{pull.number}: gone"  # closed, or its repository removed, meanwhile
+            except Elsewhere:
+                yield f"{pull.number}: another stack's to judge"
             except Exception as error:
                 errors.append(error)
                 yield f"{pull.number}: {error}"
@@ -117,6 +126,8 @@ class Gates:
 
     def _judge_head(self, pull: PullRequest) -> Verdict | None:
         """Judges one head against one base, and says so at that head."""
+        if not self._judges(pull):
+            raise Elsewhere
         before = self._forge.statuses(pull.sha).get(CONTEXT)
         if before is None:
             self._report(pull, "pending", "the gates are being evaluated")
@@ -143,6 +154,17 @@ class Gates:
                 self._report(pull, "error", f"could not be judged: {error}")
             raise
         return verdict
+
+    def _judges(self, pull: PullRequest) -> bool:
+        """Whether it is for this stack to judge: of two who report, the later would be believed."""
+        # Of a forge of one's own, or where Actions judge, nobody else does.
+        if os.environ.get("FORGE_GATES") != "cluster" or set(ENVIRONMENTS) == set(hosts.here()):
+            return True
+        base, repository = self._fetched.update(pull), self._fetched.repository
+        forks = repository.merge_bases(base, pull.sha)
+        changes = [c for fork in forks for c in repository.changed(fork, pull.sha)]
+        folders = [PurePosixPath(p).parts[:2] for c in changes for p in (c.path, c.old_path)]
+        return hosts.judges({e for e in ENVIRONMENTS if ("environments", e) in folders})
 
     def _report(self, pull: PullRequest, state: State, description: str) -> None:
         text = shorten(" ".join(description.split()), 140)

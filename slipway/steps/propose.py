@@ -74,7 +74,8 @@ def run(
     release file that is proposed, or would be.
     """
     release.check_environment(environment)
-    document = attestation.fetch(Store(), evidence, attestation.keys_from_environment())
+    keys = attestation.keys_from_environment(environment)
+    document = attestation.fetch(Store(), evidence, keys)
     if (document.evaluation.model, document.environment) != (model, environment):
         raise BadInput(
             f"is of {document.evaluation.model} for {document.environment}, "

@@ -59,7 +59,9 @@ def run(model: str, environment: str, evaluation: Digest) -> dict[str, str]:
     Both are empty where the environment has no champion.
     """
     objects = Store()
-    found = champion.find(objects, attestation.keys_from_environment(), model, environment)
+    found = champion.find(
+        objects, attestation.keys_from_environment(environment), model, environment
+    )
     if found is None:
         print(f"no champion: {environment} serves no {model}")
         return {"champion": "", "champion-predictions": ""}

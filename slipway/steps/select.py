@@ -9,7 +9,7 @@ from slipway import attestation, evidence, release
 from slipway.digests import Digest
 from slipway.errors import BadInput
 from slipway.evidence import Evidence
-from slipway.steps import champion, tracking
+from slipway.steps import champion, hosts, tracking
 from slipway.store import Store
 
 if TYPE_CHECKING:
@@ -21,12 +21,13 @@ def run(model: str, environment: str, from_environment: str) -> dict[str, str]:
     `runtime-image` and `commit`.
 
     The parts of the verified evidence go back into the store, where their digests are those that
-    the evaluation gave them.
+    the evaluation gave them. What else is known of a version says the MLflow that registered it;
+    of one that another stack made this one knows what its release names.
     """
-    release.check_environment(environment)
+    hosts.check_here(environment)
     if environment == from_environment:
         raise BadInput(f"from {environment} to itself", field="--from-environment")
-    objects, keys = Store(), attestation.keys_from_environment()
+    objects, keys = Store(), attestation.keys_from_environment(from_environment)
     found = champion.find(objects, keys, model, from_environment)
     if found is None:
         raise BadInput(
@@ -35,8 +36,10 @@ def run(model: str, environment: str, from_environment: str) -> dict[str, str]:
             fix=f"promote it to {from_environment} first",
         )
     pins = found.release
-    tags = tracking.client().get_model_version(model, str(pins.version)).tags
-    document = latest(objects, keys, found, tracking.evidence(tags))
+    document = found.evidence
+    if from_environment not in hosts.upstream():
+        tags = tracking.client().get_model_version(model, str(pins.version)).tags
+        document = latest(objects, keys, found, tracking.evidence(tags))
     return {
         "evaluation": objects.put("evidence", evidence.dumps(document.evaluation)),
         "serving": objects.put("evidence", evidence.dumps(document.serving)),

@@ -26,7 +26,15 @@ ARNS = {
 def outputs(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """Outputs of a resource beside its inputs; nothing for one that is not AWS's."""
     if token == "pulumi:pulumi:StackReference":
-        return {"outputs": {"registry": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"}}
+        stack = name.rpartition("/")[2]
+        artifacts = {
+            "prefix": f"slipway-{stack}-{ACCOUNT}-",
+            "key": f"{ARNS['aws:kms/key:Key']}{stack}",
+            "environments": [stack],
+            "evidenceKeys": f"the keys of {stack}\n",
+        }
+        registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+        return {"outputs": {"registry": registry, "artifacts": artifacts}}
     if not token.startswith("aws:"):
         return {}
     known = inputs.get("bucket") or inputs.get("name") or name

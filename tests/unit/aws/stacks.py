@@ -14,7 +14,8 @@ from tests.manifests.program import Program, Registered
 
 STACKS = ("dev", "staging", "prod")
 # What none of those is: stores in pods and no GPUs, and a forge that is there already.
-OTHERS = ("eks_own_stores", "eks_with_a_forge")
+# And one between others, of which it reads and which read of it.
+OTHERS = ("eks_own_stores", "eks_with_a_forge", "eks_between_others")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Kept:
             raise self.down
         return self.objects.get("evidence", digest)
 
-    def keys(self, *, fresh: bool = False) -> Keys:
+    def keys(self, environment: str, *, fresh: bool = False) -> Keys:
         return self.known
 
     def bento(self, digest: Digest) -> None:

@@ -350,7 +350,7 @@ def test_a_rotated_key_is_looked_up_before_evidence_is_refused(
 ) -> None:
     asked: list[bool] = []
 
-    def keys(*, fresh: bool = False) -> object:
+    def keys(environment: str, *, fresh: bool = False) -> object:
         asked.append(fresh)
         return samples.KEYS if fresh else {}
 

@@ -168,6 +168,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     }
     (tmp_path / "private.pem").write_bytes(samples.private_pem())
     (tmp_path / "public.pem").write_bytes(samples.public_pem())
+    monkeypatch.setenv("ENVIRONMENTS", "dev staging prod")
     monkeypatch.setenv("SLIPWAY_SIGNING_KEY", str(tmp_path / "private.pem"))
     monkeypatch.setenv("SLIPWAY_EVIDENCE_KEYS", str(tmp_path / "public.pem"))
     monkeypatch.setattr(attest, "Store", lambda: objects)
