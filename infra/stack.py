@@ -553,6 +553,7 @@ class Stack:
                     "TRAINING_IMAGE": self._own("training"),
                     "SERVING_IMAGE": self._own("serving"),
                     "ENVIRONMENTS": " ".join(self.config.environments),
+                    **(self._cloud.settings if self._cloud else {}),
                 },
                 webhook_secret=forge.webhook_secret,
                 training_at_once=4,

@@ -417,7 +417,8 @@ class Cluster:
         prefix, region = keys.get(PREFIX, ""), keys["AWS_DEFAULT_REGION"]
         if "AWS_ENDPOINT_URL" not in keys:
             client = cast(Any, boto3).Session().client("s3", region_name=region)
-            yield Given(client, prefix, upstream(keys.get(UPSTREAM, "")))
+            before = self.config("pipelines", "platform").get(UPSTREAM, "")
+            yield Given(client, prefix, upstream(before))
             return
         rights = keys if rights_of == people.READER else self.secret("pipelines", rights_of)
         inside = keys["AWS_ENDPOINT_URL"]

@@ -66,19 +66,19 @@ class Store:
         return os.environ.get(PREFIX, "")
 
     @cached_property
-    def _upstream(self) -> Mapping[str, str]:
+    def _before(self) -> Mapping[str, str]:
         return upstream(os.environ.get(UPSTREAM, ""))
 
     @property
     def comes_after(self) -> bool:
         """Whether other stacks host environments before this one's, and trained what is here."""
-        return bool(self._upstream)
+        return bool(self._before)
 
     def hosting(self, environment: str) -> Store:
         """The store of the stack that hosts an environment: for what no digest names."""
-        if environment not in self._upstream:
+        if environment not in self._before:
             return self
-        return self._beginning(self._upstream[environment])
+        return self._beginning(self._before[environment])
 
     def _beginning(self, prefix: str) -> Store:
         return Given(self._s3, prefix)
@@ -143,7 +143,7 @@ class Store:
             raise
 
     def _stores_upstream(self) -> Iterator[Store]:
-        return map(self._beginning, dict.fromkeys(self._upstream.values()))
+        return map(self._beginning, dict.fromkeys(self._before.values()))
 
     def _keep(self, bucket: Bucket, data: bytes) -> None:
         self.put(bucket, data)
@@ -212,7 +212,7 @@ class Given(Store):
     """A store whose client does not come from the environment. What is upstream is only read."""
 
     def __init__(self, client: Any, prefix: str, upstream: Mapping[str, str] | None = None) -> None:
-        self.__dict__.update(_s3=client, _prefix=prefix, _upstream=upstream or {})
+        self.__dict__.update(_s3=client, _prefix=prefix, _before=upstream or {})
 
     def _keep(self, bucket: Bucket, data: bytes) -> None:
         """Nowhere: people change nothing there."""

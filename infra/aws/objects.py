@@ -20,9 +20,8 @@ from pulumi_aws.s3.bucket_versioning import BucketVersioning
 
 from infra.aws.component import AwsComponent, Context
 from infra.aws.policy import VERSION, Statement
-from infra.aws.upstream import Artifacts, prefixes
+from infra.aws.upstream import Artifacts
 from infra.platform.minio import Credentials, Rights
-from slipway.store import UPSTREAM
 
 # Days after which what nobody would miss goes; everything else is content-addressed, and stays.
 EXPIRE = {"workflows": 90}
@@ -73,10 +72,8 @@ class Objects(AwsComponent):
 
     def environment(self, user: str) -> dict[str, pulumi.Input[str]]:
         """Environment of an S3 client: no key, since EKS says who its pod is."""
-        found = {"AWS_DEFAULT_REGION": self.region, "SLIPWAY_BUCKET_PREFIX": self.prefix}
-        if self._upstream and user in (READS_UPSTREAM, "reader"):
-            return {**found, UPSTREAM: prefixes(self._upstream)}
-        return {**found}
+        del user
+        return {"AWS_DEFAULT_REGION": self.region, "SLIPWAY_BUCKET_PREFIX": self.prefix}
 
     def login(self, user: str) -> Credentials | None:
         """None: clients have no password."""

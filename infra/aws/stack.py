@@ -28,7 +28,7 @@ from infra.aws.objects import Objects, ObjectsArgs
 from infra.aws.registry import Registry, RegistryArgs
 from infra.aws.secrets import Secrets, SecretsArgs
 from infra.aws.teardown import Gone
-from infra.aws.upstream import Artifacts, evidence_keys
+from infra.aws.upstream import Artifacts, evidence_keys, prefixes
 from infra.config import StackConfig
 from infra.platform import flows
 from infra.platform.component import after, provider
@@ -36,6 +36,7 @@ from infra.platform.minio import Rights
 from infra.platform.network import Api, Elsewhere, Peer
 from infra.platform.secrets import Make
 from slipway import toolchain
+from slipway.store import UPSTREAM
 
 IMAGES_FILE = Path(__file__).with_name("images.yaml")
 # Where EKS tells a pod who it is.
@@ -227,6 +228,11 @@ class Cloud:
         registry, slash, _ = reference.partition("/")
         named = bool(slash) and ("." in registry or ":" in registry or registry == "localhost")
         return reference if named else pulumi.Output.concat(self._images_from, "/", reference)
+
+    @property
+    def settings(self) -> dict[str, pulumi.Input[str]]:
+        """What steps read of stacks that come before."""
+        return {UPSTREAM: prefixes(self._upstream)} if self._upstream else {}
 
     @property
     def upstream_keys(self) -> pulumi.Output[dict[str, str]] | None:

@@ -19,9 +19,11 @@ S3 = {"AWS_DEFAULT_REGION": "eu-central-1", "SLIPWAY_BUCKET_PREFIX": "slipway-de
 
 
 def cluster(held: dict[str, str]) -> Cluster:
-    """One with this in Secret `reader`, and no other Secret."""
+    """One with this in Secret `reader`, and no other Secret; a stack comes before its own."""
 
     def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pipelines/configmaps/platform"):
+            return httpx.Response(200, json={"data": {"SLIPWAY_UPSTREAM": "dev=slipway-dev-1-"}})
         if not request.url.path.endswith("/pipelines/secrets/reader"):
             return httpx.Response(404, json={"message": "no such Secret"})
         data = {key: base64.b64encode(value.encode()).decode() for key, value in held.items()}
@@ -40,6 +42,8 @@ def test_s3_is_asked_with_the_users_own_credentials(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mine")
     with cluster(S3).store(rights_of) as store:
         assert store._bucket("workflows") == "slipway-dev-111111111111-workflows"
+        assert store.hosting("dev")._bucket("labels") == "slipway-dev-1-labels"
+        assert store.hosting("staging") is store
         assert store._s3.meta.endpoint_url == "https://s3.eu-central-1.amazonaws.com"
         assert store._s3._request_signer._credentials.access_key == "mine"
 

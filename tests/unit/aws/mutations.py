@@ -75,6 +75,19 @@ def _statement(**changed: Any) -> Callable[[str], str]:
     return edit
 
 
+def _each_allowed(**changed: Any) -> Callable[[str], str]:
+    """Changes every statement of a policy document that allows something."""
+
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        for statement in document["Statement"]:
+            if statement["Effect"] == "Allow":
+                statement |= changed
+        return json.dumps(document)
+
+    return edit
+
+
 def _appended(*more: Any) -> Callable[[list[Any]], list[Any]]:
     return lambda items: [*items, *more]
 
@@ -355,6 +368,32 @@ MISSPELT = [
         "ec2/LaunchTemplate",
         ("blockDeviceMappings", 0, "ebs", "volumeType"),
         "gp4",
+    ),
+]
+# Of a stack that others read from.
+SHARED = [
+    Mutation(
+        "everybody reads evidence",
+        *("s3/BucketPolicy", ("policy",), _each_allowed(Principal="*"), "evidence"),
+    ),
+    Mutation(
+        "another account may do all with evidence",
+        *("s3/BucketPolicy", ("policy",), _each_allowed(Action=["s3:*"]), "evidence"),
+    ),
+    Mutation(
+        "another account adds to any bucket",
+        *(
+            *("s3/BucketPolicy", ("policy",)),
+            *(_each_allowed(Action=["s3:PutObject"], Resource="*"), "evidence"),
+        ),
+    ),
+    Mutation(
+        "another account reads by a right that is none",
+        *("s3/BucketPolicy", ("policy",), _each_allowed(Action=["s3:GetObjekt"]), "evidence"),
+    ),
+    Mutation(
+        "everybody decrypts",
+        *("kms/Key", ("policy",), _each_allowed(Principal="*", Condition={}), "objects"),
     ),
 ]
 MUTATIONS = [*EXPOSED, *UNENCRYPTED, *LOST, *POOLS, *UNFITTING, *MISSPELT]

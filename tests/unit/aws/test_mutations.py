@@ -20,7 +20,7 @@ from policies.infrastructure.rules.instance_types import TYPE, requirements
 from slipway import toolchain
 from slipway.errors import SlipwayError
 from tests.unit.aws import models, stacks
-from tests.unit.aws.mutations import MISSPELT, MUTATIONS, Mutation
+from tests.unit.aws.mutations import MISSPELT, MUTATIONS, SHARED, Mutation
 
 PROD = limits.load(["prod"], frozenset(RULES))
 LEAST = 0.95
@@ -129,6 +129,13 @@ def test_what_the_stack_file_has_encrypted_is_no_mistake(stack: str, holders: se
     assert holders <= kept
     assert list(by_policy(resources, limits.load(["dev"], frozenset(RULES)))) == []
     assert [said for resource in resources for said in by_models(resource)] == []
+
+
+def test_what_other_accounts_read_is_no_mistake_and_more_is() -> None:
+    resources = judged("eks_between_others")
+    assert list(by_policy(resources, limits.load(["staging"], frozenset(RULES)))) == []
+    assert [said for resource in resources for said in by_models(resource)] == []
+    assert [m.mistake for m in SHARED if not caught(m, resources)] == []
 
 
 def test_the_mistakes_are_refused(cloud: list[Resource]) -> None:

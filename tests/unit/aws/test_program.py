@@ -18,7 +18,7 @@ from infra.aws.stack import images, minor
 from policies.infrastructure import managed
 from slipway import toolchain
 from slipway.store import Bucket
-from tests.manifests.program import ROOT, containers, decoded
+from tests.manifests.program import ROOT, containers, decoded, run, settings
 from tests.unit.aws import mocks, models
 from tests.unit.aws.stacks import OTHERS, STACKS, Made, Stack, stack
 
@@ -415,6 +415,99 @@ def test_who_reads_the_artifacts_of_production(prod: Stack) -> None:
     # No other account's stack reads any of it: buckets are opened to nobody.
     for policy in prod.of(":BucketPolicy"):
         assert {s["Effect"] for s in statements(policy)} == {"Deny"}
+
+
+BETWEEN = "arn:aws:s3:::slipway-eks-between-others-222222222222-"
+BEFORE = f"arn:aws:s3:::slipway-dev-{mocks.ACCOUNT}-"
+SHARED = ("bentos", "data", "evidence", "labels", "predictions")
+
+
+def test_a_stack_between_others_lets_those_after_it_read_and_nothing_more() -> None:
+    made = stack("eks_between_others")
+    after = {"AWS": ["arn:aws:iam::333333333333:root"]}
+    key = made.one("kms/key:Key", "objects")
+    own, theirs = statements(key)
+    assert own["Principal"] == {"AWS": ["arn:aws:iam::222222222222:root"]}
+    assert (theirs["Principal"], theirs["Action"]) == (after, ["kms:Decrypt"])
+    assert theirs["Condition"] == {
+        "StringEquals": {
+            "kms:ViaService": "s3.eu-central-1.amazonaws.com",
+            "kms:EncryptionContext:aws:s3:arn": [f"{BETWEEN}{bucket}" for bucket in SHARED],
+        }
+    }
+    for bucket in made.of("s3/bucket:Bucket"):
+        deny, *allowed = statements(made.one(":BucketPolicy", bucket.name))
+        assert deny["Effect"] == "Deny"
+        arn = f"{BETWEEN}{bucket.name}"
+        found = [(s["Principal"], s["Action"], s["Resource"]) for s in allowed]
+        expected = [(after, ["s3:ListBucket"], [arn]), (after, ["s3:GetObject"], [f"{arn}/*"])]
+        assert found == (expected if bucket.name in SHARED else [])
+    # No key but this one is another account's to use.
+    assert [k.name for k in made.of("kms/key:Key") if k.inputs.get("policy")] == ["objects"]
+    said = made.program.outputs["artifacts"]
+    assert (said["prefix"], said["key"]) == (
+        BETWEEN.removeprefix("arn:aws:s3:::"),
+        key.outputs["arn"],
+    )
+    assert said["environments"] == ["staging"]
+    assert (
+        said["evidenceKeys"]
+        == made.program.one("ConfigMap", "evidence-keys", "staging")["data"]["public.pem"]
+    )
+
+
+def test_and_its_pipelines_read_those_before_it_and_nobody_else_does() -> None:
+    made = stack("eks_between_others")
+    pipelines = {"pipelines-workflow", "pipelines-evidence", "pipelines-dispatcher"}
+    for bucket in SHARED:
+        assert roles_that(made, "s3:GetObject", f"{BEFORE}{bucket}/sha256/0") == pipelines
+        assert roles_that(made, "s3:ListBucket", f"{BEFORE}{bucket}") == pipelines
+    for bucket in ("mlflow", "workflows"):
+        assert not roles_that(made, "s3:GetObject", f"{BEFORE}{bucket}/0")
+    for action in ("s3:PutObject", "s3:DeleteObject"):
+        assert not roles_that(made, action, f"{BEFORE}bentos/sha256/0")
+    theirs = f"{mocks.ARNS['aws:kms/key:Key']}dev"
+    assert roles_that(made, "kms:Decrypt", theirs) == pipelines
+    assert not roles_that(made, "kms:GenerateDataKey", theirs)
+    prefix = BEFORE.removeprefix("arn:aws:s3:::")
+    told = made.program.one("ConfigMap", "platform", "pipelines")["data"]
+    assert told["SLIPWAY_UPSTREAM"] == f"dev={prefix}"
+    # A model's pod believes its own stack alone.
+    keys = {
+        namespace: made.program.one("ConfigMap", "evidence-keys", namespace)["data"]
+        for namespace in ("pipelines", "staging")
+    }
+    assert keys["pipelines"] == {**keys["staging"], "dev.pem": "the keys of dev\n"}
+    assert keys["staging"].keys() == {"public.pem"}
+
+
+def test_a_stack_that_comes_after_none_knows_of_none(made: Stack) -> None:
+    assert "SLIPWAY_UPSTREAM" not in made.program.one("ConfigMap", "platform")["data"]
+    assert not made.one("kms/key:Key", "objects").inputs.get("policy")
+    assert made.program.one("ConfigMap", "evidence-keys", "pipelines")["data"].keys() == {
+        "public.pem"
+    }
+
+
+def test_what_comes_before_is_of_another_environment() -> None:
+    file = ROOT / "tests" / "unit" / "infra" / "valid" / "eks_between_others.yaml"
+    values = settings(file)
+    account = json.loads(values["slipway:aws"]) | {"artifactsOf": ["prod"], "artifactReaders": []}
+    with pytest.raises(Exception, match="prod hosts prod, which does not come before staging"):
+        run({**values, "slipway:aws": json.dumps(account)}, "staging")
+
+
+def test_production_reads_from_all_that_come_before() -> None:
+    file = ROOT / "tests" / "unit" / "infra" / "valid" / "eks_between_others.yaml"
+    values = settings(file)
+    account = json.loads(values["slipway:aws"]) | {"artifactsOf": ["dev", "staging"]}
+    given = {"slipway:aws": json.dumps(account), "slipway:environments": '["prod"]'}
+    made = run({**values, **given}, "prod")
+    told = made.one("ConfigMap", "platform", "pipelines")["data"]["SLIPWAY_UPSTREAM"]
+    at = mocks.ACCOUNT
+    assert told == f"dev=slipway-dev-{at}- staging=slipway-staging-{at}-"
+    keys = made.one("ConfigMap", "evidence-keys", "pipelines")["data"]
+    assert keys.keys() == {"public.pem", "dev.pem", "staging.pem"}
 
 
 def test_nodes_may_ask_who_they_are_pull_images_and_give_pods_their_roles(every: Stack) -> None:

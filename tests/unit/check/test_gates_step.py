@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slipway import merging, publish
+from slipway import merging, publish, release
 from slipway.errors import SlipwayError
 from slipway.forge import ForgeError, Review
 from slipway.merging import CONTEXT
@@ -414,3 +414,41 @@ def test_where_the_forges_actions_judge_the_cluster_says_nothing(
     monkeypatch.setenv("FORGE_GATES", "actions")
     monkeypatch.setattr(gates, "from_environment", lambda: pytest.fail("the forge was asked"))
     assert "Actions judge" in gates.run(None)["judged"]
+
+
+@pytest.mark.parametrize(
+    ("here", "judges"),
+    [("dev", {1}), ("staging", {2, 3}), ("prod", {4}), ("dev staging prod", {*range(1, 5)})],
+)
+def test_of_several_stacks_on_one_forge_one_judges_each_pull_request(
+    here: str, judges: set[int], place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_GATES", "cluster")
+    monkeypatch.setenv("ENVIRONMENTS", here)
+    place.landed("be", 3, "prod")
+    there = str(release.path("prod", "toy"))
+    changes: list[dict[str, bytes | None]] = [
+        {"README.md": b"of no environment"},
+        files(place.next("bf", 4, "staging"), "staging"),
+        files(place.next("bf", 4)) | files(place.next("bf", 4, "staging"), "staging"),
+        # Git tells of it as of one file, which has another name.
+        {there: None, "notes/toy.yaml": place.read(there)},
+    ]
+    pulls = {}
+    for number, changed in enumerate(changes, start=1):
+        place.write(f"head-{number}", changed, "Change")
+        pulls[number] = place.open(f"head-{number}", "Change").sha
+    said = dict(line.split(": ", 1) for line in judged(step, place))
+    elsewhere = {int(number) for number, what in said.items() if what == "another stack's to judge"}
+    assert elsewhere == pulls.keys() - judges
+    assert {sha for sha, _, _ in place.log} == {pulls[number] for number in judges}
+    assert not [number for number in elsewhere if place.comments(number)]
+
+
+def test_of_a_forge_of_its_own_a_stack_judges_everything(
+    place: Place, step: Gates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENTS", "prod")
+    place.write("head", {"README.md": b"new"}, "Change")
+    place.open("head", "Change")
+    assert judged(step, place) == ["1: \u2705 no release changed"]
