@@ -45,7 +45,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> samples.Objects
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("FORGE_REPOSITORY", "o/r")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("ENVIRONMENTS", "dev")
+    monkeypatch.setenv("ENVIRONMENTS", "dev staging")
     monkeypatch.delenv("FORGE_KIND", raising=False)
     monkeypatch.setattr("time.sleep", lambda _: None)
     keys = {"SIGNING_KEY": samples.private_pem(), "EVIDENCE_KEYS": samples.public_pem()}
