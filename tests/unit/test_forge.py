@@ -348,14 +348,14 @@ def test_repository_needs_an_owner() -> None:
 def test_the_newest_report_and_whose_it_is() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         assert request.url.path == "/api/v1/repos/o/r/commits/5a/statuses"
-        assert request.url.params["sort"] == "highestindex"
-        reports = [("other", "success", "ada"), ("gates", "failure", "bot"), ("gates", "x", "y")]
-        return httpx.Response(
-            200,
-            json=[{"context": c, "status": s, "creator": {"login": who}} for c, s, who in reports],
-        )
+        reports = [("gates", "x", "y"), ("gates", "failure", "bot"), ("other", "success", "ada")]
+        said = [
+            {"id": n, "context": c, "status": s, "creator": {"login": who}, "description": "why"}
+            for n, (c, s, who) in enumerate(reports)
+        ]
+        return httpx.Response(200, json=said)
 
-    assert gitea(handler).report("5a", "gates") == Report("failure", "bot")
+    assert gitea(handler).report("5a", "gates") == Report("failure", "bot", "why")
     assert gitea(handler).report("5a", "none") is None
 
 

@@ -263,7 +263,9 @@ def staged(connected: Any, **changes: Any) -> release.Release:
     document = attestation.fetch(connected.store, proof, connected.keys)
     policy = gates.load_policy(gates.reader(paths.REPOSITORY), "staging", "toy")
     pin = document.policy.model_copy(update={"environment": "staging", "digest": policy.digest})
-    document = document.model_copy(update={"environment": "staging", "policy": pin, **changes})
+    evaluated = document.evaluation.model_copy(update={"evaluated": f"{datetime.now(UTC):%FT%TZ}"})
+    made = {"environment": "staging", "policy": pin, "evaluation": evaluated}
+    document = document.model_copy(update={**made, **changes})
     digest = connected.store.put("evidence", attestation.sign(document, connected.key))
     return connected.release.model_copy(
         update={"evidence": release.Evidence(digest=digest, summary=document.summary())}
