@@ -509,7 +509,10 @@ class StackConfig(_Model):
             return self
         for name in ("artifactsOf", "artifactReaders"):
             if getattr(self.aws, name) and self.stores.objects != "s3":
-                raise ValueError(f"aws.{name}: only objects on S3 are read from another account")
+                raise ValueError(
+                    f"aws.{name}: only S3 is read from another account: write objects: s3 under "
+                    "stores, or leave this out"
+                )
         if self.aws.artifactsOf:
             if "dev" in self.environments:
                 raise ValueError("aws.artifactsOf: nothing comes before dev; remove it")

@@ -143,7 +143,7 @@ class Account(_Model):
     @classmethod
     def _once(cls, value: list[str]) -> list[str]:
         if len(set(value)) < len(value):
-            raise ValueError("a stack is named twice")
+            raise ValueError("a stack is named twice: name each once")
         return value
 
     @field_validator("endpointCidrs")

@@ -165,14 +165,25 @@ def test_keys_are_given_by_file_or_environment(
 ) -> None:
     file = tmp_path / "keys.pem"
     file.write_bytes(samples.public_pem())
-    assert Platform(Cluster.connect, keys=file).keys() == samples.KEYS
+    assert Platform(Cluster.connect, keys=file).keys("dev") == samples.KEYS
     monkeypatch.setenv(sources.KEYS, str(file))
-    assert Platform(Cluster.connect).keys() == samples.KEYS
-    assert sources.Mounted(samples.Objects()).keys() == samples.KEYS
+    assert Platform(Cluster.connect).keys("dev") == samples.KEYS
+    assert sources.Mounted(samples.Objects()).keys("dev") == samples.KEYS
     file.write_text("nonsense")
     with pytest.raises(BadInput, match="no public key in it"):
-        Platform(Cluster.connect).keys()
+        Platform(Cluster.connect).keys("dev")
     assert attestation.key_id(samples.KEY.public_key()) in samples.KEYS
+
+
+def test_another_stacks_keys_count_for_its_environments_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "public.pem").write_bytes(samples.public_pem(Ed25519PrivateKey.generate()))
+    (tmp_path / "dev.pem").write_bytes(samples.public_pem())
+    monkeypatch.setenv(sources.KEYS, str(tmp_path / "public.pem"))
+    mounted = sources.Mounted(samples.Objects())
+    assert mounted.keys("dev") == samples.KEYS
+    assert not mounted.keys("staging").keys() & samples.KEYS.keys()
 
 
 def test_only_what_is_needed_is_loaded(clone: Path) -> None:
