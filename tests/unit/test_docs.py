@@ -68,7 +68,6 @@ EXECUTED = {
     "slipway vulnerabilities": ("tests/unit/test_dependencies.py", '["vulnerabilities", *arg'),
     "slipway env": ("tests/e2e/test_9_lifecycle.py", "slipway env"),
     "slipway bench": ("tests/e2e/test_9_lifecycle.py", 'document("bench"'),
-    "slipway bench gpus": ("tests/e2e/test_5_gpus.py", 'document("bench", "gpus")'),
     "slipway clean": ("tests/unit/test_toolchain.py", '["clean"]'),
     "curl": ("tests/e2e/test_callers.py", "^curl .*"),
     "git clone --mirror": ("tests/e2e/test_y_forge.py", '"clone", "--mirror"'),
@@ -82,7 +81,7 @@ EXECUTED = {
     "uv pip install": ("tests/e2e/test_9_lifecycle.py", "*libraries.INSTALL"),
 }
 # Of these the first word says which of several commands it is.
-SEVERAL = {"bench", "pulumi"}
+SEVERAL = {"pulumi"}
 # Programs that a reader has, and what needs what no test can have; these are checked by eye.
 OTHERS = {".", "bentoml", "cd"}
 BY_EYE = {"kubectl -n argocd logs deployment/forge-token"}  # of a GitHub App
