@@ -17,7 +17,7 @@ import yaml
 from slipway import gates, merging, paths, publish, release, training
 from slipway.errors import BadInput, SlipwayError
 from slipway.forge import ACTIONS, NotFound
-from slipway.release import ENVIRONMENTS, Release
+from slipway.release import Release
 from slipway.repository import Repository, empty
 
 if TYPE_CHECKING:
@@ -71,15 +71,15 @@ def plan(model: str, to: str, source: str | None) -> Promotion:
         BadInput: no such model or environment; there is none before `to`; or it is the same one.
     """
     release.check_model_name(model)
-    at = ENVIRONMENTS.index(release.check_environment(to))
+    release.check_environment(to)
     if source is None:
-        if not at:
+        source = release.before(to)
+        if source is None:
             raise BadInput(
                 f"nothing comes before {to}",
                 field="--to",
                 fix=f"slipway train {model} proposes to {to}; or name an environment with --from",
             )
-        source = ENVIRONMENTS[at - 1]
     if release.check_environment(source) == to:
         raise BadInput(f"{source} is where it is to go", field="--from")
     return Promotion(model, to, source)

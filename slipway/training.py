@@ -209,7 +209,7 @@ def commit_of(forge: Forge, revision: str | None) -> str:
 def check_model(forge: Forge, model: str, commit: str, *, named: str = "") -> None:
     """`BadInput` unless bentos/<model>/ is in `commit`, which was `named` so: a branch, mostly."""
     release.check_model_name(model)
-    if f"bentos/{model}/model.yaml" not in forge.files(f"bentos/{model}", commit):
+    if not has_model(forge, model, commit):
         looked_at = "commit" if not named or commit.startswith(named) else f"{named} at"
         raise BadInput(
             f"the forge's {looked_at} {commit[:12]} has no bentos/{model}/model.yaml",
@@ -217,6 +217,17 @@ def check_model(forge: Forge, model: str, commit: str, *, named: str = "") -> No
             fix="push the branch that has it and merge it; or, once pushed, try it with --commit "
             f"BRANCH (`slipway new {model}` makes the folder where there is none)",
         )
+
+
+def has_model(forge: Forge, model: str, commit: str) -> bool:
+    """Whether bentos/<model>/ is in a commit."""
+    return f"bentos/{model}/model.yaml" in forge.files(f"bentos/{model}", commit)
+
+
+def is_released(forge: Forge, model: str, environment: str) -> bool:
+    """Whether the forge's main has a release file of the model in the environment."""
+    path = release.path(environment, model)
+    return str(path) in forge.files(str(path.parent))
 
 
 def is_merged(forge: Forge, commit: str) -> bool:
@@ -253,9 +264,9 @@ def proposal(forge: Forge, model: str, environment: str, commit: str) -> PullReq
 def stands(forge: Forge, model: str, environment: str, commit: str) -> bool:
     """Whether what a training of `commit` came to is still on the forge: the proposal, or the
     release that made one needless. A forge that was made anew has neither."""
-    path = release.path(environment, model)
-    released = str(path) in forge.files(str(path.parent))
-    return released or proposal(forge, model, environment, commit) is not None
+    if is_released(forge, model, environment):
+        return True
+    return proposal(forge, model, environment, commit) is not None
 
 
 def was_proposed(forge: Forge, model: str, environment: str, runs: Collection[str]) -> bool:

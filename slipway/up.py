@@ -32,6 +32,7 @@ from slipway import (
     serving,
     sources,
     toolchain,
+    training,
 )
 from slipway.commands.predict import example
 from slipway.commands.train import train
@@ -361,8 +362,9 @@ def _first_release(report: Report, platform: Cluster, commit: str) -> None:
     model, env = FIRST_MODEL, FIRST_ENVIRONMENT
     path = str(release.path(env, model))
     with platform.forge(administrator=True) as forge:
-        if not _is_released(forge):
-            if not _has_sample(forge, commit) or _has_released(forge):
+        if not training.is_released(forge, model, env):
+            # A fork may do without the sample model.
+            if not training.has_model(forge, model, commit) or _has_released(forge):
                 return
             if platform.outside_forge():
                 report.warn(
@@ -385,18 +387,6 @@ def _first_release(report: Report, platform: Cluster, commit: str) -> None:
             answer = serving.predict(platform, env, model, example(model).read_bytes())
             said = f": {json.dumps(answer.prediction)}"
         say(f"{model} in {env} answers{said}")
-
-
-def _is_released(forge: Forge) -> bool:
-    """Whether the sample model is."""
-    path = release.path(FIRST_ENVIRONMENT, FIRST_MODEL)
-    return str(path) in forge.files(str(path.parent))
-
-
-def _has_sample(forge: Forge, commit: str) -> bool:
-    """Whether the sample model is in a commit: a fork may do without it."""
-    folder = f"bentos/{FIRST_MODEL}"
-    return f"{folder}/model.yaml" in forge.files(folder, commit)
 
 
 def _has_released(forge: Forge) -> bool:
@@ -518,7 +508,7 @@ def _sample_answers() -> bool:
     """Whether the sample model does, where the forge releases it."""
     platform = Cluster.connect()
     with platform.forge(administrator=True) as forge:
-        released = _is_released(forge)
+        released = training.is_released(forge, FIRST_MODEL, FIRST_ENVIRONMENT)
     return not released or bool(serving.answering(platform, FIRST_ENVIRONMENT, FIRST_MODEL))
 
 

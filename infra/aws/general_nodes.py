@@ -12,6 +12,7 @@ from infra.aws.cluster import DISK_GIB, ROLE_LABEL
 from infra.aws.component import AwsComponent, Context
 from infra.aws.config import GENERAL, Nodes
 from infra.aws.node_class import node_class
+from infra.aws.node_pools import manifest
 from infra.platform import upstream
 
 
@@ -49,15 +50,10 @@ class GeneralNodes(AwsComponent):
 def node_pool(nodes: Nodes, zones: Sequence[str]) -> dict[str, Any]:
     """The NodePool of what may come beside `min` nodes, up to `max`."""
 
-    def one_of(key: str, *values: str) -> dict[str, Any]:
-        return {"key": key, "operator": "In", "values": list(values)}
-
     more = nodes.max - nodes.min
-    return {
-        "apiVersion": "karpenter.sh/v1",
-        "kind": "NodePool",
-        "metadata": {"name": GENERAL},
-        "spec": {
+    return manifest(
+        {"name": GENERAL},
+        {
             # A model with one copy, or a step that trains, is not moved to save a node.
             "disruption": {
                 "consolidationPolicy": "WhenEmpty",
@@ -69,24 +65,13 @@ def node_pool(nodes: Nodes, zones: Sequence[str]) -> dict[str, Any]:
             },
             # By cores: Karpenter looks at `nodes` once there are too many.
             "limits": {"nodes": str(more), "cpu": str(more * nodes.cores)},
-            "template": {
-                "metadata": {"labels": {ROLE_LABEL: GENERAL}},
-                "spec": {
-                    "nodeClassRef": {
-                        "group": "karpenter.k8s.aws",
-                        "kind": "EC2NodeClass",
-                        "name": GENERAL,
-                    },
-                    "requirements": [
-                        one_of("kubernetes.io/arch", "amd64"),
-                        one_of("karpenter.sh/capacity-type", "on-demand"),
-                        one_of("node.kubernetes.io/instance-type", *sorted(nodes.types)),
-                        one_of("topology.kubernetes.io/zone", *zones),
-                    ],
-                    "expireAfter": "336h",
-                    # A pod that does not end must not keep a node that is to go.
-                    "terminationGracePeriod": "1h",
-                },
-            },
         },
-    }
+        labels={ROLE_LABEL: GENERAL},
+        machines={"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": GENERAL},
+        requirements={
+            "karpenter.sh/capacity-type": ["on-demand"],
+            "node.kubernetes.io/instance-type": sorted(nodes.types),
+            "topology.kubernetes.io/zone": zones,
+        },
+        nodes={"expireAfter": "336h"},
+    )

@@ -94,27 +94,52 @@ def _node_pool(
     name: str,
     spec: Mapping[str, Any],
 ) -> dict[str, Any]:
-    def one_of(key: str, values: Sequence[str]) -> dict[str, Any]:
-        return {"key": key, "operator": "In", "values": list(values)}
+    return manifest(
+        {"name": name, "annotations": {"slipway/budget-usd-month": f"{pool.budget:g}"}},
+        spec,
+        labels=labels(pool) | discovered(pool),
+        machines=machines,
+        requirements={
+            "karpenter.sh/capacity-type": [PURCHASE[pool.purchase]],
+            "node.kubernetes.io/instance-type": sorted(pool.types),
+            "topology.kubernetes.io/zone": pool.zones or zones,
+        },
+        nodes={"taints": taints(pool), "expireAfter": pool.ttl},
+    )
 
+
+def manifest(
+    metadata: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    *,
+    labels: Mapping[str, str],
+    machines: Mapping[str, str],
+    requirements: Mapping[str, Sequence[str]],
+    nodes: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A NodePool.
+
+    Args:
+        machines: the node class, as `nodeClassRef` names it.
+        requirements: label to the values that a node may have of it.
+        nodes: what else each node is made with.
+    """
+    wanted = {"kubernetes.io/arch": ["amd64"], **requirements}
     return {
         "apiVersion": "karpenter.sh/v1",
         "kind": "NodePool",
-        "metadata": {"name": name, "annotations": {"slipway/budget-usd-month": f"{pool.budget:g}"}},
+        "metadata": dict(metadata),
         "spec": {
             **spec,
             "template": {
-                "metadata": {"labels": labels(pool) | discovered(pool)},
+                "metadata": {"labels": dict(labels)},
                 "spec": {
                     "nodeClassRef": dict(machines),
                     "requirements": [
-                        one_of("kubernetes.io/arch", ["amd64"]),
-                        one_of("karpenter.sh/capacity-type", [PURCHASE[pool.purchase]]),
-                        one_of("node.kubernetes.io/instance-type", sorted(pool.types)),
-                        one_of("topology.kubernetes.io/zone", pool.zones or zones),
+                        {"key": key, "operator": "In", "values": list(values)}
+                        for key, values in wanted.items()
                     ],
-                    "taints": taints(pool),
-                    "expireAfter": pool.ttl,
+                    **nodes,
                     # A pod that does not end must not keep a node that is to go.
                     "terminationGracePeriod": "1h",
                 },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from pulumi_aws.s3.bucket_server_side_encryption_configuration import (
 from pulumi_aws.s3.bucket_versioning import BucketVersioning
 
 from infra.aws.component import AwsComponent, Context
-from infra.aws.policy import VERSION, Statement
+from infra.aws.policy import Statement, rendered, roots
 from infra.aws.upstream import Artifacts
 from infra.platform.minio import Credentials, Rights
 
@@ -138,18 +137,20 @@ class Objects(AwsComponent):
         if not self._readers:
             return None
         shared = [f"arn:aws:s3:::{self.bucket(bucket)}" for bucket in SHARED]
-        own = [f"arn:aws:iam::{self.context.account}:root"]
+        own = roots([self.context.account])
         within = {
             "kms:ViaService": f"s3.{self.region}.amazonaws.com",
             # With a bucket's own data key, it is the bucket that is encrypted for.
             "kms:EncryptionContext:aws:s3:arn": shared,
         }
-        return _document(
-            _allow("Account", own, ["kms:*"], ["*"]),
-            {
-                **_allow("StacksAfter", _roots(self._readers), ["kms:Decrypt"], ["*"]),
-                "Condition": {"StringEquals": within},
-            },
+        return rendered(
+            [
+                _allow("Account", own, ["kms:*"], ["*"]),
+                {
+                    **_allow("StacksAfter", roots(self._readers), ["kms:Decrypt"], ["*"]),
+                    "Condition": {"StringEquals": within},
+                },
+            ]
         )
 
     def _arn(self, bucket: str) -> str:
@@ -232,7 +233,7 @@ class Objects(AwsComponent):
         BucketPolicy(
             name,
             bucket=made.id,
-            policy=made.arn.apply(lambda arn: _document(_tls_only(arn), *self._shared(name, arn))),
+            policy=made.arn.apply(lambda arn: rendered([_tls_only(arn), *self._shared(name, arn)])),
             # Public access is blocked first, or a policy may be taken for a public one.
             opts=self.child(closed),
         )
@@ -242,7 +243,7 @@ class Objects(AwsComponent):
         """Lets the accounts of stacks that come after read."""
         if not self._readers or name not in SHARED:
             return []
-        accounts = _roots(self._readers)
+        accounts = roots(self._readers)
         return [
             _allow("StacksAfterLook", accounts, ["s3:ListBucket"], [arn]),
             _allow("StacksAfterRead", accounts, ["s3:GetObject"], [f"{arn}/*"]),
@@ -260,10 +261,6 @@ def _tls_only(arn: str) -> dict[str, Any]:
     }
 
 
-def _roots(accounts: Sequence[str]) -> list[str]:
-    return [f"arn:aws:iam::{account}:root" for account in accounts]
-
-
 def _allow(
     sid: str, principals: Sequence[str], actions: Sequence[str], resources: Sequence[str]
 ) -> dict[str, Any]:
@@ -274,7 +271,3 @@ def _allow(
         "Action": actions,
         "Resource": resources,
     }
-
-
-def _document(*statements: Mapping[str, Any]) -> str:
-    return json.dumps({"Version": VERSION, "Statement": statements})

@@ -57,7 +57,7 @@ def document(statements: Sequence[Statement]) -> pulumi.Output[str]:
         raise SlipwayError(f"statements share a name: {', '.join(names)}")
     resolved = pulumi.Output.all(*(pulumi.Output.all(*s.resources) for s in statements))
     return resolved.apply(
-        lambda known: _render(
+        lambda known: rendered(
             [
                 _checked(statement, [str(arn) for arn in resources])
                 for statement, resources in zip(statements, known, strict=True)
@@ -83,7 +83,13 @@ def _checked(statement: Statement, resources: list[str]) -> dict[str, Any]:
     }
 
 
-def _render(statements: Sequence[Mapping[str, Any]]) -> str:
+def roots(accounts: Sequence[str]) -> list[str]:
+    """Accounts as principals: in each its own policies say who."""
+    return [f"arn:aws:iam::{account}:root" for account in accounts]
+
+
+def rendered(statements: Sequence[Mapping[str, Any]]) -> str:
+    """The JSON text of a policy, of statements as AWS writes them."""
     return json.dumps({"Version": VERSION, "Statement": list(statements)})
 
 
@@ -95,4 +101,4 @@ def trust(service: str, *, sessions: bool = False) -> str:
     """
     actions = ["sts:AssumeRole", *(["sts:TagSession"] if sessions else [])]
     principal = {"Service": service}
-    return _render([{"Effect": "Allow", "Principal": principal, "Action": actions}])
+    return rendered([{"Effect": "Allow", "Principal": principal, "Action": actions}])

@@ -12,7 +12,7 @@ from pulumi_aws.ecr.repository import Repository
 from pulumi_aws.ecr.repository_policy import RepositoryPolicy
 
 from infra.aws.component import AwsComponent, Context
-from infra.aws.policy import VERSION
+from infra.aws.policy import rendered, roots
 
 IMAGES = ["mlflow", "serving", "training"]
 PULL = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
@@ -79,6 +79,6 @@ UNTAGGED = {
 
 
 def _pull(accounts: Sequence[str]) -> str:
-    principal = {"AWS": [f"arn:aws:iam::{account}:root" for account in accounts]}
+    principal = {"AWS": roots(accounts)}
     statement = {"Sid": "OtherStacks", "Effect": "Allow", "Principal": principal, "Action": PULL}
-    return json.dumps({"Version": VERSION, "Statement": [statement]})
+    return rendered([statement])
